@@ -1,0 +1,201 @@
+"""The agent: a few pure functions over one state, bound from the pieces below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
+
+from jaxdqn import exploration
+from jaxdqn.config import Config
+from jaxdqn.convolution import micro_batch_size
+from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_optimizer, make_update
+from jaxdqn.losses import LOSSES, Loss
+from jaxdqn.networks import DuelingCNN, DuelingMLP
+from jaxdqn.preprocessing import ObservationStats, normalise
+from jaxdqn.replay import Replay, ReplayState, make_replay
+from jaxdqn.types import Batch, Rows
+
+
+class ActorState(struct.PyTreeNode):
+    """What acting needs: nothing that `learn` donates, so that it can act while the learner learns.
+
+    Attributes:
+        params: A copy of the online parameters, as of the last `learn`.
+        key: Random key of exploration.
+        frame: Frames acted on so far, int32: epsilon's clock.
+    """
+
+    params: Params
+    key: Key[Array, ""]
+    frame: Int[Array, ""]
+
+
+class AgentState(struct.PyTreeNode):
+    """All that decides the future of a run, the environments' own state aside.
+
+    Attributes:
+        learner: Parameters, target and optimiser.
+        replay: The ring.
+        actor: The acting copy.
+        key: Random key of sampling.
+    """
+
+    learner: LearnerState
+    replay: ReplayState
+    actor: ActorState
+    key: Key[Array, ""]
+
+
+class Agent(NamedTuple):
+    """Pure functions over an `AgentState`, made by `make_agent`; each can be jitted, scanned and vmapped.
+
+    Attributes:
+        init: `(key) -> state`; the key is consumed.
+        act: `(actor, obs [N, ...]) -> (actor, actions [N])`, epsilon-greedy.
+        observe: `(state, rows [T, N, ...]) -> state`, rows into the ring; donates the ring.
+        learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
+            donates the learner. Only once `epsilon` and `can_learn` allow.
+        sample: `(replay, key) -> batches [U, B, ...]`; the key is consumed.
+        update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
+        q_values: `(params, obs [N, ...]) -> [N, A]`.
+        epsilon: `(frame) -> probability of a random action`.
+        replay: The ring's own functions and its size in bytes.
+    """
+
+    init: Callable[[Key[Array, ""]], AgentState]
+    act: Callable[[ActorState, Shaped[Any, "N *obs"]], tuple[ActorState, Int[Array, " N"]]]
+    observe: Callable[[AgentState, Rows], AgentState]
+    learn: Callable[[AgentState], tuple[AgentState, Metrics]]
+    sample: Callable[[ReplayState, Key[Array, ""]], Batch]
+    update: Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]
+    q_values: Callable[[Params, Shaped[Any, "N *obs"]], Float[Array, "N A"]]
+    epsilon: Callable[[Int[Array, ""]], Float[Array, ""]]
+    replay: Replay
+
+
+def make_q_values(network: nn.Module, stats: ObservationStats | None) -> Callable[..., Float[Array, "N A"]]:
+    """`(params, obs) -> q_values`: the network behind the normalisation that its observations need."""
+    if stats is None:
+        return lambda params, obs: network.apply(params, jnp.asarray(obs, jnp.float32))
+    return lambda params, obs: network.apply(params, normalise(obs, stats))
+
+
+def make_network(config: Config, num_actions: int) -> nn.Module:
+    """The config's own network: the dueling CNN for pixels, the dueling MLP for vectors."""
+    return DuelingCNN(num_actions) if config.pixels else DuelingMLP(num_actions)
+
+
+def make_agent(
+    config: Config,
+    *,
+    num_actions: int,
+    obs_shape: tuple[int, ...],
+    obs_dtype: DTypeLike,
+    obs_stats: ObservationStats | None = None,
+    num_envs: int | None = None,
+    network: nn.Module | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    bytes_available: int | None = None,
+) -> Agent:
+    """Bind a config and an environment's shapes into an agent.
+
+    Args:
+        config: The run; its `pixels` says whether observations are frames, stacked `frame_stack` at a time.
+        num_actions: Number of discrete actions.
+        obs_shape: Shape of one observation: `(64, 64)` for frames, without the stack.
+        obs_dtype: Its dtype as replay holds it.
+        obs_stats: Mean and deviation of each channel of a stack; None leaves observations as they are.
+        num_envs: Environments in lockstep; None takes the config's.
+        network: A Flax module from normalised observations to action values; None: the config's own.
+        optimizer: An optax transformation; None: Adam as the config says.
+        loss: Loss of one TD error; None: the config's own.
+        bytes_available: Memory that replay may take; None does not check.
+
+    Raises:
+        ValueError: If replay is too small or does not fit, or the network does not take the observations.
+    """
+    num_envs = num_envs or config.num_envs
+    stack = config.frame_stack if config.pixels else None
+    network = make_network(config, num_actions) if network is None else network
+    if optimizer is None:
+        optimizer = make_optimizer(config.learning_rate, config.weight_decay, config.max_gradient_norm)
+    q_values = make_q_values(network, obs_stats)
+    replay = make_replay(
+        capacity=config.capacity,
+        num_envs=num_envs,
+        obs_shape=obs_shape,
+        obs_dtype=obs_dtype,
+        batch_shape=(config.updates_per_batch, config.batch_size),
+        n_steps=config.n_steps,
+        gamma=config.gamma,
+        stack=stack,
+        bytes_available=bytes_available,
+    )
+    update_once = make_update(
+        q_values,
+        optimizer,
+        tau=config.tau,
+        double=config.double,
+        loss=LOSSES[config.loss] if loss is None else loss,
+        micro_batch_size=micro_batch_size(config.batch_size) if config.pixels else None,
+    )
+    total_frames = config.num_batches * config.frames_per_batch
+
+    def init(key: Key[Array, ""]) -> AgentState:
+        params_key, actor_key, sample_key = jax.random.split(key, 3)
+        shape = obs_shape if stack is None else (*obs_shape, stack)
+        learner = init_learner(network.init(params_key, jnp.zeros((1, *shape), jnp.float32)), optimizer)
+        actor = ActorState(copy(learner.params), actor_key, jnp.zeros((), jnp.int32))
+        return AgentState(learner=learner, replay=replay.init(), actor=actor, key=sample_key)
+
+    def epsilon(frame: Int[Array, ""]) -> Float[Array, ""]:
+        start, end = config.epsilon_start, config.epsilon_end
+        return exploration.linear_epsilon(frame, start, end, total_frames, config.warmup_frames)
+
+    def act(actor: ActorState, obs: Shaped[Array, "N *obs"]) -> tuple[ActorState, Int[Array, " N"]]:
+        key, explore_key = jax.random.split(actor.key)
+        actions = exploration.epsilon_greedy(explore_key, q_values(actor.params, obs), epsilon(actor.frame))
+        return actor.replace(key=key, frame=actor.frame + actions.shape[0]), actions
+
+    def observe(state: AgentState, rows: Rows) -> AgentState:
+        return state.replace(replay=replay.add(state.replay, rows))
+
+    def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
+        return jax.lax.scan(update_once, learner, batches)
+
+    def sample_and_update(learner: LearnerState, ring: ReplayState, key: Key[Array, ""]) -> Any:
+        key, sample_key = jax.random.split(key)
+        learner, metrics = update(learner, replay.sample(ring, sample_key))
+        return learner, copy(learner.params), key, metrics
+
+    jitted = jax.jit(sample_and_update, donate_argnums=0)
+
+    def learn(state: AgentState) -> tuple[AgentState, Metrics]:
+        learner, acting_params, key, metrics = jitted(state.learner, state.replay, state.key)
+        actor = state.actor.replace(params=acting_params)
+        return state.replace(learner=learner, actor=actor, key=key), metrics
+
+    return Agent(
+        init=init,
+        act=jax.jit(act),
+        observe=observe,
+        learn=learn,
+        sample=replay.sample,
+        update=jax.jit(update, donate_argnums=0),
+        q_values=jax.jit(q_values),
+        epsilon=epsilon,
+        replay=replay,
+    )
+
+
+def copy(params: Params) -> Params:
+    """Parameters in buffers of their own, which outlive the donation of the first."""
+    return jax.tree.map(jnp.copy, params)

@@ -1,0 +1,164 @@
+"""Environments in lockstep, in the one row format: gymnasium's `NEXT_STEP` autoreset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from jaxdqn.envs.pixels import EnvFn
+from jaxdqn.preprocessing import push_frame
+
+
+def make_vector_env(env_fn: EnvFn, num_envs: int) -> gym.vector.VectorEnv:
+    """`num_envs` copies of an environment in this process, in `NEXT_STEP` autoreset mode.
+
+    The step after an episode's end ignores its action and returns the next episode's first observation, so that the
+    true final observation is a row of its own.
+    """
+    fns = [env_fn] * num_envs
+    return gym.vector.SyncVectorEnv(fns, autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP)
+
+
+class Episode(NamedTuple):
+    """A finished episode: its raw return and its length in steps."""
+
+    raw_return: float
+    length: int
+
+
+class HostRows(NamedTuple):
+    """The fields of `jaxdqn.types.Rows` as NumPy arrays `[T, N, ...]`, made without importing JAX."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    last: np.ndarray
+    episode_step: np.ndarray
+
+
+@dataclass
+class Cursor:
+    """Where each environment stands between two steps: all of it that the next rows depend on.
+
+    Attributes:
+        obs: Newest observation `[N, ...]`.
+        stack: What the agent sees: `[N, ..., K]` newest frames, or `obs` itself where nothing is stacked.
+        last: Whether `obs` is the final one of its episode `[N]`.
+        episode_step: Its index in its episode `[N]` int32.
+        returns: Raw return of the open episodes `[N]` float64.
+    """
+
+    obs: np.ndarray
+    stack: np.ndarray
+    last: np.ndarray
+    episode_step: np.ndarray
+    returns: np.ndarray
+
+
+class Collector:
+    """Steps a vector environment and turns what it sees into rows."""
+
+    def __init__(
+        self, envs: gym.vector.VectorEnv, *, seed: int, frame_stack: int | None = None, reward_scale: float = 1.0
+    ) -> None:
+        """Reset the environments.
+
+        Args:
+            envs: Vector environment in `NEXT_STEP` mode.
+            seed: Environment `i` is seeded with the `i`-th of the seeds spawned from it.
+            frame_stack: Frames to a stack; None hands observations on as they are.
+            reward_scale: Factor on the rewards of rows; episodes report raw returns.
+
+        Raises:
+            ValueError: If the vector environment resets in another mode.
+        """
+        mode = envs.metadata.get("autoreset_mode")
+        if mode != gym.vector.AutoresetMode.NEXT_STEP:
+            raise ValueError(f"autoreset_mode {mode} is not NEXT_STEP: make the vector environment with it")
+        self._envs = envs
+        self._reward_scale = np.float32(reward_scale)
+        self._frame_stack = frame_stack
+        obs, _ = envs.reset(seed=spawn_seeds(seed, envs.num_envs))
+        num_envs = envs.num_envs
+        stack = obs if frame_stack is None else np.repeat(obs[..., None], frame_stack, axis=-1)
+        self.cursor = Cursor(
+            obs=obs,
+            stack=stack,
+            last=np.zeros(num_envs, bool),
+            episode_step=np.zeros(num_envs, np.int32),
+            returns=np.zeros(num_envs, np.float64),
+        )
+
+    def collect(self, act: Callable[[np.ndarray], np.ndarray], num_steps: int) -> tuple[HostRows, list[Episode]]:
+        """Step every environment `num_steps` times.
+
+        Args:
+            act: From what the agent sees `[N, ...]` to actions `[N]`.
+            num_steps: `T`.
+
+        Returns:
+            Rows `[T, N, ...]` and the episodes that ended in them.
+        """
+        rows, episodes = [], []
+        for _ in range(num_steps):
+            row, ended = self._step(act)
+            rows.append(row)
+            episodes += ended
+        return HostRows(*(np.stack(field) for field in zip(*rows, strict=True))), episodes
+
+    def _step(self, act: Callable[[np.ndarray], np.ndarray]) -> tuple[HostRows, list[Episode]]:
+        now = self.cursor
+        actions = act(now.stack)
+        obs, reward, terminated, truncated, _ = self._envs.step(actions)
+        # After a final observation the environments ignore the action: that step is a reset and ends nothing.
+        live = ~now.last
+        row = HostRows(
+            obs=now.obs,
+            action=np.asarray(actions, np.int32),
+            reward=np.where(live, reward, 0.0).astype(np.float32) * self._reward_scale,
+            terminated=terminated & live,
+            last=now.last,
+            episode_step=now.episode_step,
+        )
+        returns = np.where(live, now.returns + reward, 0.0)
+        ended = (terminated | truncated) & live
+        episodes = [Episode(float(returns[i]), int(now.episode_step[i]) + 1) for i in np.flatnonzero(ended)]
+        stack = obs if self._frame_stack is None else push_frame(now.stack, obs, now.last)
+        self.cursor = Cursor(
+            obs=obs,
+            stack=stack,
+            last=ended,
+            episode_step=np.where(now.last, 0, now.episode_step + 1).astype(np.int32),
+            returns=returns,
+        )
+        return row, episodes
+
+
+def random_stacks(env: gym.Env, *, frames: int, frame_stack: int, seed: int) -> np.ndarray:
+    """Stacks `[frames or more, H, W, K]` of whole episodes of a uniformly random policy.
+
+    Each episode's final observation is left out, as TorchRL's `ObservationNorm.init_stats` does.
+    """
+    rng = np.random.default_rng(seed)
+    stacks: list[Any] = []
+    while len(stacks) < frames:
+        obs, _ = env.reset(seed=int(rng.integers(2**31)))
+        stack = np.repeat(obs[None, ..., None], frame_stack, axis=-1)
+        done = False
+        while not done:
+            stacks.append(stack[0])
+            obs, _, terminated, truncated, _ = env.step(int(rng.integers(env.action_space.n)))
+            stack = push_frame(stack, obs[None], np.zeros(1, bool))
+            done = terminated or truncated
+    return np.stack(stacks)
+
+
+def spawn_seeds(seed: int, count: int, purpose: int = 0) -> list[int]:
+    """Seeds below 2**31 for `count` environments; different purposes of one run draw from separate streams."""
+    state = np.random.SeedSequence([seed, purpose]).generate_state(count, np.uint32)
+    return [int(value) >> 1 for value in state]

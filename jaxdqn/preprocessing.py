@@ -1,0 +1,133 @@
+"""From RGB frames to what the network sees: grey, resized, stacked, normalised.
+
+`preprocess_frame` works on NumPy and on JAX arrays alike, and this file imports JAX only when it is handed one:
+a process that steps environments preprocesses its frames without it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Num, Shaped, UInt8
+
+GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
+"""Luma of R, G and B, as TorchRL and torchvision have them (ITU-R BT.601, rounded: they sum to 0.9999)."""
+
+
+class ObservationStats(NamedTuple):
+    """Mean and standard deviation of each channel, on the scale on which observations are normalised.
+
+    Attributes:
+        mean: `[C]` float32.
+        std: `[C]` float32, above 0.
+    """
+
+    mean: Any
+    std: Any
+
+
+@lru_cache(maxsize=16)
+def resize_weights(old_size: int, new_size: int) -> np.ndarray:
+    """Matrix `[new_size, old_size]` float32 that resizes one axis: bilinear, with antialiasing.
+
+    Row `i` is the triangle filter `max(0, 1 - |x - centre| / width)` around `centre = (i + 1/2) * scale - 1/2`,
+    normalised to sum 1, with `scale = old_size / new_size` and `width = max(scale, 1)`: the filter grows when
+    the image shrinks, so that no input pixel is skipped. It is the filter of `torchvision.transforms.Resize` with
+    `antialias=True` and of `jax.image.resize`. As a matrix it is one product in NumPy and in JAX, twice as fast
+    as Pillow's filter on 400x600 frames, and not rounded in between.
+
+    Raises:
+        ValueError: If a size is not positive.
+    """
+    if old_size < 1 or new_size < 1:
+        raise ValueError(f"cannot resize {old_size} pixels to {new_size}: both sizes must be at least 1")
+    scale = old_size / new_size
+    width = max(scale, 1.0)
+    centres = (np.arange(new_size) + 0.5) * scale - 0.5
+    distance = np.abs(np.arange(old_size)[None, :] - centres[:, None])
+    weights = np.maximum(0.0, 1.0 - distance / width)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def grey_and_resize(frame: UInt8[Any, "H W C"], size: tuple[int, int]) -> Float[Any, "H2 W2"]:
+    """Grey, then resize, before rounding: float32 on the scale of the input, 0 to 255.
+
+    Args:
+        frame: RGB frame, or a grey one with one channel or without a channel axis.
+        size: Height and width of the result; the aspect is not kept.
+    """
+    if isinstance(frame, np.ndarray):
+        return _grey_and_resize(frame, size)
+    import jax
+
+    with jax.default_matmul_precision("highest"):  # TF32 on a GPU would be off by a grey level here and there
+        return _grey_and_resize(frame, size)
+
+
+def _grey_and_resize(frame: Any, size: tuple[int, int]) -> Any:
+    grey = frame.astype(np.float32)
+    if grey.ndim == 3:
+        grey = grey[..., 0] if grey.shape[-1] == 1 else grey @ GREY_WEIGHTS
+    return resize_weights(grey.shape[0], size[0]) @ grey @ resize_weights(grey.shape[1], size[1]).T
+
+
+def preprocess_frame(frame: UInt8[Any, "H W C"], size: tuple[int, int] = (64, 64)) -> UInt8[Any, "H2 W2"]:
+    """One frame as replay holds it: grey, resized with antialiasing, rounded to a byte.
+
+    Args:
+        frame: RGB or grey frame, NumPy or JAX.
+        size: Height and width of the result.
+
+    References:
+        Mnih et al., Human-level control through deep reinforcement learning (2015), Methods, Preprocessing.
+    """
+    return (grey_and_resize(frame, size) + 0.5).clip(0, 255).astype(np.uint8)  # half a level up, then floor: rounds
+
+
+def push_frame(
+    stack: Shaped[Any, "N *frame K"], frame: Shaped[Any, "N *frame"], first: Bool[Any, " N"]
+) -> Shaped[Any, "N *frame K"]:
+    """Append the newest frame to each environment's stack, on NumPy or JAX arrays.
+
+    The newest frame is last. Where an episode starts, its first frame fills every slot, so that no frame of the
+    episode before remains.
+
+    Args:
+        stack: The `K` newest frames of each environment.
+        frame: The next frame of each.
+        first: Whether that frame opens an episode.
+    """
+    if isinstance(stack, np.ndarray):
+        xp: Any = np
+    else:
+        import jax.numpy as xp
+    frame = frame[..., None]
+    pushed = xp.concatenate([stack[..., 1:], frame], axis=-1)
+    return xp.where(first.reshape(-1, *(1,) * (stack.ndim - 1)), frame, pushed)
+
+
+def observation_stats(obs: UInt8[Any, "B H W K"], minimum_std: float = 1e-6) -> ObservationStats:
+    """Statistics of each channel of stacked frames, on the scale 0 to 1.
+
+    Mean and unbiased standard deviation over batch, height and width, `K` values each; the deviation is at least
+    `minimum_std`, so that a channel that never changes does not divide by zero.
+
+    Raises:
+        ValueError: If there are fewer than two values a channel.
+    """
+    values = np.asarray(obs).reshape(-1, obs.shape[-1])
+    if len(values) < 2:
+        raise ValueError(f"statistics need at least 2 values a channel, got {len(values)}: roll out more frames")
+    mean = values.mean(axis=0, dtype=np.float64) / 255
+    std = values.std(axis=0, dtype=np.float64, ddof=1) / 255
+    return ObservationStats(mean.astype(np.float32), np.maximum(std, minimum_std).astype(np.float32))
+
+
+def normalise(obs: Num[Array, "*B K"], stats: ObservationStats) -> Float[Array, "*B K"]:
+    """`(obs - mean) / std` a channel; bytes are first divided by 255."""
+    scale = 255.0 if obs.dtype == np.uint8 else 1.0
+    return (obs.astype(np.float32) / np.float32(scale) - stats.mean) / stats.std

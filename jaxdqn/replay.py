@@ -1,0 +1,189 @@
+"""Uniform replay: a ring of rows that holds every frame once, from which stacks and n-step windows are rebuilt.
+
+    slot           0     1     2     3     4     5     6     7
+    episode_step   6     7     0     1     2     3     4     5      one environment's column of the ring
+    last           .     x     .     .     .     .     .     .
+                   newest ^    ^ cursor: the next row goes here, so slot 2 is the oldest
+                                     <- stack ->
+                                           t
+                               n-step window ->  wraps around ->
+
+A row can be the start of a window if its stack does not look back past the oldest row, its window does not look
+ahead past the newest, and it is not the final observation of an episode. Nothing else is ever sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, DTypeLike, Int, Key, Shaped
+
+from jaxdqn.returns import n_step_return
+from jaxdqn.types import Batch, Rows
+
+
+class ReplayState(struct.PyTreeNode):
+    """The ring: `L = capacity // num_envs` slots of rows, of which `size` are filled.
+
+    Attributes:
+        rows: Rows `[L, N, ...]`.
+        cursor: Slot of the next row, int32.
+        size: Slots filled, int32.
+    """
+
+    rows: Rows
+    cursor: Int[Array, ""]
+    size: Int[Array, ""]
+
+
+class Replay(NamedTuple):
+    """Pure functions over one `ReplayState`, made by `make_replay`.
+
+    Attributes:
+        init: `() -> state`, zeros.
+        add: `(state, rows [T, N, ...]) -> state`; donates `state` and writes in place.
+        sample: `(state, key) -> batch`, leaves shaped `[*batch_shape, ...]`; the key is consumed.
+        can_sample: `(state) -> bool array`: whether any row can start a window.
+        num_bytes: Memory of the state.
+    """
+
+    init: Callable[[], ReplayState]
+    add: Callable[[ReplayState, Rows], ReplayState]
+    sample: Callable[[ReplayState, Key[Array, ""]], Batch]
+    can_sample: Callable[[ReplayState], Bool[Array, ""]]
+    num_bytes: int
+
+
+def row_bytes(obs_shape: tuple[int, ...], obs_dtype: DTypeLike) -> int:
+    """Memory of one row: the observation, action, reward, two flags and the step's index."""
+    return prod(obs_shape) * jnp.dtype(obs_dtype).itemsize + 4 + 4 + 1 + 1 + 4
+
+
+def smallest_slots(n_steps: int, stack: int) -> int:
+    """Slots in which some row can always start a window: a stack, a window, and one to step aside.
+
+    Of any two neighbouring rows one is no final observation.
+    """
+    return stack + n_steps + 1
+
+
+def make_replay(
+    *,
+    capacity: int,
+    num_envs: int,
+    obs_shape: tuple[int, ...],
+    obs_dtype: DTypeLike,
+    batch_shape: tuple[int, ...],
+    n_steps: int,
+    gamma: float,
+    stack: int | None = None,
+    bytes_available: int | None = None,
+) -> Replay:
+    """Bind the sizes of a ring and what is sampled from it.
+
+    Args:
+        capacity: Rows over all environments; rounded down to a multiple of `num_envs`.
+        num_envs: Environments that step in lockstep.
+        obs_shape: Shape of one observation (one frame).
+        obs_dtype: Its dtype, `uint8` for pixels.
+        batch_shape: Leading shape of a sample, say `(updates, batch_size)`.
+        n_steps: Longest window.
+        gamma: Discount a step.
+        stack: Frames to a stack, as a new last axis; None gives observations as they are.
+        bytes_available: Memory that the ring may take; None does not check.
+
+    Raises:
+        ValueError: If the ring is too small for one window, or does not fit; nothing has been allocated then.
+
+    References:
+        Lin, Self-improving reactive agents based on reinforcement learning, planning and teaching (1992); Mnih et
+        al. (2015), who keep each frame once.
+    """
+    slots = capacity // num_envs
+    stack_size = stack or 1
+    smallest = smallest_slots(n_steps, stack_size)
+    if slots < smallest:
+        raise ValueError(
+            f"capacity {capacity} is too small: {num_envs} environments with n_steps {n_steps} and "
+            f"{stack_size}-frame stacks need at least {smallest * num_envs}"
+        )
+    num_bytes = slots * num_envs * row_bytes(obs_shape, obs_dtype) + 8
+    if bytes_available is not None and num_bytes > bytes_available:
+        largest = max(bytes_available - 8, 0) // (row_bytes(obs_shape, obs_dtype) * num_envs) * num_envs
+        raise ValueError(
+            f"capacity {capacity} needs {num_bytes:,} bytes of replay and {bytes_available:,} are free: "
+            f"the largest that fits is {largest}"
+        )
+
+    def init() -> ReplayState:
+        shape = (slots, num_envs)
+        rows = Rows(
+            obs=jnp.zeros((*shape, *obs_shape), obs_dtype),
+            action=jnp.zeros(shape, jnp.int32),
+            reward=jnp.zeros(shape, jnp.float32),
+            terminated=jnp.zeros(shape, bool),
+            last=jnp.zeros(shape, bool),
+            episode_step=jnp.zeros(shape, jnp.int32),
+        )
+        return ReplayState(rows=rows, cursor=jnp.zeros((), jnp.int32), size=jnp.zeros((), jnp.int32))
+
+    def add(state: ReplayState, rows: Rows) -> ReplayState:
+        length = rows.action.shape[0]
+        if length > slots:
+            raise ValueError(f"{length} rows an environment do not fit {slots} slots: add fewer at a time")
+        where = (state.cursor + jnp.arange(length)) % slots
+        return ReplayState(
+            rows=jax.tree.map(lambda ring, new: ring.at[where].set(new, unique_indices=True), state.rows, rows),
+            cursor=(state.cursor + length) % slots,
+            size=jnp.minimum(state.size + length, slots),
+        )
+
+    def can_start(state: ReplayState) -> Bool[Array, "L N"]:
+        age = (jnp.arange(slots) - state.cursor + state.size) % slots  # 0 is the oldest row, size - 1 the newest
+        looks_back = jnp.minimum(state.rows.episode_step, stack_size - 1)
+        inside = (age[:, None] >= looks_back) & (age[:, None] + n_steps < state.size)
+        return inside & ~state.rows.last
+
+    def can_sample(state: ReplayState) -> Bool[Array, ""]:
+        return can_start(state).any()
+
+    def sample(state: ReplayState, key: Key[Array, ""]) -> Batch:
+        # Exactly uniform over the rows that can start a window: draw a rank, find the row that has it.
+        rank_of = jnp.cumsum(can_start(state).reshape(-1), dtype=jnp.int32)
+        rank = jax.random.randint(key, (prod(batch_shape),), 0, rank_of[-1])
+        start = jnp.searchsorted(rank_of, rank, side="right").astype(jnp.int32)
+        windows = jax.vmap(lambda index: window(state.rows, index // num_envs, index % num_envs))(start)
+        return jax.tree.map(lambda x: x.reshape(*batch_shape, *x.shape[1:]), windows)
+
+    def window(rows: Rows, slot: Int[Array, ""], env: Int[Array, ""]) -> Batch:
+        ahead = (slot + jnp.arange(n_steps)) % slots
+        reward, discount, steps = n_step_return(
+            rows.reward[ahead, env], rows.terminated[ahead, env], rows.last[(ahead + 1) % slots, env], gamma
+        )
+        return Batch(
+            obs=stacked(rows, slot, env),
+            action=rows.action[slot, env],
+            reward=reward,
+            discount=discount,
+            next_obs=stacked(rows, (slot + steps) % slots, env),
+        )
+
+    def stacked(rows: Rows, slot: Int[Array, ""], env: Int[Array, ""]) -> Shaped[Array, "*obs"]:
+        if stack is None:
+            return rows.obs[slot, env]
+        # The episode's first frame stands in for those before it, as it does when the agent acts.
+        back = jnp.minimum(jnp.arange(stack - 1, -1, -1), rows.episode_step[slot, env])
+        return jnp.moveaxis(rows.obs[(slot - back) % slots, env], 0, -1)
+
+    return Replay(
+        init=init,
+        add=jax.jit(add, donate_argnums=0),
+        sample=jax.jit(sample),
+        can_sample=jax.jit(can_sample),
+        num_bytes=num_bytes,
+    )

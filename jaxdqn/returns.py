@@ -1,0 +1,46 @@
+"""Returns of n steps, exact at termination, truncation and the end of what was collected."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def n_step_return(
+    reward: Float[Array, " n"],
+    terminated: Bool[Array, " n"],
+    last: Bool[Array, " n"],
+    gamma: float,
+) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
+    """Reward, discount and length of one window of at most `n` steps.
+
+    The window is the steps `t, ..., t+n-1` of one environment; it ends early where an episode ends:
+
+        k = min(n, 1 + first i with last[i])
+        R = sum_{i<k} gamma^i reward[i]
+        discount = gamma^k, or 0 if terminated[k-1]
+
+    so that `R + discount * V(obs_{t+k})` is the target. A truncated window bootstraps from the true final
+    observation `obs_{t+k}`; a terminated one does not bootstrap; an episode that is both has terminated.
+
+    Args:
+        reward: Rewards of the steps.
+        terminated: Whether each step reached a terminal state.
+        last: Whether the observation *after* each step is the final one of its episode.
+        gamma: Discount a step, in [0, 1].
+
+    Returns:
+        `R`, `discount` and `k` (int32, in 1..n).
+
+    References:
+        Sutton and Barto, Reinforcement Learning (2018), eq. 7.1; Pardo et al., Time Limits in Reinforcement
+        Learning (2018), section 3.1, on why truncation bootstraps and termination does not.
+    """
+    still_in = jnp.cumprod(~last)  # int: 1 after step i while the episode goes on
+    taken = jnp.concatenate([jnp.ones(1, still_in.dtype), still_in[:-1]])  # step i belongs to the window
+    powers = jnp.asarray([gamma**i for i in range(reward.shape[0] + 1)], reward.dtype)
+    steps = taken.sum(dtype=jnp.int32)
+    n_step_reward = jnp.sum(taken * powers[:-1] * reward)
+    ends = jnp.any(terminated & (taken > 0))
+    discount = jnp.where(ends, jnp.zeros((), reward.dtype), powers[steps])
+    return n_step_reward, discount, steps

@@ -1,0 +1,1 @@
+"""Loops, files and everything else with side effects."""

@@ -1,0 +1,79 @@
+"""The training loop on the host: a generator, so that logs, evaluation and a user's own code stand outside it.
+
+What TorchRL's Trainer takes as hooks is code in the body of `for progress in host_loop(...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdqn.agent import Agent, AgentState
+from jaxdqn.config import Config
+from jaxdqn.envs.vector import Collector, Episode
+from jaxdqn.replay import smallest_slots
+from jaxdqn.types import Rows
+
+
+class Progress(NamedTuple):
+    """Where a run stands after a collected batch and its updates.
+
+    Attributes:
+        frames: Rows collected so far.
+        updates: Updates done so far.
+        epsilon: Probability of a random action at this frame.
+        episodes: Episodes that ended in this batch.
+        metrics: Means over this batch's updates (`loss`, `gradient_norm`, `q_value`); empty during warm-up.
+        state: The agent's state; the next iteration donates part of it, so copy what you keep.
+    """
+
+    frames: int
+    updates: int
+    epsilon: float
+    episodes: list[Episode]
+    metrics: dict[str, float]
+    state: AgentState
+
+
+def learning_start(config: Config) -> int:
+    """Frames before the first update: the warm-up, and what replay needs for one window."""
+    stack = config.frame_stack if config.pixels else 1
+    return max(config.warmup_frames, smallest_slots(config.n_steps, stack) * config.num_envs)
+
+
+def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Config) -> Iterator[Progress]:
+    """Collect, observe, learn, until the config's frames are spent.
+
+        collect frames_per_batch rows -> observe them -> learn updates_per_batch times -> yield
+
+    Args:
+        agent: The pure functions.
+        state: Their state; consumed.
+        collector: The environments.
+        config: The run.
+
+    Yields:
+        Progress after each batch.
+    """
+    start = learning_start(config)
+    frames = updates = 0
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        nonlocal state
+        actor, actions = agent.act(state.actor, obs)
+        state = state.replace(actor=actor)
+        return np.asarray(actions)
+
+    for _ in range(config.num_batches):
+        rows, episodes = collector.collect(act, config.frames_per_batch // config.num_envs)
+        state = agent.observe(state, Rows(**rows._asdict()))
+        frames += config.frames_per_batch
+        metrics: dict[str, float] = {}
+        if frames >= start:
+            state, traces = agent.learn(state)
+            metrics = {name: float(np.mean(values)) for name, values in jax.device_get(traces).items()}
+            updates += config.updates_per_batch
+        yield Progress(frames, updates, float(agent.epsilon(state.actor.frame)), episodes, metrics, state)

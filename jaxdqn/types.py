@@ -1,0 +1,48 @@
+"""The two records that pieces hand to one another."""
+
+from __future__ import annotations
+
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+
+class Rows(struct.PyTreeNode):
+    """What `T` steps of `N` environments in lockstep leave, a row a step.
+
+    The format is that of gymnasium's `NEXT_STEP` autoreset: an episode of `k` transitions is `k + 1` rows.
+    The last of them holds the true final observation; its action was ignored by the environment, its reward
+    is 0, and it is never the start of a transition.
+
+    Attributes:
+        obs: What the agent saw before it acted; for pixels one frame, not a stack.
+        action: What it did, in `[0, num_actions)`.
+        reward: What the step gave, scaled as the learner wants it.
+        terminated: Whether the step reached a terminal state, whose value is 0 by definition.
+        last: Whether this row holds the final observation of its episode (terminated or truncated).
+        episode_step: Index of the row in its episode, from 0; it tells how far a stack may look back.
+    """
+
+    obs: Shaped[Array, "T N *obs"]
+    action: Int[Array, "T N"]
+    reward: Float[Array, "T N"]
+    terminated: Bool[Array, "T N"]
+    last: Bool[Array, "T N"]
+    episode_step: Int[Array, "T N"]
+
+
+class Batch(struct.PyTreeNode):
+    """Transitions of up to `n_steps` steps, ready for the loss.
+
+    Attributes:
+        obs: Stacked observations at the start, as replay holds them (bytes for pixels).
+        action: The first action of the window.
+        reward: `sum_i gamma^i r_{t+i}` over the `k` steps of the window.
+        discount: `gamma^k`, and 0 if the window reached a terminal state.
+        next_obs: Stacked observations after `k` steps.
+    """
+
+    obs: Shaped[Array, "*B *obs"]
+    action: Int[Array, "*B"]
+    reward: Float[Array, "*B"]
+    discount: Float[Array, "*B"]
+    next_obs: Shaped[Array, "*B *obs"]
