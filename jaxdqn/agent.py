@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
 
 from jaxdqn import exploration
@@ -23,7 +22,7 @@ from jaxdqn.replay import Replay, ReplayState, make_replay
 from jaxdqn.types import Batch, Rows
 
 
-class ActorState(struct.PyTreeNode):
+class ActorState(NamedTuple):
     """What acting needs: nothing that `learn` donates, so that it can act while the learner learns.
 
     Attributes:
@@ -37,7 +36,7 @@ class ActorState(struct.PyTreeNode):
     frame: Int[Array, ""]
 
 
-class AgentState(struct.PyTreeNode):
+class AgentState(NamedTuple):
     """All that decides the future of a run, the environments' own state aside.
 
     Attributes:
@@ -163,10 +162,10 @@ def make_agent(
     def act(actor: ActorState, obs: Shaped[Array, "N *obs"]) -> tuple[ActorState, Int[Array, " N"]]:
         key, explore_key = jax.random.split(actor.key)
         actions = exploration.epsilon_greedy(explore_key, q_values(actor.params, obs), epsilon(actor.frame))
-        return actor.replace(key=key, frame=actor.frame + actions.shape[0]), actions
+        return actor._replace(key=key, frame=actor.frame + actions.shape[0]), actions
 
     def observe(state: AgentState, rows: Rows) -> AgentState:
-        return state.replace(replay=replay.add(state.replay, rows))
+        return state._replace(replay=replay.add(state.replay, rows))
 
     def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
         return jax.lax.scan(update_once, learner, batches)
@@ -180,8 +179,8 @@ def make_agent(
 
     def learn(state: AgentState) -> tuple[AgentState, Metrics]:
         learner, acting_params, key, metrics = jitted(state.learner, state.replay, state.key)
-        actor = state.actor.replace(params=acting_params)
-        return state.replace(learner=learner, actor=actor, key=key), metrics
+        actor = state.actor._replace(params=acting_params)
+        return state._replace(learner=learner, actor=actor, key=key), metrics
 
     return Agent(
         init=init,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from jaxdqn.losses import Loss, q_learning_td_error, squared_loss
@@ -19,7 +18,7 @@ QFunction = Callable[[Params, Shaped[Array, "B *obs"]], Float[Array, "B A"]]
 Metrics = dict[str, Float[Array, "*U"]]
 
 
-class LearnerState(struct.PyTreeNode):
+class LearnerState(NamedTuple):
     """All that learning remembers.
 
     Attributes:

@@ -20,14 +20,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, DTypeLike, Int, Key, Shaped
 
 from jaxdqn.returns import n_step_return
 from jaxdqn.types import Batch, Rows
 
 
-class ReplayState(struct.PyTreeNode):
+class ReplayState(NamedTuple):
     """The ring: `L = capacity // num_envs` slots of rows, of which `size` are filled.
 
     Attributes:

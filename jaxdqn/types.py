@@ -1,12 +1,14 @@
-"""The two records that pieces hand to one another."""
+"""The two records that pieces hand to one another; NumPy or JAX arrays, and no import of JAX."""
 
 from __future__ import annotations
 
-from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Shaped
 
 
-class Rows(struct.PyTreeNode):
+class Rows(NamedTuple):
     """What `T` steps of `N` environments in lockstep leave, a row a step.
 
     The format is that of gymnasium's `NEXT_STEP` autoreset: an episode of `k` transitions is `k + 1` rows.
@@ -22,15 +24,15 @@ class Rows(struct.PyTreeNode):
         episode_step: Index of the row in its episode, from 0; it tells how far a stack may look back.
     """
 
-    obs: Shaped[Array, "T N *obs"]
-    action: Int[Array, "T N"]
-    reward: Float[Array, "T N"]
-    terminated: Bool[Array, "T N"]
-    last: Bool[Array, "T N"]
-    episode_step: Int[Array, "T N"]
+    obs: Shaped[Any, "T N *obs"]
+    action: Int[Any, "T N"]
+    reward: Float[Any, "T N"]
+    terminated: Bool[Any, "T N"]
+    last: Bool[Any, "T N"]
+    episode_step: Int[Any, "T N"]
 
 
-class Batch(struct.PyTreeNode):
+class Batch(NamedTuple):
     """Transitions of up to `n_steps` steps, ready for the loss.
 
     Attributes:
@@ -41,8 +43,8 @@ class Batch(struct.PyTreeNode):
         next_obs: Stacked observations after `k` steps.
     """
 
-    obs: Shaped[Array, "*B *obs"]
-    action: Int[Array, "*B"]
-    reward: Float[Array, "*B"]
-    discount: Float[Array, "*B"]
-    next_obs: Shaped[Array, "*B *obs"]
+    obs: Shaped[Any, "*B ..."]
+    action: Int[Any, "*B"]
+    reward: Float[Any, "*B"]
+    discount: Float[Any, "*B"]
+    next_obs: Shaped[Any, "*B ..."]

@@ -15,6 +15,8 @@ EnvFn = Callable[[], gym.Env]
 
 # A window is never wanted, and a machine without a screen has none to give. Set before pygame is imported.
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# SDL would otherwise swallow SIGTERM, and a run could not be stopped politely.
+os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -11,6 +10,7 @@ import numpy as np
 
 from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.preprocessing import push_frame
+from jaxdqn.types import Rows
 
 
 def make_vector_env(env_fn: EnvFn, num_envs: int) -> gym.vector.VectorEnv:
@@ -30,19 +30,7 @@ class Episode(NamedTuple):
     length: int
 
 
-class HostRows(NamedTuple):
-    """The fields of `jaxdqn.types.Rows` as NumPy arrays `[T, N, ...]`, made without importing JAX."""
-
-    obs: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    last: np.ndarray
-    episode_step: np.ndarray
-
-
-@dataclass
-class Cursor:
+class Cursor(NamedTuple):
     """Where each environment stands between two steps: all of it that the next rows depend on.
 
     Attributes:
@@ -94,7 +82,7 @@ class Collector:
             returns=np.zeros(num_envs, np.float64),
         )
 
-    def collect(self, act: Callable[[np.ndarray], np.ndarray], num_steps: int) -> tuple[HostRows, list[Episode]]:
+    def collect(self, act: Callable[[np.ndarray], np.ndarray], num_steps: int) -> tuple[Rows, list[Episode]]:
         """Step every environment `num_steps` times.
 
         Args:
@@ -109,15 +97,15 @@ class Collector:
             row, ended = self._step(act)
             rows.append(row)
             episodes += ended
-        return HostRows(*(np.stack(field) for field in zip(*rows, strict=True))), episodes
+        return Rows(*(np.stack(field) for field in zip(*rows, strict=True))), episodes
 
-    def _step(self, act: Callable[[np.ndarray], np.ndarray]) -> tuple[HostRows, list[Episode]]:
+    def _step(self, act: Callable[[np.ndarray], np.ndarray]) -> tuple[Rows, list[Episode]]:
         now = self.cursor
         actions = act(now.stack)
         obs, reward, terminated, truncated, _ = self._envs.step(actions)
         # After a final observation the environments ignore the action: that step is a reset and ends nothing.
         live = ~now.last
-        row = HostRows(
+        row = Rows(
             obs=now.obs,
             action=np.asarray(actions, np.int32),
             reward=np.where(live, reward, 0.0).astype(np.float32) * self._reward_scale,

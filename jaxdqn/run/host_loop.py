@@ -15,7 +15,6 @@ from jaxdqn.agent import Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Collector, Episode
 from jaxdqn.replay import smallest_slots
-from jaxdqn.types import Rows
 
 
 class Progress(NamedTuple):
@@ -64,12 +63,12 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
     def act(obs: np.ndarray) -> np.ndarray:
         nonlocal state
         actor, actions = agent.act(state.actor, obs)
-        state = state.replace(actor=actor)
+        state = state._replace(actor=actor)
         return np.asarray(actions)
 
     for _ in range(config.num_batches):
         rows, episodes = collector.collect(act, config.frames_per_batch // config.num_envs)
-        state = agent.observe(state, Rows(**rows._asdict()))
+        state = agent.observe(state, rows)
         frames += config.frames_per_batch
         metrics: dict[str, float] = {}
         if frames >= start:

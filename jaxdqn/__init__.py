@@ -1,0 +1,89 @@
+"""Deep Q-learning from pixels in JAX.
+
+    for step in jaxdqn.train(jaxdqn.Config()): ...      # a whole run
+    agent = jaxdqn.load("runs/cartpole"); agent(obs)    # a trained agent
+    agent = jaxdqn.make_agent(config, ...)              # the pure functions
+
+Names are imported when they are first used, so that `import jaxdqn` does not import JAX: a process that only steps
+environments starts six times sooner.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxdqn.agent import ActorState as ActorState
+    from jaxdqn.agent import Agent as Agent
+    from jaxdqn.agent import AgentState as AgentState
+    from jaxdqn.agent import make_agent as make_agent
+    from jaxdqn.config import PRESETS as PRESETS
+    from jaxdqn.config import Config as Config
+    from jaxdqn.convolution import Conv as Conv
+    from jaxdqn.envs.pixels import PixelObservation as PixelObservation
+    from jaxdqn.envs.pixels import make_env_fn as make_env_fn
+    from jaxdqn.envs.vector import Collector as Collector
+    from jaxdqn.envs.vector import make_vector_env as make_vector_env
+    from jaxdqn.exploration import epsilon_greedy as epsilon_greedy
+    from jaxdqn.exploration import linear_epsilon as linear_epsilon
+    from jaxdqn.learner import LearnerState as LearnerState
+    from jaxdqn.learner import init_learner as init_learner
+    from jaxdqn.learner import make_optimizer as make_optimizer
+    from jaxdqn.learner import make_update as make_update
+    from jaxdqn.learner import polyak_update as polyak_update
+    from jaxdqn.losses import huber_loss as huber_loss
+    from jaxdqn.losses import q_learning_td_error as q_learning_td_error
+    from jaxdqn.losses import squared_loss as squared_loss
+    from jaxdqn.networks import DuelingCNN as DuelingCNN
+    from jaxdqn.networks import DuelingMLP as DuelingMLP
+    from jaxdqn.preprocessing import ObservationStats as ObservationStats
+    from jaxdqn.preprocessing import normalise as normalise
+    from jaxdqn.preprocessing import observation_stats as observation_stats
+    from jaxdqn.preprocessing import preprocess_frame as preprocess_frame
+    from jaxdqn.preprocessing import push_frame as push_frame
+    from jaxdqn.replay import Replay as Replay
+    from jaxdqn.replay import ReplayState as ReplayState
+    from jaxdqn.replay import make_replay as make_replay
+    from jaxdqn.returns import n_step_return as n_step_return
+    from jaxdqn.run.evaluation import Evaluator as Evaluator
+    from jaxdqn.run.host_loop import host_loop as host_loop
+    from jaxdqn.run.policy import load as load
+    from jaxdqn.run.training import train as train
+    from jaxdqn.types import Batch as Batch
+    from jaxdqn.types import Rows as Rows
+
+_HOMES = {
+    "agent": ("ActorState", "Agent", "AgentState", "make_agent"),
+    "config": ("Config", "PRESETS"),
+    "convolution": ("Conv",),
+    "envs.pixels": ("PixelObservation", "make_env_fn"),
+    "envs.vector": ("Collector", "make_vector_env"),
+    "exploration": ("epsilon_greedy", "linear_epsilon"),
+    "learner": ("LearnerState", "init_learner", "make_optimizer", "make_update", "polyak_update"),
+    "losses": ("huber_loss", "q_learning_td_error", "squared_loss"),
+    "networks": ("DuelingCNN", "DuelingMLP"),
+    "preprocessing": ("ObservationStats", "normalise", "observation_stats", "preprocess_frame", "push_frame"),
+    "replay": ("Replay", "ReplayState", "make_replay"),
+    "returns": ("n_step_return",),
+    "run.evaluation": ("Evaluator",),
+    "run.host_loop": ("host_loop",),
+    "run.policy": ("load",),
+    "run.training": ("train",),
+    "types": ("Batch", "Rows"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'jaxdqn' has no attribute {name!r}")
+    return getattr(import_module(f"jaxdqn.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Public names, imported or not."""
+    return __all__

@@ -1,0 +1,203 @@
+"""The command line: parse, call, print. Bad input ends in one line and exit code 2, Ctrl-C in 130."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+import tyro
+
+from jaxdqn.config import PRESETS, Config
+
+T = TypeVar("T")
+USAGE = f"""usage: jaxdqn COMMAND ...
+
+  train [PRESET] [--flags]         train an agent; presets: {", ".join(PRESETS)} (default: cartpole)
+  evaluate RUN [--episodes N]      play whole greedy episodes with a run's best agent
+  play RUN [--output agent.gif]    draw an episode, with the action values beside it
+  plot RUN... [--output FILE]      draw runs' learning curves
+
+jaxdqn COMMAND --help lists the flags of a command."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play whole greedy episodes on the real environment and report raw returns."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run."""
+    episodes: int = 100
+    """Episodes to play."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which of the run's agents."""
+    seed: int = 0
+    """The episodes' seeds are spawned from it; training and selection never use them."""
+    json: bool = False
+    """Print one line of JSON, last."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """Draw one greedy episode as a GIF, with the action values beside it."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run."""
+    output: Path = Path("agent.gif")
+    """The GIF to write."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which of the run's agents."""
+    seed: int = 0
+    """Seed of the episode."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw return against frames, a colour a run."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs."""
+    output: Path = Path("curve.png")
+    """The picture to write; its suffix chooses the format."""
+
+
+def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = None) -> T:
+    """Parse flags, with tyro's boxed page of an error folded into one line.
+
+    Raises:
+        ValueError: If the flags are wrong.
+    """
+    page = io.StringIO()
+    known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(page):
+            parsed, unknown = tyro.cli(
+                kind, prog=f"jaxdqn {command}", args=list(args), return_unknown_args=True, **given
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # --help
+        raise ValueError(_fold(page.getvalue())) from None
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
+        hint = f": did you mean {near[0]}?" if near else f": see jaxdqn {command} --help"
+        raise ValueError(f"unknown argument {unknown[0]!r}{hint}")
+    return parsed
+
+
+def _fold(page: str) -> str:
+    """The first paragraph of tyro's box as one line, in plain words."""
+    rows = [row.strip("│ ") for row in page.splitlines() if not row.startswith(("╭", "╰"))]
+    until = next((index for index, row in enumerate(rows) if row.startswith("─")), len(rows))
+    line = " ".join(row for row in rows[:until] if row)
+    line = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", line)
+    line = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", line)
+    return line.removeprefix("Error parsing ").replace("Expected 1 values.", "Give it one.") or "bad arguments"
+
+
+def train(args: Sequence[str]) -> None:
+    """`jaxdqn train [PRESET] [--flags]`."""
+    preset = "cartpole"
+    if args and not args[0].startswith("-"):
+        preset, args = args[0], args[1:]
+        if preset not in PRESETS:
+            near = difflib.get_close_matches(preset, PRESETS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
+            raise ValueError(f"unknown preset {preset!r}: {hint}")
+    config = parse(Config, "train", args, PRESETS[preset])
+    # JAX and the environments are imported only now, when there is something to run.
+    from jaxdqn.run.display import Display
+    from jaxdqn.run.training import train as run_training
+
+    folder = None
+    with Display(config) as display:
+        for step in run_training(config, name=preset):
+            folder = step.folder
+            display.show(step)
+    print(f"run kept in {folder}: config, metrics, evaluations, checkpoints, curve.png, agent.gif")
+    print(f"next: jaxdqn evaluate {folder} --episodes 100")
+
+
+def evaluate(args: Sequence[str]) -> None:
+    """`jaxdqn evaluate RUN --episodes N [--json]`."""
+    options = parse(Evaluate, "evaluate", args)
+    if options.episodes < 1:
+        raise ValueError(f"--episodes {options.episodes} must be at least 1")
+    from jaxdqn.run.policy import load
+
+    result = load(options.run, options.checkpoint).evaluate(options.episodes, options.seed)
+    if options.json:
+        fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
+        print(json.dumps({**fields, **result._asdict()}))
+        return
+    print(f"{result.episodes} greedy episodes of the {options.checkpoint} agent of {options.run}")
+    print(f"mean {result.mean:.1f} ± {result.standard_error:.1f} (standard error), median {result.median:g}")
+    print(f"min {result.min:g}, max {result.max:g}")
+
+
+def play(args: Sequence[str]) -> None:
+    """`jaxdqn play RUN --output agent.gif`."""
+    options = parse(Play, "play", args)
+    if options.output.suffix.lower() != ".gif":
+        raise ValueError(f"--output {str(options.output)!r} must end in .gif")
+    from jaxdqn.run.pictures import record_gif
+    from jaxdqn.run.policy import load
+
+    total = record_gif(load(options.run, options.checkpoint), options.output, seed=options.seed)
+    print(f"{options.output}: an episode of return {total:g}")
+
+
+def plot(args: Sequence[str]) -> None:
+    """`jaxdqn plot RUN... --output curve.png`."""
+    options = parse(Plot, "plot", args)
+    if not options.runs:
+        raise ValueError("name at least one run's folder")
+    from jaxdqn.run.pictures import draw_curve
+    from jaxdqn.run.policy import read_config
+
+    configs = [read_config(run) for run in options.runs]
+    draw_curve(options.runs, options.output, label=configs[0].env)
+    print(f"{options.output}: {len(options.runs)} run{'s' if len(options.runs) > 1 else ''}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "play": play,
+    "plot": plot,
+}
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Entry point: exits with 0, with 2 on bad input, with 130 on Ctrl-C."""
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        sys.exit(0 if words else 2)
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"jaxdqn {version('jaxdqn')}")
+        sys.exit(0)
+    try:
+        if words[0] not in COMMANDS:
+            near = difflib.get_close_matches(words[0], COMMANDS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
+            raise ValueError(f"unknown command {words[0]!r}: {hint}")
+        COMMANDS[words[0]](words[1:])
+    except (ValueError, OSError) as error:
+        print(f"jaxdqn: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("jaxdqn: interrupted; what was written is whole", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,72 @@
+"""Progress for a person: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxdqn.config import Config
+
+if TYPE_CHECKING:
+    from jaxdqn.run.training import RunProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Display:
+    """Shows frames, rate, time left, epsilon, loss and the last return; evaluations as lines of their own."""
+
+    def __init__(self, config: Config, console: Console | None = None) -> None:
+        """Choose by the console: a bar where it is a terminal, a line every ten seconds where it is none."""
+        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._total = config.num_batches * config.frames_per_batch
+        self._started = self._line_due = time.monotonic()
+        self._last_return: float | None = None
+        self._bar = Progress(
+            TextColumn("frames"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[rate]:.0f}/s"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            expand=True,
+        )
+        self._task = self._bar.add_task("train", total=self._total, rate=0.0, facts="")
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, step: RunProgress) -> None:
+        """Show where the run stands."""
+        progress = step.progress
+        now = time.monotonic()
+        rate = progress.frames / max(now - self._started, 1e-9)
+        if progress.episodes:
+            self._last_return = progress.episodes[-1].raw_return
+        loss = progress.metrics.get("loss")
+        facts = f"epsilon {progress.epsilon:.3f}"
+        facts += "  warming up" if loss is None else f"  loss {loss:.4f}"
+        facts += "" if self._last_return is None else f"  return {self._last_return:g}"
+        self._bar.update(self._task, completed=progress.frames, rate=rate, facts=facts)
+        if step.evaluation is not None:
+            found = step.evaluation
+            self._console.print(
+                f"frame {progress.frames:,}: greedy return {found.mean:.1f} ± {found.standard_error:.1f} "
+                f"over {found.episodes} episodes (min {found.min:g}, max {found.max:g})"
+            )
+        elif not self._console.is_terminal and now >= self._line_due:
+            self._line_due = now + SECONDS_BETWEEN_LINES
+            left = (self._total - progress.frames) / max(rate, 1e-9)
+            self._console.print(f"frames {progress.frames:,}/{self._total:,}  {rate:.0f}/s  {left:.0f} s left  {facts}")

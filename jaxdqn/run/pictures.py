@@ -1,0 +1,159 @@
+"""What a run shows: its learning curve and its agent at play."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxdqn.envs.pixels import name_of
+from jaxdqn.preprocessing import push_frame
+from jaxdqn.run.policy import TrainedAgent
+
+INK, PAPER, FAINT = (38, 42, 51), (250, 250, 247), (214, 214, 206)
+COLOURS = ((31, 119, 180), (214, 96, 20), (44, 140, 80), (150, 90, 170), (120, 120, 60), (180, 60, 90))
+MS_A_FRAME = 40  # 25 pictures a second: viewers slow down anything below 20 ms
+
+
+def read_table(path: Path) -> list[dict[str, float | None]]:
+    """Rows of a run's CSV file by column; None for an empty cell, and for cells that are no number."""
+
+    def number(cell: str | None) -> float | None:
+        try:
+            return float(cell) if cell else None
+        except ValueError:
+            return None
+
+    with path.open(newline="") as file:
+        return [{name: number(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+
+
+def draw_curve(runs: Sequence[Path], output: Path, *, label: str | None = None) -> None:
+    """Draw return against frames: training episodes faint, greedy evaluations bold with their standard error.
+
+    Args:
+        runs: Folders of runs, a colour each.
+        output: The picture, in any format that Matplotlib writes by its suffix.
+        label: Title; None takes the environment from the first run.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), dpi=130, layout="constrained")
+    for index, run in enumerate(runs):
+        colour = [channel / 255 for channel in COLOURS[index % len(COLOURS)]]
+        name = f"{run.name}: " if len(runs) > 1 else ""
+        played = [row for row in read_table(run / "metrics.csv") if row["return_mean"] is not None]
+        frames, returns = _smooth([row["frames"] for row in played], [row["return_mean"] for row in played])
+        axes.plot(frames, returns, color=colour, alpha=0.35, lw=1, label=f"{name}training, exploring")
+        rows = read_table(run / "evaluations.csv")
+        axes.errorbar(
+            [row["frames"] for row in rows],
+            [row["mean"] for row in rows],
+            [row["standard_error"] for row in rows],
+            color=colour,
+            lw=2,
+            marker="o",
+            ms=4,
+            capsize=2,
+            label=f"{name}greedy evaluation ± standard error",
+        )
+    axes.set(xlabel="frames", ylabel="return of an episode", ylim=(0, None), title=label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    if runs:
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(output)
+    plt.close(figure)
+
+
+def _smooth(frames: list[Any], returns: list[Any], width: int = 9) -> tuple[list[Any], list[float]]:
+    means = [float(np.mean(returns[max(0, i - width + 1) : i + 1])) for i in range(len(returns))]
+    return frames, means
+
+
+def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2) -> float:
+    """Play one greedy episode of the real environment and draw it with the action values beside.
+
+    Args:
+        agent: The trained agent.
+        output: The GIF.
+        seed: Seed of the episode.
+        every: Steps to a picture.
+
+    Returns:
+        The episode's raw return.
+
+    Raises:
+        ValueError: If the environment cannot draw itself.
+    """
+    env = agent.build_env()
+    try:
+        if env.render_mode != "rgb_array":
+            raise ValueError(f"env {name_of(env)} does not draw: make it with render_mode='rgb_array'")
+        pictures, total = _play(env, agent, seed, every)
+    finally:
+        env.close()
+    palette = pictures[-1].quantize(64, dither=Image.Dither.NONE)
+    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(output, save_all=True, append_images=frames[1:], duration=MS_A_FRAME, loop=0, optimize=False)
+    return total
+
+
+def _play(env: gym.Env, agent: TrainedAgent, seed: int, every: int) -> tuple[list[Image.Image], float]:
+    obs, _ = env.reset(seed=seed)
+    stack = None if agent.frame_stack is None else np.repeat(obs[None, ..., None], agent.frame_stack, axis=-1)
+    pictures, values, total, step, done = [], [], 0.0, 0, False
+    while not done:
+        values.append(np.asarray(agent.q_values(obs[None] if stack is None else stack))[0])
+        action = int(values[-1].argmax())
+        if step % every == 0:
+            pictures.append(_panel(env.render(), values, action, step, total))
+        obs, reward, terminated, truncated, _ = env.step(action)
+        stack = None if stack is None else push_frame(stack, obs[None], np.zeros(1, bool))
+        total, step, done = total + float(reward), step + 1, terminated or truncated
+    pictures.append(_panel(env.render(), values, action, step, total))
+    return pictures, total
+
+
+def _panel(frame: Any, values: list[np.ndarray], action: int, step: int, total: float) -> Image.Image:
+    """The environment on the left; on the right each action's value over the last steps, and its lead."""
+    height, width = 240, 300
+    scene = Image.fromarray(np.asarray(frame))
+    scene.thumbnail((360, height), Image.Resampling.LANCZOS)
+    canvas = Image.new("RGB", (360 + width, height), PAPER)
+    canvas.paste(scene, ((360 - scene.width) // 2, (height - scene.height) // 2))
+    draw = ImageDraw.Draw(canvas)
+    small = ImageFont.load_default(12)
+    left, right, top, bottom = 376, 360 + width - 56, 60, 214
+    draw.text((left, 12), f"step {step}   return {total:g}", fill=INK, font=ImageFont.load_default(15))
+    recent = np.asarray(values[-120:])
+    low, high = float(recent.min()), float(recent.max())
+    middle, half = (low + high) / 2, max((high - low) / 2, 1e-3) * 1.1
+    y = bottom - (recent - middle + half) / (2 * half) * (bottom - top)
+    draw.line((left, bottom, right, bottom), fill=FAINT)
+    draw.text((left, bottom + 6), f"last {len(recent)} steps", fill=INK, font=small)
+    draw.text((left, 38), "action values", fill=INK, font=small)
+    x = right - (len(recent) - 1 - np.arange(len(recent))) * (right - left) / 119
+    for index in range(recent.shape[1]):
+        colour = COLOURS[index % len(COLOURS)]
+        if len(recent) > 1:
+            draw.line([(float(a), float(b)) for a, b in zip(x, y[:, index], strict=True)], fill=colour, width=2)
+    # Labels keep a line's height between them, in the order of the values.
+    order = np.argsort(-recent[-1])
+    label_y = top - 8.0
+    for index in order:
+        label_y = max(float(y[-1, index]) - 7, label_y)
+        mark = "<" if index == action else " "
+        draw.text((right + 4, label_y), f"{index}: {recent[-1, index]:.2f}{mark}", fill=COLOURS[index % 6], font=small)
+        label_y += 14
+    return canvas

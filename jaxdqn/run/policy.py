@@ -1,0 +1,121 @@
+"""Trained agents: read from a run's folder, evaluated, called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from jaxdqn.agent import Agent, make_network, make_q_values
+from jaxdqn.config import Config
+from jaxdqn.envs.pixels import EnvFn, make_env_fn
+from jaxdqn.envs.vector import spawn_seeds
+from jaxdqn.learner import Params
+from jaxdqn.run.checkpoint import Checkpoints, Which
+from jaxdqn.run.evaluation import Evaluation, Evaluator, Policy, summarise
+
+
+def greedy_policy(agent: Agent, params: Params) -> Policy:
+    """From observations `[N, ...]` to the best actions `[N]`, as NumPy."""
+    return lambda obs: np.asarray(agent.q_values(params, obs)).argmax(axis=-1)
+
+
+class TrainedAgent:
+    """A trained agent: `actions = agent(obs)`.
+
+    Attributes:
+        config: The run that trained it.
+        params: Its parameters.
+        build_env: Builds one environment as the agent sees it: grey frames, or vectors.
+    """
+
+    def __init__(self, config: Config, params: Params, q_values: Any, build_env: EnvFn) -> None:
+        """Bind parameters to the function that takes them."""
+        self.config = config
+        self.params = params
+        self.build_env = build_env
+        self._q_values = jax.jit(q_values)
+
+    def q_values(self, obs: Shaped[Any, "N *obs"]) -> Float[Array, "N A"]:
+        """Action values of observations `[N, ...]`: stacks `[N, 64, 64, 4]` uint8 for pixels."""
+        return self._q_values(self.params, jnp.asarray(obs))
+
+    def __call__(self, obs: Shaped[Any, "N *obs"]) -> np.ndarray:
+        """Greedy actions `[N]` of observations `[N, ...]`."""
+        return np.asarray(self.q_values(obs)).argmax(axis=-1)
+
+    @property
+    def frame_stack(self) -> int | None:
+        """Frames to a stack; None where the agent takes vectors."""
+        return self.config.frame_stack if self.config.pixels else None
+
+    def evaluate(self, episodes: int, seed: int) -> Evaluation:
+        """Play whole greedy episodes on the real environment.
+
+        Args:
+            episodes: How many, at least 1.
+            seed: Episode `i` starts from the `i`-th seed spawned from it.
+
+        Raises:
+            ValueError: If `episodes` is below 1 or `seed` below 0.
+        """
+        if episodes < 1:
+            raise ValueError(f"episodes {episodes} must be at least 1")
+        if seed < 0:
+            raise ValueError(f"seed {seed} must be 0 or above")
+        evaluator = Evaluator(self.build_env, num_envs=min(5, episodes), frame_stack=self.frame_stack)
+        try:
+            return summarise(evaluator.play(self, spawn_seeds(seed, episodes, purpose=EVALUATION)))
+        finally:
+            evaluator.close()
+
+
+# Stream of seeds for `TrainedAgent.evaluate`: a run of the same seed has never seen them.
+EVALUATION = 100
+
+
+def read_config(run: Path) -> Config:
+    """The config of a run's folder; raises `ValueError` where it is none."""
+    path = run / "config.json"
+    if not run.exists():
+        raise ValueError(f"run {str(run)!r} does not exist: name the folder that `jaxdqn train` made")
+    if not path.is_file():
+        raise ValueError(f"run {str(run)!r} holds no config.json: name the folder that `jaxdqn train` made")
+    try:
+        fields = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} holds no config: it should be an object of fields")
+    return Config.from_dict(fields)
+
+
+def load(
+    run: str | Path, checkpoint: Which = "best", *, env_fn: EnvFn | None = None, network: nn.Module | None = None
+) -> TrainedAgent:
+    """Read a trained agent from a run's folder.
+
+    Args:
+        run: The folder.
+        checkpoint: `"best"` (best mean over whole evaluations) or `"last"`.
+        env_fn: The environment function that the run was trained with, if it was given one.
+        network: The network that the run was trained with, if it was given one.
+
+    Raises:
+        ValueError: If the folder is no run, holds no such checkpoint, or holds another network's parameters.
+    """
+    config = read_config(Path(run))
+    checkpoints = Checkpoints(Path(run) / "checkpoints")
+    spec = checkpoints.spec(checkpoint)
+    network = make_network(config, spec.num_actions) if network is None else network
+    shape = (*spec.obs_shape, config.frame_stack) if config.pixels else spec.obs_shape
+    like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
+    params = checkpoints.params(checkpoint, like)
+    build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn)
+    return TrainedAgent(config, params, make_q_values(network, spec.obs_stats), build)

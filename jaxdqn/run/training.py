@@ -1,0 +1,165 @@
+"""A whole run: environments, agent, loop, logs, evaluations, checkpoints, pictures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from jaxdqn.agent import Agent, make_agent
+from jaxdqn.config import Config
+from jaxdqn.envs.pixels import EnvFn, make_env_fn
+from jaxdqn.envs.vector import Collector, Episode, make_vector_env, random_stacks, spawn_seeds
+from jaxdqn.losses import Loss
+from jaxdqn.preprocessing import observation_stats
+from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
+from jaxdqn.run.evaluation import Evaluation, Evaluator, summarise
+from jaxdqn.run.host_loop import Progress, host_loop
+from jaxdqn.run.pictures import draw_curve, record_gif
+from jaxdqn.run.policy import greedy_policy, load
+from jaxdqn.run.recorder import Recorder, claim_folder
+from jaxdqn.run.resources import free_bytes
+
+# Streams of seeds within a run, so that evaluation never plays an episode that training has seen.
+TRAINING, STATISTICS, SELECTION, FRESH = range(4)
+
+
+class RunProgress(NamedTuple):
+    """What `train` yields after each batch.
+
+    Attributes:
+        progress: The loop's own progress.
+        evaluation: The evaluation done at this batch; None for most.
+        folder: The run's folder.
+    """
+
+    progress: Progress
+    evaluation: Evaluation | None
+    folder: Path
+
+
+def train(
+    config: Config,
+    *,
+    env_fn: EnvFn | None = None,
+    network: nn.Module | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    name: str = "run",
+) -> Iterator[RunProgress]:
+    """Train, and leave a run's folder: the whole job as a generator.
+
+    It does nothing before it is iterated, trains for the config's whole budget, and closes its environments and
+    files however the iteration ends.
+
+    Args:
+        config: The run.
+        env_fn: The user's own environment in place of `config.env`.
+        network: A Flax module in place of the config's; `load` then needs it again.
+        optimizer: An optax transformation in place of the config's Adam.
+        loss: Loss of one TD error in place of the config's.
+        name: Folder under `runs/` where `config.output` is None.
+
+    Yields:
+        Progress after each batch of `config.frames_per_batch` rows.
+
+    Raises:
+        ValueError: If the environment, the output or the sizes cannot be used; nothing has been written then.
+    """
+    folder = claim_folder(config, name)
+    build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn)
+    with contextlib.ExitStack() as cleanup:
+        spec = look_at_env(config, build)
+        agent = make_agent(
+            config,
+            num_actions=spec.num_actions,
+            obs_shape=spec.obs_shape,
+            obs_dtype=spec.obs_dtype,
+            obs_stats=spec.obs_stats,
+            network=network,
+            optimizer=optimizer,
+            loss=loss,
+            bytes_available=free_bytes(),
+        )
+        state = agent.init(jax.random.key(config.seed))
+        stack = config.frame_stack if config.pixels else None
+        envs = make_vector_env(build, config.num_envs)
+        cleanup.callback(envs.close)
+        seed = spawn_seeds(config.seed, 1, TRAINING)[0]
+        collector = Collector(envs, seed=seed, frame_stack=stack, reward_scale=config.reward_scale)
+        evaluator = Evaluator(build, frame_stack=stack)
+        cleanup.callback(evaluator.close)
+        recorder = Recorder(folder, config)
+        cleanup.callback(recorder.close)
+        selection = Selection(config, agent, evaluator, Checkpoints(folder / "checkpoints"), spec)
+        cleanup.callback(draw_curve, [folder], folder / "curve.png")
+
+        due = config.evaluate_every or float("inf")
+        for batch, progress in enumerate(host_loop(agent, state, collector, config), start=1):
+            final = batch == config.num_batches
+            evaluation = None
+            recorder.log(progress, force=final)
+            if progress.frames >= due or final:
+                due = progress.frames + config.evaluate_every
+                evaluation = selection.evaluate(progress)
+                recorder.log_evaluation(progress.frames, evaluation)
+            yield RunProgress(progress, evaluation, folder)
+        if config.pixels or env_fn is None:
+            record_gif(load(folder, env_fn=env_fn, network=network), folder / "agent.gif", seed=FRESH)
+
+
+def look_at_env(config: Config, build: EnvFn) -> AgentSpec:
+    """What an environment tells the agent: shapes, actions, and for pixels the statistics of a random rollout."""
+    env = build()
+    try:
+        stats = None
+        if config.pixels:
+            seed = spawn_seeds(config.seed, 1, STATISTICS)[0]
+            frames = config.normalisation_frames
+            stats = observation_stats(random_stacks(env, frames=frames, frame_stack=config.frame_stack, seed=seed))
+        space = env.observation_space
+        dtype = np.dtype(np.float32) if space.dtype == np.float64 else space.dtype
+        return AgentSpec(int(env.action_space.n), space.shape, dtype.name, stats)
+    finally:
+        env.close()
+
+
+class Selection:
+    """Evaluates as a run goes on, and keeps the last agent and the best.
+
+    The best agent has the best mean over `evaluation_episodes` episodes on seeds of its own. A quarter of them are
+    played first; only an agent that beats the best mean with those plays the rest. An agent far from the best is
+    then judged at a quarter of the price, and one that could at most equal it costs no more.
+    """
+
+    def __init__(
+        self, config: Config, agent: Agent, evaluator: Evaluator, checkpoints: Checkpoints, spec: AgentSpec
+    ) -> None:
+        self._agent = agent
+        self._evaluator = evaluator
+        self._checkpoints = checkpoints
+        self._spec = spec
+        self._seeds = spawn_seeds(config.seed, config.evaluation_episodes, SELECTION)
+        self._screening = -(-config.evaluation_episodes // 4)
+        self._best_mean = -float("inf")
+
+    def evaluate(self, progress: Progress) -> Evaluation:
+        """Evaluate an agent, and keep it as the last one and perhaps as the best."""
+        params = progress.state.learner.params
+        policy = greedy_policy(self._agent, params)
+        episodes: list[Episode] = self._evaluator.play(policy, self._seeds[: self._screening])
+        if summarise(episodes).mean > self._best_mean:
+            episodes += self._evaluator.play(policy, self._seeds[self._screening :])
+        evaluation = summarise(episodes)
+        is_best = evaluation.episodes == len(self._seeds) and evaluation.mean > self._best_mean
+        if is_best:
+            self._best_mean = evaluation.mean
+        best_mean = evaluation.mean if is_best else None
+        self._checkpoints.save(params, self._spec, frames=progress.frames, best_mean=best_mean)
+        return evaluation
