@@ -18,7 +18,7 @@ from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_opt
 from jaxdqn.losses import LOSSES, Loss
 from jaxdqn.networks import DuelingCNN, DuelingMLP
 from jaxdqn.preprocessing import ObservationStats, normalise
-from jaxdqn.replay import Replay, ReplayState, make_replay
+from jaxdqn.replay import Replay, ReplayState, make_replay, smallest_slots
 from jaxdqn.types import Batch, Rows
 
 
@@ -60,12 +60,13 @@ class Agent(NamedTuple):
         act: `(actor, obs [N, ...]) -> (actor, actions [N])`, epsilon-greedy.
         observe: `(state, rows [T, N, ...]) -> state`, rows into the ring; donates the ring.
         learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
-            donates the learner. Only once `epsilon` and `can_learn` allow.
+            donates the learner. Not before `learning_start` frames.
         sample: `(replay, key) -> batches [U, B, ...]`; the key is consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
         replay: The ring's own functions and its size in bytes.
+        learning_start: Frames to collect before the first `learn`: the warm-up, and what one window needs.
     """
 
     init: Callable[[Key[Array, ""]], AgentState]
@@ -77,13 +78,16 @@ class Agent(NamedTuple):
     q_values: Callable[[Params, Shaped[Any, "N *obs"]], Float[Array, "N A"]]
     epsilon: Callable[[Int[Array, ""]], Float[Array, ""]]
     replay: Replay
+    learning_start: int
 
 
 def make_q_values(network: nn.Module, stats: ObservationStats | None) -> Callable[..., Float[Array, "N A"]]:
     """`(params, obs) -> q_values`: the network behind the normalisation that its observations need."""
-    if stats is None:
-        return lambda params, obs: network.apply(params, jnp.asarray(obs, jnp.float32))
-    return lambda params, obs: network.apply(params, normalise(obs, stats))
+
+    def q_values(params: Params, obs: Shaped[Array, "N *obs"]) -> Any:
+        return network.apply(params, obs.astype(jnp.float32) if stats is None else normalise(obs, stats))
+
+    return q_values
 
 
 def make_network(config: Config, num_actions: int) -> nn.Module:
@@ -124,8 +128,12 @@ def make_agent(
     num_envs = num_envs or config.num_envs
     stack = config.frame_stack if config.pixels else None
     network = make_network(config, num_actions) if network is None else network
+    learning_start = max(config.warmup_frames, smallest_slots(config.n_steps, stack or 1) * num_envs)
     if optimizer is None:
-        optimizer = make_optimizer(config.learning_rate, config.weight_decay, config.max_gradient_norm)
+        batches = config.num_batches - -(-learning_start // config.frames_per_batch) + 1
+        steps = max(batches * config.updates_per_batch - 1, 1)
+        learning_rate = optax.linear_schedule(config.learning_rate, config.learning_rate_end, steps)
+        optimizer = make_optimizer(learning_rate, config.weight_decay, config.max_gradient_norm)
     q_values = make_q_values(network, obs_stats)
     replay = make_replay(
         capacity=config.capacity,
@@ -192,6 +200,7 @@ def make_agent(
         q_values=jax.jit(q_values),
         epsilon=epsilon,
         replay=replay,
+        learning_start=learning_start,
     )
 
 

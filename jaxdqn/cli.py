@@ -33,7 +33,7 @@ jaxdqn COMMAND --help lists the flags of a command."""
 class Evaluate:
     """Play whole greedy episodes on the real environment and report raw returns."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
     episodes: int = 100
     """Episodes to play."""
@@ -49,7 +49,7 @@ class Evaluate:
 class Play:
     """Draw one greedy episode as a GIF, with the action values beside it."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
     output: Path = Path("agent.gif")
     """The GIF to write."""
@@ -63,7 +63,7 @@ class Play:
 class Plot:
     """Draw return against frames, a colour a run."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
     """Folders of runs."""
     output: Path = Path("curve.png")
     """The picture to write; its suffix chooses the format."""
@@ -96,9 +96,11 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
 
 def _fold(page: str) -> str:
     """The first paragraph of tyro's box as one line, in plain words."""
-    rows = [row.strip("│ ") for row in page.splitlines() if not row.startswith(("╭", "╰"))]
-    until = next((index for index, row in enumerate(rows) if row.startswith("─")), len(rows))
-    line = " ".join(row for row in rows[:until] if row)
+    rows = [row.strip("│ ") for row in page.splitlines()][1:]  # the first is the title
+    rules = [index for index, row in enumerate(rows) if row and not row.strip("─-╰╯")]
+    first = 1 if rules[:1] == [0] else 0  # where the box is drawn in ASCII, a rule follows the title
+    until = next((index for index in rules if index > first), len(rows))
+    line = " ".join(row for row in rows[first:until] if row)
     line = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", line)
     line = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", line)
     return line.removeprefix("Error parsing ").replace("Expected 1 values.", "Give it one.") or "bad arguments"
@@ -123,7 +125,8 @@ def train(args: Sequence[str]) -> None:
         for step in run_training(config, name=preset):
             folder = step.folder
             display.show(step)
-    print(f"run kept in {folder}: config, metrics, evaluations, checkpoints, curve.png, agent.gif")
+    assert folder is not None  # a run has at least one batch
+    print(f"kept in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     print(f"next: jaxdqn evaluate {folder} --episodes 100")
 
 

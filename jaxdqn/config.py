@@ -7,7 +7,22 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+_POSITIVE = (
+    "frame_size",
+    "frame_stack",
+    "total_frames",
+    "num_envs",
+    "frames_per_batch",
+    "batch_size",
+    "updates_per_batch",
+    "capacity",
+    "n_steps",
+    "evaluation_episodes",
+    "learning_rate",
+    "reward_scale",
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class Config:
     """Newest frames that the network sees at once."""
     normalisation_frames: int = 1000
     """Random-policy frames from which each channel's mean and deviation are taken."""
-    total_frames: int = 24_000
+    total_frames: int = 20_000
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8
     """Environments stepped in lockstep."""
@@ -38,12 +53,14 @@ class Config:
     """Transitions of one update."""
     updates_per_batch: int = 8
     """Updates after each collected batch."""
-    capacity: int = 24_000
+    capacity: int = 20_000
     """Rows that replay holds, over all environments."""
     warmup_frames: int = 1000
     """Frames of uniformly random actions before the first update."""
-    learning_rate: float = 3e-4
-    """Step size of Adam."""
+    learning_rate: float = 1e-3
+    """Step size of Adam at the first update."""
+    learning_rate_end: float = 1e-4
+    """Step size at the last update; it falls linearly."""
     weight_decay: float = 1e-5
     """Coupled L2 decay."""
     gamma: float = 0.99
@@ -68,17 +85,17 @@ class Config:
     """Frames between greedy evaluations; 0 evaluates at the end only."""
     evaluation_episodes: int = 20
     """Episodes of an evaluation that may name the best agent; a quarter of them are played first, to screen."""
+    greedy_params: Literal["online", "target"] = "target"
+    """Parameters of the greedy agent that is evaluated and kept: the online ones, or the target's Polyak average."""
     log_every: int = 0
     """Frames between rows of metrics.csv; 0 writes one a collected batch."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot run, before anything is built."""
         self._check_types()
-        positive = ("frame_size", "frame_stack", "total_frames", "num_envs", "frames_per_batch", "batch_size")
-        positive += ("updates_per_batch", "capacity", "n_steps", "evaluation_episodes", "learning_rate", "reward_scale")
-        for name in positive:
+        for name in _POSITIVE:
             self._require(name, getattr(self, name) > 0, "must be above 0")
-        for name in ("warmup_frames", "evaluate_every", "log_every", "weight_decay", "seed"):
+        for name in ("warmup_frames", "evaluate_every", "log_every", "learning_rate_end", "weight_decay", "seed"):
             self._require(name, getattr(self, name) >= 0, "must be 0 or above")
         for name in ("gamma", "tau", "epsilon_start", "epsilon_end"):
             self._require(name, 0 <= getattr(self, name) <= 1, "must be between 0 and 1")
@@ -87,8 +104,10 @@ class Config:
         self._require("seed", self.seed < 2**32, "must be below 2**32")
         self._require("normalisation_frames", self.normalisation_frames >= 2, "must be at least 2")
         self._require("env", bool(self.env), "must name an environment, such as CartPole-v1")
-        choices = ("squared", "huber")
-        self._require("loss", self.loss in choices, f"must be one of {', '.join(choices)}")
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal:
+                choices = get_args(hint)
+                self._require(name, getattr(self, name) in choices, f"must be one of {', '.join(choices)}")
         self._check_sizes()
 
     def _check_types(self) -> None:
@@ -96,10 +115,10 @@ class Config:
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             allowed = getattr(hint, "__args__", (hint,))
-            if name == "loss" or (value is None and type(None) in allowed):
+            if get_origin(hint) is Literal or (value is None and type(None) in allowed):
                 continue
             wanted = next(kind for kind in allowed if kind is not type(None))
-            if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            if wanted is float and type(value) is int and abs(value) < 2**53:
                 object.__setattr__(self, name, float(value))  # so that 1 and 1.0 are the same run
             elif type(value) is not wanted:
                 raise ValueError(f"{name} {value!r} must be {words[wanted]}")
@@ -151,10 +170,10 @@ class Config:
 # What the seed sets where our default differs, in both of its columns.
 _SEED = Config(
     learning_rate=2e-3,
+    learning_rate_end=2e-3,
     double=False,
     warmup_frames=0,
-    reward_scale=0.1,
-    evaluation_episodes=20,
+    greedy_params="online",
 )
 
 PRESETS: dict[str, Config] = {

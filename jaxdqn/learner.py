@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 from jaxdqn.losses import Loss, q_learning_td_error, squared_loss
 from jaxdqn.types import Batch
 
-Params = PyTree[Array]
+Params = PyTree
 QFunction = Callable[[Params, Shaped[Array, "B *obs"]], Float[Array, "B A"]]
 Metrics = dict[str, Float[Array, "*U"]]
 
@@ -55,12 +55,12 @@ def polyak_update(params: Params, target_params: Params, tau: float) -> Params:
 
 
 def make_optimizer(
-    learning_rate: float, weight_decay: float = 0.0, max_gradient_norm: float | None = None
+    learning_rate: float | optax.Schedule, weight_decay: float = 0.0, max_gradient_norm: float | None = None
 ) -> optax.GradientTransformation:
     """Adam with coupled L2 decay, as `torch.optim.Adam(weight_decay=...)`: the decay is part of the gradient.
 
     Args:
-        learning_rate: Step size.
+        learning_rate: Step size, or a schedule of it over updates.
         weight_decay: Added to the gradient times the parameter, before the moments; biases included.
         max_gradient_norm: Global norm to which gradients are clipped first; None does not clip.
 
@@ -135,7 +135,7 @@ def make_update(
         (mean_loss, q_value), gradient = mean_gradient(state, batch)
         steps, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, steps)
-        metrics = {"loss": mean_loss, "gradient_norm": optax.global_norm(gradient), "q_value": q_value}
+        metrics = {"loss": mean_loss, "gradient_norm": optax.tree.norm(gradient), "q_value": q_value}
         new_state = LearnerState(
             params=params,
             target_params=polyak_update(params, state.target_params, tau),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from jaxdqn.convolution import Conv, Implementation
 
@@ -23,7 +23,7 @@ def fan_in_uniform(fan_in: int) -> Callable[..., Array]:
     """Initialiser U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for biases, whose own shape does not tell `fan_in`."""
     bound = fan_in**-0.5
 
-    def init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init

@@ -53,7 +53,7 @@ def resize_weights(old_size: int, new_size: int) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def grey_and_resize(frame: UInt8[Any, "H W C"], size: tuple[int, int]) -> Float[Any, "H2 W2"]:
+def grey_and_resize(frame: UInt8[Any, "H W *C"], size: tuple[int, int]) -> Float[Any, "H2 W2"]:
     """Grey, then resize, before rounding: float32 on the scale of the input, 0 to 255.
 
     Args:
@@ -75,7 +75,7 @@ def _grey_and_resize(frame: Any, size: tuple[int, int]) -> Any:
     return resize_weights(grey.shape[0], size[0]) @ grey @ resize_weights(grey.shape[1], size[1]).T
 
 
-def preprocess_frame(frame: UInt8[Any, "H W C"], size: tuple[int, int] = (64, 64)) -> UInt8[Any, "H2 W2"]:
+def preprocess_frame(frame: UInt8[Any, "H W *C"], size: tuple[int, int] = (64, 64)) -> UInt8[Any, "H2 W2"]:
     """One frame as replay holds it: grey, resized with antialiasing, rounded to a byte.
 
     Args:

@@ -61,7 +61,7 @@ def name_of(env: gym.Env) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
-def make_env_fn(env: str, *, pixels: bool, frame_size: int, env_fn: EnvFn | None = None) -> EnvFn:
+def make_env_fn(env: str, *, pixels: bool, frame_size: int, env_fn: EnvFn | None = None, render: bool = False) -> EnvFn:
     """A function that builds one environment, checked.
 
     Args:
@@ -69,6 +69,7 @@ def make_env_fn(env: str, *, pixels: bool, frame_size: int, env_fn: EnvFn | None
         pixels: Whether the agent learns from frames.
         frame_size: Side to which frames are resized.
         env_fn: The user's own environment in place of the id; called once for each copy.
+        render: Whether an environment made by its id must draw itself even where the agent learns from vectors.
 
     Returns:
         A function that raises `ValueError` where the id is unknown, actions are not discrete, or observations are
@@ -76,7 +77,7 @@ def make_env_fn(env: str, *, pixels: bool, frame_size: int, env_fn: EnvFn | None
     """
 
     def build() -> gym.Env:
-        made = env_fn() if env_fn is not None else make_by_id(env, render=pixels)
+        made = env_fn() if env_fn is not None else make_by_id(env, render=pixels or render)
         try:
             return _checked(made, pixels, frame_size)
         except ValueError:

@@ -71,7 +71,7 @@ class Collector:
         self._envs = envs
         self._reward_scale = np.float32(reward_scale)
         self._frame_stack = frame_stack
-        obs, _ = envs.reset(seed=spawn_seeds(seed, envs.num_envs))
+        obs, _ = envs.reset(seed=spawn_seeds(seed, envs.num_envs))  # type: ignore[arg-type]  # a seed for each
         num_envs = envs.num_envs
         stack = obs if frame_stack is None else np.repeat(obs[..., None], frame_stack, axis=-1)
         self.cursor = Cursor(
@@ -134,13 +134,14 @@ def random_stacks(env: gym.Env, *, frames: int, frame_stack: int, seed: int) -> 
     """
     rng = np.random.default_rng(seed)
     stacks: list[Any] = []
+    num_actions = int(env.action_space.n)  # type: ignore[attr-defined]  # discrete, as `make_env_fn` has checked
     while len(stacks) < frames:
         obs, _ = env.reset(seed=int(rng.integers(2**31)))
         stack = np.repeat(obs[None, ..., None], frame_stack, axis=-1)
         done = False
         while not done:
             stacks.append(stack[0])
-            obs, _, terminated, truncated, _ = env.step(int(rng.integers(env.action_space.n)))
+            obs, _, terminated, truncated, _ = env.step(int(rng.integers(num_actions)))
             stack = push_frame(stack, obs[None], np.zeros(1, bool))
             done = terminated or truncated
     return np.stack(stacks)

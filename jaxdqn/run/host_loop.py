@@ -14,7 +14,6 @@ import numpy as np
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Collector, Episode
-from jaxdqn.replay import smallest_slots
 
 
 class Progress(NamedTuple):
@@ -37,12 +36,6 @@ class Progress(NamedTuple):
     state: AgentState
 
 
-def learning_start(config: Config) -> int:
-    """Frames before the first update: the warm-up, and what replay needs for one window."""
-    stack = config.frame_stack if config.pixels else 1
-    return max(config.warmup_frames, smallest_slots(config.n_steps, stack) * config.num_envs)
-
-
 def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Config) -> Iterator[Progress]:
     """Collect, observe, learn, until the config's frames are spent.
 
@@ -57,7 +50,6 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
     Yields:
         Progress after each batch.
     """
-    start = learning_start(config)
     frames = updates = 0
 
     def act(obs: np.ndarray) -> np.ndarray:
@@ -71,7 +63,7 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
         state = agent.observe(state, rows)
         frames += config.frames_per_batch
         metrics: dict[str, float] = {}
-        if frames >= start:
+        if frames >= agent.learning_start:
             state, traces = agent.learn(state)
             metrics = {name: float(np.mean(values)) for name, values in jax.device_get(traces).items()}
             updates += config.updates_per_batch

@@ -11,7 +11,6 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxdqn.envs.pixels import name_of
 from jaxdqn.preprocessing import push_frame
 from jaxdqn.run.policy import TrainedAgent
 
@@ -20,7 +19,7 @@ COLOURS = ((31, 119, 180), (214, 96, 20), (44, 140, 80), (150, 90, 170), (120, 1
 MS_A_FRAME = 40  # 25 pictures a second: viewers slow down anything below 20 ms
 
 
-def read_table(path: Path) -> list[dict[str, float | None]]:
+def read_table(path: Path) -> list[dict[str, Any]]:
     """Rows of a run's CSV file by column; None for an empty cell, and for cells that are no number."""
 
     def number(cell: str | None) -> float | None:
@@ -95,10 +94,8 @@ def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int =
     Raises:
         ValueError: If the environment cannot draw itself.
     """
-    env = agent.build_env()
+    env = agent.build_env(render=True)
     try:
-        if env.render_mode != "rgb_array":
-            raise ValueError(f"env {name_of(env)} does not draw: make it with render_mode='rgb_array'")
         pictures, total = _play(env, agent, seed, every)
     finally:
         env.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jaxdqn.agent import Agent, make_network, make_q_values
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import EnvFn, make_env_fn
+from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
 from jaxdqn.envs.vector import spawn_seeds
 from jaxdqn.learner import Params
 from jaxdqn.run.checkpoint import Checkpoints, Which
@@ -32,15 +33,33 @@ class TrainedAgent:
     Attributes:
         config: The run that trained it.
         params: Its parameters.
-        build_env: Builds one environment as the agent sees it: grey frames, or vectors.
     """
 
-    def __init__(self, config: Config, params: Params, q_values: Any, build_env: EnvFn) -> None:
-        """Bind parameters to the function that takes them."""
+    def __init__(self, config: Config, params: Params, q_values: Any, env_fn: EnvFn | None = None) -> None:
+        """Bind parameters to the function that takes them, and remember the user's own environment, if any."""
         self.config = config
         self.params = params
-        self.build_env = build_env
+        self._env_fn = env_fn
         self._q_values = jax.jit(q_values)
+
+    def build_env(self, *, render: bool = False) -> gym.Env:
+        """One environment as the agent sees it: grey frames, or vectors.
+
+        Args:
+            render: Whether it must be able to draw itself.
+
+        Raises:
+            ValueError: If it cannot be made, or cannot draw itself where it must.
+        """
+        config, env_fn = self.config, self._env_fn
+        build = make_env_fn(
+            config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn, render=render
+        )
+        env = build()
+        if render and env.render_mode != "rgb_array":
+            env.close()
+            raise ValueError(f'env {name_of(env)} does not draw itself: make it with render_mode="rgb_array"')
+        return env
 
     def q_values(self, obs: Shaped[Any, "N *obs"]) -> Float[Array, "N A"]:
         """Action values of observations `[N, ...]`: stacks `[N, 64, 64, 4]` uint8 for pixels."""
@@ -117,5 +136,4 @@ def load(
     shape = (*spec.obs_shape, config.frame_stack) if config.pixels else spec.obs_shape
     like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
     params = checkpoints.params(checkpoint, like)
-    build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn)
-    return TrainedAgent(config, params, make_q_values(network, spec.obs_stats), build)
+    return TrainedAgent(config, params, make_q_values(network, spec.obs_stats), env_fn)

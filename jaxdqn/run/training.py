@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
+import gymnasium as gym
 import jax
 import numpy as np
 import optax
@@ -110,7 +111,7 @@ def train(
                 evaluation = selection.evaluate(progress)
                 recorder.log_evaluation(progress.frames, evaluation)
             yield RunProgress(progress, evaluation, folder)
-        if config.pixels or env_fn is None:
+        with contextlib.suppress(ValueError):  # an environment need not be able to draw itself
             record_gif(load(folder, env_fn=env_fn, network=network), folder / "agent.gif", seed=FRESH)
 
 
@@ -123,9 +124,11 @@ def look_at_env(config: Config, build: EnvFn) -> AgentSpec:
             seed = spawn_seeds(config.seed, 1, STATISTICS)[0]
             frames = config.normalisation_frames
             stats = observation_stats(random_stacks(env, frames=frames, frame_stack=config.frame_stack, seed=seed))
-        space = env.observation_space
-        dtype = np.dtype(np.float32) if space.dtype == np.float64 else space.dtype
-        return AgentSpec(int(env.action_space.n), space.shape, dtype.name, stats)
+        observations, actions = env.observation_space, env.action_space
+        assert isinstance(observations, gym.spaces.Box)  # as `make_env_fn` has checked
+        assert isinstance(actions, gym.spaces.Discrete)
+        dtype = np.dtype(np.uint8 if observations.dtype == np.uint8 else np.float32)
+        return AgentSpec(int(actions.n), observations.shape, dtype.name, stats)
     finally:
         env.close()
 
@@ -145,13 +148,15 @@ class Selection:
         self._evaluator = evaluator
         self._checkpoints = checkpoints
         self._spec = spec
+        self._greedy_params = config.greedy_params
         self._seeds = spawn_seeds(config.seed, config.evaluation_episodes, SELECTION)
         self._screening = -(-config.evaluation_episodes // 4)
         self._best_mean = -float("inf")
 
     def evaluate(self, progress: Progress) -> Evaluation:
         """Evaluate an agent, and keep it as the last one and perhaps as the best."""
-        params = progress.state.learner.params
+        learner = progress.state.learner
+        params = learner.target_params if self._greedy_params == "target" else learner.params
         policy = greedy_policy(self._agent, params)
         episodes: list[Episode] = self._evaluator.play(policy, self._seeds[: self._screening])
         if summarise(episodes).mean > self._best_mean:

@@ -1,0 +1,90 @@
+"""Reproduce the README's result: train a preset with several seeds, score every agent afresh, draw the curves.
+
+    python3 experiments/cartpole_pixels.py --seeds 0 1 2 3 4 --output runs/cartpole-pixels
+
+Each seed is a run of its own under the output folder; a seed that is there already is not trained again, so an
+interrupted experiment goes on where it stopped. It leaves `results.csv` (one row a seed), `curves.png`, and prints
+the table. Further flags of `jaxdqn train` are taken after `--`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jaxdqn
+from jaxdqn.cli import parse
+from jaxdqn.config import PRESETS, Config
+from jaxdqn.run.pictures import draw_curve, read_table
+
+SOLVED = 475.0
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Parse the command line and run."""
+    words = list(sys.argv[1:] if args is None else args)
+    flags = words[words.index("--") + 1 :] if "--" in words else []
+    words = words[: words.index("--")] if "--" in words else words
+    parser = argparse.ArgumentParser(description="Train a preset with several seeds and score every agent afresh.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--preset", choices=PRESETS, default="cartpole")
+    parser.add_argument("--episodes", type=int, default=100, help="fresh greedy episodes to score an agent by")
+    parser.add_argument("--output", type=Path, default=Path("runs/cartpole-pixels"))
+    options = parser.parse_args(words)
+    rows, runs = [], []
+    for seed in options.seeds:
+        run = options.output / f"seed{seed}"
+        if not (run / "agent.gif").exists():
+            shutil.rmtree(run, ignore_errors=True)  # what an interrupted experiment left of it
+            config = parse(
+                Config, "train", [*flags, "--seed", str(seed), "--output", str(run)], PRESETS[options.preset]
+            )
+            train(config)
+        rows.append({"seed": seed, **score(run, options.episodes)})
+        runs.append(run)
+        print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+        write(options.output / "results.csv", rows)
+    draw_curve(runs, options.output / "curves.png", label=f"preset {options.preset}, {len(runs)} seeds")
+    print(f"kept in {options.output}: results.csv, curves.png and a run for each seed")
+
+
+def train(config: Config) -> None:
+    """Run one seed to its end, with a line an evaluation."""
+    for step in jaxdqn.train(config):
+        if step.evaluation is not None:
+            mean, episodes = step.evaluation.mean, step.evaluation.episodes
+            print(f"seed {config.seed} frame {step.progress.frames:,}: {mean:.1f} over {episodes}", flush=True)
+
+
+def score(run: Path, episodes: int) -> dict[str, Any]:
+    """What the README reports of a seed."""
+    solved = [row for row in read_table(run / "evaluations.csv") if row["mean"] >= SOLVED]
+    best, last = (jaxdqn.load(run, which).evaluate(episodes, seed=0) for which in ("best", "last"))
+    return {
+        "solved_frames": int(solved[0]["frames"]) if solved else None,
+        "solved_seconds": round(solved[0]["elapsed_seconds"]) if solved else None,
+        "run_seconds": round(read_table(run / "metrics.csv")[-1]["elapsed_seconds"]),
+        "best_mean": round(best.mean, 1),
+        "best_standard_error": round(best.standard_error, 1),
+        "best_min": best.min,
+        "last_mean": round(last.mean, 1),
+        "last_standard_error": round(last.standard_error, 1),
+        "last_min": last.min,
+    }
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """The table so far."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

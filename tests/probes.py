@@ -1,0 +1,80 @@
+"""Environments whose values are known by hand, smallest first, as in rejax and in Jones, Debugging RL (2021)."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+
+
+class Probe(gym.Env):
+    """A chain of `length` steps with vector observations; subclasses say what each step gives."""
+
+    length = 1
+    truncates = False  # the end is a time limit, not a terminal state
+
+    def __init__(self):
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.step_index = 0
+        self.sign = 1.0 if self.np_random.random() < 0.5 else -1.0
+        return self.observe(), {}
+
+    def observe(self):
+        return np.array([self.sign, 2 * self.step_index / self.length - 1], np.float32)
+
+    def step(self, action):
+        reward = self.reward(int(action))
+        self.step_index += 1
+        done = self.step_index == self.length
+        return self.observe(), reward, done and not self.truncates, done and self.truncates, {}
+
+
+class OneStep(Probe):
+    """Reward 1 whatever is done: Q = 1."""
+
+    def reward(self, action):
+        return 1.0
+
+
+class ObservationValue(Probe):
+    """The reward is the sign that the observation shows: Q = sign."""
+
+    def reward(self, action):
+        return self.sign
+
+
+class ActionValue(Probe):
+    """Action 1 gives 1, action 0 gives -1, in whatever state."""
+
+    def reward(self, action):
+        return 1.0 if action == 1 else -1.0
+
+
+class Delayed(Probe):
+    """Two steps, the second gives 1: Q = gamma, then 1."""
+
+    length = 2
+
+    def reward(self, action):
+        return 1.0 if self.step_index == 1 else 0.0
+
+
+class TerminatingChain(Probe):
+    """Ten steps of reward 1, then a terminal state: V(t) = sum of gamma^i over the steps left."""
+
+    length = 10
+
+    def reward(self, action):
+        return 1.0
+
+
+class TruncatedChain(TerminatingChain):
+    """The same, cut by a time limit, with an observation that does not tell time: V = 1 / (1 - gamma)."""
+
+    truncates = True
+
+    def observe(self):
+        return np.array([1.0, 0.0], np.float32)

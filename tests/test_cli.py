@@ -1,0 +1,211 @@
+"""The command line: what it prints, what it leaves, and how it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxdqn.cli import main
+
+TINY = [
+    *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
+    *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "0", "--evaluation-episodes", "4"),
+]
+
+
+def call(capsys, *words):
+    """Run a command in this process; its exit code and what it printed."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    printed = capsys.readouterr()
+    return stop.value.code, printed.out, printed.err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *TINY, "--output", str(folder)])
+    assert stop.value.code == 0
+    return folder
+
+
+def test_evaluate_prints_one_line_of_json_last(run, capsys):
+    code, out, _ = call(capsys, "evaluate", str(run), "--episodes", "7", "--json")
+    assert code == 0
+    found = json.loads(out.splitlines()[-1])
+    assert found["episodes"] == len(found["lengths"]) == len(found["returns"]) == 7
+    assert found["min"] <= found["median"] <= found["max"]
+    assert found["mean"] == pytest.approx(sum(found["returns"]) / 7)
+    assert found["checkpoint"] == "best"
+
+
+def test_evaluate_prints_for_a_person(run, capsys):
+    code, out, _ = call(capsys, "evaluate", str(run), "--episodes", "2", "--checkpoint", "last")
+    assert code == 0
+    assert "2 greedy episodes of the last agent" in out
+    assert "mean" in out
+
+
+def test_play_and_plot_write_pictures(run, capsys, tmp_path):
+    assert call(capsys, "play", str(run), "--output", str(tmp_path / "a.gif"))[0] == 0
+    assert (tmp_path / "a.gif").read_bytes().startswith(b"GIF89a")
+    assert call(capsys, "plot", str(run), str(run), "--output", str(tmp_path / "c.png"))[0] == 0
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_folders_are_numbered_where_none_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cartpole", "cartpole-2"):
+        code, out, _ = call(capsys, "train", *TINY)
+        assert code == 0
+        assert f"jaxdqn evaluate runs/{name} --episodes 100" in out
+        assert (tmp_path / "runs" / name / "curve.png").exists()
+
+
+def test_a_preset_comes_first_and_flags_change_it(capsys, tmp_path):
+    output = tmp_path / "run"
+    code, _, _ = call(capsys, "train", "seed-demo", *TINY, "--output", str(output), "--gamma", "0.5", "--double")
+    assert code == 0
+    config = json.loads((output / "config.json").read_text())
+    assert (config["gamma"], config["double"]) == (0.5, True)
+    assert config["learning_rate"] == 2e-3  # the preset's own
+    lines = (output / "metrics.csv").read_text().splitlines()
+    assert len(lines) == 1 + 256 // 32
+
+
+def test_help_names_every_command_and_flag(capsys):
+    code, out, _ = call(capsys, "--help")
+    assert code == 0
+    assert all(word in out for word in ("train", "evaluate", "play", "plot", "cartpole", "seed-demo"))
+    code, out, _ = call(capsys, "train", "--help")
+    assert code == 0
+    assert all(flag in out for flag in ("--env", "--no-pixels", "--total-frames", "--max-gradient-norm", "--double"))
+    assert call(capsys, "--version")[1].startswith("jaxdqn ")
+    assert call(capsys)[0] == 2
+
+
+REFUSED = [
+    (["trian"], "did you mean train"),
+    (["train", "cartpol"], "did you mean cartpole"),
+    (["train", "--env", "CartPoleX-v1"], "CartPoleX"),
+    (["train", "--env", "no such/thing at all"], "no such/thing"),
+    (["train", "--env", "Pendulum-v1"], "discrete"),
+    (["train", "--env", "Blackjack-v1", "--no-pixels"], "Box"),
+    (["train", "--batch-size", "64", "--capacity", "63"], "batch_size 64"),
+    (["train", "--gamma", "1.01"], "gamma 1.01"),
+    (["train", "--gamma", "nan"], "gamma nan"),
+    (["train", "--num-envs", "0"], "num_envs 0"),
+    (["train", "--num-envs", "-3"], "num_envs -3"),
+    (["train", "--total-frames", "0"], "total_frames 0"),
+    (["train", "--total-frames", "-5"], "total_frames -5"),
+    (["train", "--frames-per-batch", "30"], "24 or 32"),
+    (["train", "--batch-size", "many"], "--batch-size: 'many' is not a whole number"),
+    (["train", "--gamma", "high"], "--gamma: 'high' is not a number"),
+    (["train", "--batch-size"], "--batch-size"),
+    (["train", "--batchsize", "8"], "did you mean --batch-size"),
+    (["train", "--gama", "0.9"], "did you mean --gamma"),
+    (["train", "--loss", "cubic"], "loss"),
+    (["train", "--capacity", "10000000000000"], "largest that fits"),
+    (["evaluate"], "RUN"),
+    (["evaluate", "nowhere"], "does not exist"),
+    (["evaluate", "nowhere", "--episodes", "0"], "--episodes 0"),
+    (["evaluate", "nowhere", "--episode", "5"], "did you mean --episodes"),
+    (["play", "nowhere"], "does not exist"),
+    (["play", "nowhere", "--output", "a.mp4"], ".gif"),
+    (["plot"], "run"),
+    (["plot", "nowhere"], "does not exist"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), REFUSED, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *words)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("jaxdqn: ")
+    assert err.count("\n") == 1
+    assert says in err
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_an_output_that_holds_a_run_is_left_alone(run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    code, _, err = call(capsys, "train", *TINY, "--output", str(run))
+    assert code == 2
+    assert "already holds a run" in err
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_outputs_that_cannot_be_folders_are_refused(capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        code, _, err = call(capsys, "train", *TINY, "--output", str(output))
+        assert (code, err.count("\n")) == (2, 1)
+        assert "is a file" in err
+    assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes").write_text("mine")
+    code, _, err = call(capsys, "train", *TINY, "--output", str(tmp_path / "full"))
+    assert code == 2
+    assert "is not empty" in err
+
+
+def test_an_unwritable_output_is_refused(capsys, tmp_path):
+    if os.geteuid() == 0:  # root may write anywhere but where the kernel does not let it
+        output = "/proc/jaxdqn/run"
+    else:
+        tmp_path.chmod(0o500)
+        output = str(tmp_path / "run")
+    code, _, err = call(capsys, "train", *TINY, "--output", output)
+    tmp_path.chmod(0o700)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cannot be made" in err
+
+
+def test_folders_that_are_no_runs_are_refused(capsys, tmp_path):
+    code, _, err = call(capsys, "evaluate", str(tmp_path))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds no config.json" in err
+    for text, says in (("{", "cannot be read"), ("[]", "no config"), ('{"gama": 1}', "did you mean 'gamma'")):
+        (tmp_path / "config.json").write_text(text)
+        code, _, err = call(capsys, "evaluate", str(tmp_path))
+        assert (code, err.count("\n")) == (2, 1)
+        assert says in err
+    (tmp_path / "config.json").write_text("{}")
+    code, _, err = call(capsys, "evaluate", str(tmp_path))
+    assert code == 2
+    assert "no best checkpoint" in err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_130_and_whole_files(tmp_path):
+    words = ["train", *TINY, "--total-frames", "1000000", "--capacity", "1000", "--output", "run"]
+    command = [sys.executable, "-c", "from jaxdqn.cli import main; main()", *words]
+    # A shell starts background jobs with SIGINT ignored, and a child keeps that: undo it, as a terminal would.
+    restore = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=restore
+    )
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 20):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.strip().splitlines() == ["jaxdqn: interrupted; what was written is whole"]
+    text = metrics.read_text()
+    assert text.endswith("\n")
+    columns = {line.count(",") for line in text.splitlines()}
+    assert len(columns) == 1
+    assert (tmp_path / "run" / "curve.png").exists()

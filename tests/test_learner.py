@@ -1,0 +1,199 @@
+"""One update of a linear network worked by hand, Adam against NumPy, and what jitting must keep."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdqn.learner import init_learner, make_optimizer, make_update, polyak_update
+from jaxdqn.losses import huber_loss
+from jaxdqn.types import Batch
+
+ONLINE = np.array([[1.0, 0.0], [2.0, 1.0]], np.float32)
+TARGET = np.array([[0.0, 4.0], [2.0, 0.0]], np.float32)
+
+
+def linear(params, obs):
+    return obs @ params["w"]
+
+
+def two_layers(params, obs):
+    return jnp.tanh(obs @ params["hidden"]) @ params["output"]
+
+
+def hand_batch():
+    return Batch(
+        obs=jnp.array([[1.0, 0.0], [0.0, 1.0]]),  # online values [1, 0] and [2, 1]: taken 1 and 1
+        action=jnp.array([0, 1]),
+        reward=jnp.array([1.0, 0.5]),
+        discount=jnp.array([0.5, 0.0]),  # the second is terminal
+        next_obs=jnp.array([[1.0, 1.0], [2.0, 0.0]]),  # of the first: target [2, 4], online [3, 1]
+    )
+
+
+def hand_learner(optimizer):
+    # Arrays of their own: an update donates them.
+    learner = init_learner({"w": jnp.array(ONLINE)}, optimizer)
+    return learner._replace(target_params={"w": jnp.array(TARGET)})
+
+
+def random_problem(batch_size=8):
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    params = {"hidden": draw(3, 5), "output": draw(5, 2)}
+    action = jnp.asarray(rng.integers(0, 2, batch_size), jnp.int32)
+    discount = jnp.full(batch_size, 0.9)
+    return params, Batch(draw(batch_size, 3), action, draw(batch_size), discount, draw(batch_size, 3))
+
+
+def numpy_adam(params, gradients, learning_rate, weight_decay, max_norm):
+    """Kingma and Ba's algorithm 1, with the L2 term in the gradient as `torch.optim.Adam(weight_decay=...)` has it."""
+    mean, square = np.zeros_like(params), np.zeros_like(params)
+    for step, gradient in enumerate(gradients, start=1):
+        norm = np.sqrt((gradient**2).sum())
+        if max_norm is not None and norm > max_norm:
+            gradient = gradient * max_norm / norm
+        gradient = gradient + weight_decay * params
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        params = params - learning_rate * mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+    return params
+
+
+def optax_steps(optimizer, params, gradients):
+    """The same vector as two leaves, so that a global norm is not a leaf's."""
+    tree = {"a": jnp.asarray(params[:2], jnp.float32), "b": jnp.asarray(params[2:], jnp.float32)}
+    state = optimizer.init(tree)
+    for gradient in gradients:
+        leaves = {"a": jnp.asarray(gradient[:2], jnp.float32), "b": jnp.asarray(gradient[2:], jnp.float32)}
+        steps, state = optimizer.update(leaves, state, tree)
+        tree = optax.apply_updates(tree, steps)
+    return np.concatenate([tree["a"], tree["b"]])
+
+
+PARAMS = np.array([1.0, -2.0, 0.5])
+GRADIENTS = np.array([[3.0, 0.0, 4.0], [0.1, 0.3, -0.2], [-1.0, 2.0, 2.0]])  # norms 5, 0.37 and 3
+
+
+def test_polyak_moves_the_target_by_tau_towards_the_parameters():
+    params = {"w": jnp.array([1.0, 2.0]), "b": jnp.array(8.0)}
+    target = {"w": jnp.array([5.0, 2.0]), "b": jnp.array(0.0)}
+    moved = polyak_update(params, target, 0.25)
+    np.testing.assert_allclose(moved["w"], [4.0, 2.0], rtol=1e-7)  # 0.75 * 5 + 0.25 * 1
+    np.testing.assert_allclose(moved["b"], 2.0, rtol=1e-7)
+
+
+@pytest.mark.parametrize("max_norm", [None, 1.0, 3.5])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_three_steps_equal_adam_with_decay_in_the_clipped_gradient(weight_decay, max_norm):
+    # Steps of 0.01: with larger ones the float32 rounding of Adam's 1 - 0.999^t shows.
+    expected = numpy_adam(PARAMS, GRADIENTS, 0.01, weight_decay, max_norm)
+    result = optax_steps(make_optimizer(0.01, weight_decay, max_norm), PARAMS, GRADIENTS)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+    if max_norm is not None:
+        assert np.abs(result - numpy_adam(PARAMS, GRADIENTS, 0.01, weight_decay, None)).max() > 1e-4
+
+
+def test_decay_is_coupled_as_in_torch_adam_and_not_adamw():
+    result = optax_steps(make_optimizer(0.01, 0.5), PARAMS, GRADIENTS)
+    decoupled = optax_steps(optax.adamw(0.01, weight_decay=0.5), PARAMS, GRADIENTS)
+    assert np.abs(result - decoupled).max() > 1e-3
+
+
+def test_a_new_target_is_a_copy_of_the_parameters():
+    params = {"w": jnp.array(ONLINE)}
+    learner = init_learner(params, optax.adam(0.1))
+    assert learner.num_updates == 0
+    params["w"].delete()
+    np.testing.assert_array_equal(learner.target_params["w"], ONLINE)
+
+
+@pytest.mark.parametrize(
+    ("double", "loss", "gradient"),
+    [
+        # y = [1 + 0.5 * 4, 0.5], delta = [2, -0.5]; loss (4 + 0.25) / 2; dloss/dw of the action taken -2 delta / 2.
+        (False, 2.125, [[-2.0, 0.0], [0.0, 0.5]]),
+        # The online values [3, 1] choose action 0, which the target values at 2: y = [2, 0.5], delta = [1, -0.5].
+        (True, 0.625, [[-1.0, 0.0], [0.0, 0.5]]),
+    ],
+    ids=["single", "double"],
+)
+def test_an_update_equals_the_one_worked_by_hand(double, loss, gradient):
+    optimizer = optax.sgd(0.1)
+    update = make_update(linear, optimizer, tau=0.25, double=double)
+    learner, metrics = update(hand_learner(optimizer), hand_batch())
+    new = ONLINE - 0.1 * np.array(gradient)
+    np.testing.assert_allclose(learner.params["w"], new, rtol=1e-6)
+    # The target moves after the step, towards the new parameters; towards the old ones, 0.05 would be missing.
+    np.testing.assert_allclose(learner.target_params["w"], 0.75 * TARGET + 0.25 * new, rtol=1e-6)
+    assert metrics.keys() == {"loss", "gradient_norm", "q_value"}
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(gradient), rtol=1e-6)
+    np.testing.assert_allclose(metrics["q_value"], 1.0, rtol=1e-6)
+
+
+def test_the_loss_is_the_one_given():
+    optimizer = optax.sgd(0.1)
+    _, metrics = make_update(linear, optimizer, tau=0.0, loss=huber_loss)(hand_learner(optimizer), hand_batch())
+    np.testing.assert_allclose(metrics["loss"], (1.5 + 0.125) / 2, rtol=1e-6)  # delta = [2, -0.5]
+
+
+def test_the_gradient_norm_reported_is_the_one_before_clipping():
+    optimizer = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(1.0))
+    learner, metrics = make_update(linear, optimizer, tau=0.0)(hand_learner(optimizer), hand_batch())
+    np.testing.assert_allclose(metrics["gradient_norm"], 4.25**0.5, rtol=1e-6)  # of [-2, 0.5]
+    np.testing.assert_allclose(np.linalg.norm(learner.params["w"] - ONLINE), 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "double"), [(1, True), (4, False)])
+def test_micro_batches_make_the_update_of_the_whole_batch(size, double):
+    optimizer = optax.sgd(0.1)
+
+    def run(micro_batch_size):
+        params, batch = random_problem()
+        update = make_update(two_layers, optimizer, tau=0.5, double=double, micro_batch_size=micro_batch_size)
+        return update(init_learner(params, optimizer), batch)
+
+    # Gradients of order 1 are summed in another order: atol is their float32 rounding, for parameters near 0.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7), run(size), run(None))
+
+
+def test_a_micro_batch_that_does_not_divide_the_batch_is_refused():
+    params, batch = random_problem()
+    update = make_update(two_layers, optax.sgd(0.1), tau=0.5, micro_batch_size=3)
+    with pytest.raises(ValueError, match="micro_batch_size 3 does not divide batch_size 8"):
+        update(init_learner(params, optax.sgd(0.1)), batch)
+
+
+def test_the_update_is_traced_once_and_counts_its_calls():
+    traces = 0
+
+    def counted(params, obs):
+        nonlocal traces
+        traces += 1  # runs in Python only while the update is traced
+        return linear(params, obs)
+
+    optimizer = make_optimizer(0.1)
+    update, learner = make_update(counted, optimizer, tau=0.25), hand_learner(optimizer)
+    seen = []
+    for _ in range(4):
+        learner, _ = update(learner, hand_batch())
+        seen.append(traces)
+    assert seen[0] > 0
+    assert seen == [seen[0]] * 4
+    assert learner.num_updates == 4
+    assert learner.num_updates.dtype == jnp.int32
+
+
+def test_a_learner_that_was_updated_cannot_be_used_again():
+    optimizer = make_optimizer(0.1)
+    update, old = make_update(linear, optimizer, tau=0.25), hand_learner(optimizer)
+    update(old, hand_batch())
+    with pytest.raises((RuntimeError, ValueError), match=r"deleted|donated"):
+        update(old, hand_batch())
+    assert old.params["w"].is_deleted()
+    assert old.target_params["w"].is_deleted()

@@ -1,0 +1,140 @@
+"""The seed's network: its size, its initialisation, and the dueling formula against NumPy."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdqn.networks import DuelingCNN, DuelingHeads, DuelingMLP, elu
+
+# Fan-in of each layer for 64x64x4: kernel area times channels in, or features in (12 * 12 * 64 = 9216).
+FAN_IN = {
+    "Conv_0": 6 * 6 * 4,
+    "Conv_1": 4 * 4 * 32,
+    "Conv_2": 3 * 3 * 64,
+    "advantage_0": 9216,
+    "advantage_1": 64,
+    "advantage_output": 64,
+    "value_0": 9216,
+    "value_1": 64,
+    "value_output": 64,
+}
+WHOLE_NETWORK = [jax.jit(DuelingCNN(2, implementation=name).apply) for name in ("patches", "xla")]
+WITH_RANDOM_BIAS = ("Conv_0", "advantage_0", "value_0")
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Fresh parameters of the seed's network. XLA compiles draws of its own generator three times faster."""
+    key = jax.random.key(0, impl="rbg")
+    return jax.jit(DuelingCNN(2).init)(key, jnp.zeros((1, 64, 64, 4)))
+
+
+@pytest.fixture(scope="module")
+def layers(params):
+    """The same by layer, the heads' beside the convolutions."""
+    flat = dict(params["params"])
+    return jax.tree.map(np.asarray, flat | flat.pop("DuelingHeads_0"))
+
+
+def numpy_head(layers, name, features):
+    x = features
+    for layer in (f"{name}_0", f"{name}_1"):
+        x = x @ np.asarray(layers[layer]["kernel"]) + np.asarray(layers[layer]["bias"])
+        x = np.where(x > 0, x, np.expm1(x))
+    return x @ np.asarray(layers[f"{name}_output"]["kernel"]) + np.asarray(layers[f"{name}_output"]["bias"])
+
+
+def random_params(network, inputs):
+    """Every parameter random, biases included: zeros would hide what they are added to."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), jnp.float32), shapes)
+
+
+def random_heads():
+    """Dueling heads of three actions, their parameters, and four states' features."""
+    heads = DuelingHeads(3)
+    features = jnp.asarray(np.random.default_rng(1).normal(size=(4, 10)), jnp.float32)
+    return jax.jit(heads.apply), random_params(heads, features), features
+
+
+def test_the_network_of_the_seed_has_1_262_691_parameters(layers):
+    assert sum(x.size for x in jax.tree.leaves(layers)) == 1_262_691
+    assert set(layers) == set(FAN_IN)
+
+
+@pytest.mark.parametrize("name", FAN_IN)
+def test_weights_are_uniform_within_one_over_the_root_of_fan_in(layers, name):
+    kernel, bound = layers[name]["kernel"], 1 / math.sqrt(FAN_IN[name])
+    assert math.prod(kernel.shape[:-1]) == FAN_IN[name]
+    assert np.abs(kernel).max() <= bound * (1 + 1e-6)  # float32 rounding of the bound
+    # They fill the interval. The smallest layer draws 64 weights: the top tenth is missed with 0.9^64, a thousandth.
+    assert np.abs(kernel).max() > 0.9 * bound
+    if kernel.size > 1000:  # a uniform draw has deviation bound / sqrt(3); its error is below 5 % at this size
+        assert kernel.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+@pytest.mark.parametrize("name", WITH_RANDOM_BIAS)
+def test_first_layers_keep_a_uniform_bias(layers, name):
+    bias, bound = layers[name]["bias"], 1 / math.sqrt(FAN_IN[name])
+    assert np.abs(bias).max() <= bound * (1 + 1e-6)
+    assert bias.max() > 0.7 * bound  # of 32 draws, one in the top 15 % is missed with 0.85^32, half a percent
+    assert bias.min() < -0.7 * bound
+    assert (bias != 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(FAN_IN) - set(WITH_RANDOM_BIAS)))
+def test_other_biases_are_0_and_the_value_starts_at_2(layers, name):
+    assert (layers[name]["bias"] == (2.0 if name == "value_output" else 0.0)).all()
+
+
+def test_q_is_the_value_plus_the_centred_advantage():
+    q_function, params, features = random_heads()
+    value = numpy_head(params["params"], "value", features)
+    advantage = numpy_head(params["params"], "advantage", features)
+    assert np.std(value) > 0.1  # the four states differ in value
+    q_values = q_function(params, features)
+    expected = value + advantage - advantage.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(q_values, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(q_values).mean(axis=1), value[:, 0], rtol=0, atol=1e-5)
+
+
+def test_a_constant_added_to_every_advantage_changes_nothing():
+    q_function, params, features = random_heads()
+    moved = jax.tree.map(jnp.copy, params)
+    moved["params"]["advantage_output"]["bias"] += 3.7
+    np.testing.assert_allclose(q_function(moved, features), q_function(params, features), rtol=0, atol=1e-5)
+    moved["params"]["value_output"]["bias"] += 3.7
+    np.testing.assert_allclose(q_function(moved, features), q_function(params, features) + 3.7, rtol=0, atol=1e-5)
+
+
+def test_elu_and_its_gradient_equal_those_of_jax():
+    small = np.array([0.0, -0.0, 1e-9, -1e-9, 1e-4, -1e-4, 1e4, -1e4])  # at 1e4 a naive exp overflows to a NaN gradient
+    x = jnp.asarray(np.concatenate([small, np.linspace(-20, 20, 4001)]), jnp.float32)
+    np.testing.assert_allclose(jax.jit(elu)(x), jax.nn.elu(x), rtol=0, atol=1e-6)
+    gradient, expected = (jax.jit(jax.vmap(jax.grad(f)))(x) for f in (elu, jax.nn.elu))
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-6)
+    assert gradient[0] == 1.0  # of elu at 0
+
+
+@pytest.mark.parametrize(("shape", "num_actions"), [((1,), 2), ((4,), 3), ((2, 3), 2)], ids=str)
+def test_the_mlp_takes_any_vector(shape, num_actions):
+    network = DuelingMLP(num_actions)
+    obs = jnp.asarray(np.random.default_rng(0).normal(size=(6, *shape)), jnp.float32)
+    params, apply = random_params(network, obs), jax.jit(network.apply)
+    q_values = apply(params, obs)
+    assert q_values.shape == (6, num_actions)
+    assert np.std(q_values, axis=0).min() > 1e-3  # every action's value depends on the observation
+    np.testing.assert_array_equal(apply(params, obs.reshape(6, -1)), q_values)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_patches_and_xla_agree_on_the_whole_network(params, seed):
+    obs = jnp.asarray(np.random.default_rng(seed).normal(size=(2, 64, 64, 4)), jnp.float32)
+    patches, xla = (q_values(params, obs) for q_values in WHOLE_NETWORK)
+    assert patches.shape == (2, 2)
+    assert np.ptp(patches) > 1e-2  # the values differ, so that agreement says something
+    np.testing.assert_allclose(patches, xla, rtol=0, atol=1e-4)
