@@ -4,12 +4,12 @@
     episode_step   6     7     0     1     2     3     4     5      one environment's column of the ring
     last           .     x     .     .     .     .     .     .
                    newest ^    ^ cursor: the next row goes here, so slot 2 is the oldest
-                                     <- stack ->
-                                           t
-                               n-step window ->  wraps around ->
+                               |--- stack of t ----|
+                   window ->|                      t  |---- n-step
 
-A row can be the start of a window if its stack does not look back past the oldest row, its window does not look
-ahead past the newest, and it is not the final observation of an episode. Nothing else is ever sampled.
+A row can be the start of a window if its stack does not look back past the oldest row, `n_steps` rows have come after
+it, and it is not the final observation of an episode. Nothing else is ever sampled: no window is cut at the cursor, and
+none mixes episodes or environments.
 """
 
 from __future__ import annotations
@@ -103,8 +103,12 @@ def make_replay(
         Lin, Self-improving reactive agents based on reinforcement learning, planning and teaching (1992); Mnih et
         al. (2015), who keep each frame once.
     """
+    sizes = {"capacity": capacity, "num_envs": num_envs, "n_steps": n_steps, "stack": 1 if stack is None else stack}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} {size} must be at least 1")
     slots = capacity // num_envs
-    stack_size = stack or 1
+    stack_size = sizes["stack"]
     smallest = smallest_slots(n_steps, stack_size)
     if slots < smallest:
         raise ValueError(
@@ -114,9 +118,9 @@ def make_replay(
     num_bytes = slots * num_envs * row_bytes(obs_shape, obs_dtype) + 8
     if bytes_available is not None and num_bytes > bytes_available:
         largest = max(bytes_available - 8, 0) // (row_bytes(obs_shape, obs_dtype) * num_envs) * num_envs
+        mend = f"the largest that fits is {largest}" if largest >= smallest * num_envs else "free some memory"
         raise ValueError(
-            f"capacity {capacity} needs {num_bytes:,} bytes of replay and {bytes_available:,} are free: "
-            f"the largest that fits is {largest}"
+            f"capacity {capacity} needs {num_bytes:,} bytes of replay and {bytes_available:,} are free: {mend}"
         )
 
     def init() -> ReplayState:

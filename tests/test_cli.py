@@ -51,6 +51,7 @@ def test_evaluate_prints_for_a_person(run, capsys):
     assert "mean" in out
 
 
+@pytest.mark.slow
 def test_play_and_plot_write_pictures(run, capsys, tmp_path):
     assert call(capsys, "play", str(run), "--output", str(tmp_path / "a.gif"))[0] == 0
     assert (tmp_path / "a.gif").read_bytes().startswith(b"GIF89a")
@@ -58,6 +59,7 @@ def test_play_and_plot_write_pictures(run, capsys, tmp_path):
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_folders_are_numbered_where_none_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("cartpole", "cartpole-2"):
@@ -67,6 +69,7 @@ def test_folders_are_numbered_where_none_is_named(capsys, tmp_path, monkeypatch)
         assert (tmp_path / "runs" / name / "curve.png").exists()
 
 
+@pytest.mark.slow
 def test_a_preset_comes_first_and_flags_change_it(capsys, tmp_path):
     output = tmp_path / "run"
     code, _, _ = call(capsys, "train", "seed-demo", *TINY, "--output", str(output), "--gamma", "0.5", "--double")

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from jaxdqn.envs.vector import Collector, Episode, make_vector_env, random_stacks, spawn_seeds
+from jaxdqn.envs.vector import Collector, Episode, Purpose, make_vector_env, random_stacks, spawn_seeds
 from jaxdqn.run.evaluation import Evaluator, summarise
 
 
@@ -90,7 +90,7 @@ def test_random_stacks_leave_out_final_observations():
 
 
 def test_seeds_differ_by_environment_purpose_and_run():
-    seeds = [*spawn_seeds(0, 50), *spawn_seeds(0, 50, purpose=1), *spawn_seeds(1, 50)]
+    seeds = [*spawn_seeds(0, 50), *spawn_seeds(0, 50, Purpose.SELECTION), *spawn_seeds(1, 50)]
     assert len(set(seeds)) == 150
     assert spawn_seeds(3, 2) == spawn_seeds(3, 4)[:2]
 

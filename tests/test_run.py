@@ -16,6 +16,8 @@ from jaxdqn.config import Config
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
 from jaxdqn.run.pictures import draw_curve, record_gif
 
+pytestmark = pytest.mark.slow
+
 VECTORS = Config(
     pixels=False,
     total_frames=512,

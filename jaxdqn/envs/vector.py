@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -147,7 +148,17 @@ def random_stacks(env: gym.Env, *, frames: int, frame_stack: int, seed: int) -> 
     return np.stack(stacks)
 
 
-def spawn_seeds(seed: int, count: int, purpose: int = 0) -> list[int]:
-    """Seeds below 2**31 for `count` environments; different purposes of one run draw from separate streams."""
-    state = np.random.SeedSequence([seed, purpose]).generate_state(count, np.uint32)
+class Purpose(IntEnum):
+    """Separate streams of seeds within a run, so that no episode that is judged was ever trained on."""
+
+    TRAINING = 0
+    STATISTICS = 1
+    SELECTION = 2
+    EVALUATION = 3
+    PICTURE = 4
+
+
+def spawn_seeds(seed: int, count: int, purpose: Purpose = Purpose.TRAINING) -> list[int]:
+    """Seeds below 2**31 for `count` environments or episodes; the first ones are the same for any `count`."""
+    state = np.random.SeedSequence([seed, int(purpose)]).generate_state(count, np.uint32)
     return [int(value) >> 1 for value in state]

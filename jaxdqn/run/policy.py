@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Shaped
 from jaxdqn.agent import Agent, make_network, make_q_values
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
-from jaxdqn.envs.vector import spawn_seeds
+from jaxdqn.envs.vector import Purpose, spawn_seeds
 from jaxdqn.learner import Params
 from jaxdqn.run.checkpoint import Checkpoints, Which
 from jaxdqn.run.evaluation import Evaluation, Evaluator, Policy, summarise
@@ -90,13 +90,9 @@ class TrainedAgent:
             raise ValueError(f"seed {seed} must be 0 or above")
         evaluator = Evaluator(self.build_env, num_envs=min(5, episodes), frame_stack=self.frame_stack)
         try:
-            return summarise(evaluator.play(self, spawn_seeds(seed, episodes, purpose=EVALUATION)))
+            return summarise(evaluator.play(self, spawn_seeds(seed, episodes, Purpose.EVALUATION)))
         finally:
             evaluator.close()
-
-
-# Stream of seeds for `TrainedAgent.evaluate`: a run of the same seed has never seen them.
-EVALUATION = 100
 
 
 def read_config(run: Path) -> Config:

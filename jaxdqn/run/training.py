@@ -16,7 +16,7 @@ import optax
 from jaxdqn.agent import Agent, make_agent
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn
-from jaxdqn.envs.vector import Collector, Episode, make_vector_env, random_stacks, spawn_seeds
+from jaxdqn.envs.vector import Collector, Episode, Purpose, make_vector_env, random_stacks, spawn_seeds
 from jaxdqn.losses import Loss
 from jaxdqn.preprocessing import observation_stats
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
@@ -26,9 +26,6 @@ from jaxdqn.run.pictures import draw_curve, record_gif
 from jaxdqn.run.policy import greedy_policy, load
 from jaxdqn.run.recorder import Recorder, claim_folder
 from jaxdqn.run.resources import free_bytes
-
-# Streams of seeds within a run, so that evaluation never plays an episode that training has seen.
-TRAINING, STATISTICS, SELECTION, FRESH = range(4)
 
 
 class RunProgress(NamedTuple):
@@ -92,7 +89,7 @@ def train(
         stack = config.frame_stack if config.pixels else None
         envs = make_vector_env(build, config.num_envs)
         cleanup.callback(envs.close)
-        seed = spawn_seeds(config.seed, 1, TRAINING)[0]
+        seed = spawn_seeds(config.seed, 1, Purpose.TRAINING)[0]
         collector = Collector(envs, seed=seed, frame_stack=stack, reward_scale=config.reward_scale)
         evaluator = Evaluator(build, frame_stack=stack)
         cleanup.callback(evaluator.close)
@@ -101,18 +98,25 @@ def train(
         selection = Selection(config, agent, evaluator, Checkpoints(folder / "checkpoints"), spec)
         cleanup.callback(draw_curve, [folder], folder / "curve.png")
 
-        due = config.evaluate_every or float("inf")
         for batch, progress in enumerate(host_loop(agent, state, collector, config), start=1):
             final = batch == config.num_batches
             evaluation = None
             recorder.log(progress, force=final)
-            if progress.frames >= due or final:
-                due = progress.frames + config.evaluate_every
+            if final or passed(config.evaluate_every, progress.frames, config.frames_per_batch):
                 evaluation = selection.evaluate(progress)
                 recorder.log_evaluation(progress.frames, evaluation)
             yield RunProgress(progress, evaluation, folder)
         with contextlib.suppress(ValueError):  # an environment need not be able to draw itself
-            record_gif(load(folder, env_fn=env_fn, network=network), folder / "agent.gif", seed=FRESH)
+            record_gif(
+                load(folder, env_fn=env_fn, network=network),
+                folder / "agent.gif",
+                seed=spawn_seeds(config.seed, 1, Purpose.PICTURE)[0],
+            )
+
+
+def passed(every: int, frames: int, new_frames: int) -> bool:
+    """Whether a multiple of `every` lies among the newest frames; never where `every` is 0."""
+    return every > 0 and frames // every > (frames - new_frames) // every
 
 
 def look_at_env(config: Config, build: EnvFn) -> AgentSpec:
@@ -121,7 +125,7 @@ def look_at_env(config: Config, build: EnvFn) -> AgentSpec:
     try:
         stats = None
         if config.pixels:
-            seed = spawn_seeds(config.seed, 1, STATISTICS)[0]
+            seed = spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0]
             frames = config.normalisation_frames
             stats = observation_stats(random_stacks(env, frames=frames, frame_stack=config.frame_stack, seed=seed))
         observations, actions = env.observation_space, env.action_space
@@ -149,7 +153,7 @@ class Selection:
         self._checkpoints = checkpoints
         self._spec = spec
         self._greedy_params = config.greedy_params
-        self._seeds = spawn_seeds(config.seed, config.evaluation_episodes, SELECTION)
+        self._seeds = spawn_seeds(config.seed, config.evaluation_episodes, Purpose.SELECTION)
         self._screening = -(-config.evaluation_episodes // 4)
         self._best_mean = -float("inf")
 
