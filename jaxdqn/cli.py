@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
@@ -76,7 +76,8 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
         ValueError: If the flags are wrong.
     """
     page = io.StringIO()
-    known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    names = [field.name.replace("_", "-") for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    known = [prefix + name for prefix in ("--", "--no-") for name in names]
     given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(page):
@@ -86,11 +87,13 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
     except SystemExit as stop:
         if not stop.code:
             raise  # --help
-        raise ValueError(_fold(page.getvalue())) from None
+        raise ValueError(_fold(page.getvalue()).removeprefix(f"{kind.__name__}: ")) from None
     if unknown:
         near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
-        hint = f": did you mean {near[0]}?" if near else f": see jaxdqn {command} --help"
-        raise ValueError(f"unknown argument {unknown[0]!r}{hint}")
+        hint = f"did you mean {near[0]}?" if near else f"see jaxdqn {command} --help"
+        if unknown[0] in PRESETS:
+            hint = f"a preset comes first, as in jaxdqn train {unknown[0]}"
+        raise ValueError(f"unknown argument {unknown[0]!r}: {hint}")
     return parsed
 
 
@@ -121,8 +124,8 @@ def train(args: Sequence[str]) -> None:
     from jaxdqn.run.training import train as run_training
 
     folder = None
-    with Display(config) as display:
-        for step in run_training(config, name=preset):
+    with Display(config) as display, contextlib.closing(run_training(config, name=preset)) as steps:
+        for step in steps:
             folder = step.folder
             display.show(step)
     assert folder is not None  # a run has at least one batch
@@ -137,6 +140,8 @@ def evaluate(args: Sequence[str]) -> None:
         raise ValueError(f"--episodes {options.episodes} must be at least 1")
     from jaxdqn.run.policy import load
 
+    if sys.stderr.isatty():
+        print(f"playing {options.episodes} episodes ...", file=sys.stderr)
     result = load(options.run, options.checkpoint).evaluate(options.episodes, options.seed)
     if options.json:
         fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
@@ -155,6 +160,8 @@ def play(args: Sequence[str]) -> None:
     from jaxdqn.run.pictures import record_gif
     from jaxdqn.run.policy import load
 
+    if options.seed < 0:
+        raise ValueError(f"--seed {options.seed} must be 0 or above")
     total = record_gif(load(options.run, options.checkpoint), options.output, seed=options.seed)
     print(f"{options.output}: an episode of return {total:g}")
 

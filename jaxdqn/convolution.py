@@ -25,11 +25,15 @@ def default_implementation() -> Implementation:
     return "patches" if jax.default_backend() == "cpu" else "xla"
 
 
-def micro_batch_size(batch_size: int, largest: int = 8) -> int:
-    """The largest divisor of `batch_size` up to `largest` on the CPU; the whole batch elsewhere."""
-    if default_implementation() == "xla":
+def micro_batch_size(batch_size: int) -> int:
+    """The divisor of `batch_size` from 4 to 16 that is nearest to 8 on the CPU; the whole batch elsewhere.
+
+    Also the whole batch where there is no such divisor. 8 was the fastest of 4, 8, 16 and 32.
+    """
+    sizes = [size for size in range(4, 17) if batch_size % size == 0]
+    if default_implementation() == "xla" or not sizes:
         return batch_size
-    return max(size for size in range(1, min(largest, batch_size) + 1) if batch_size % size == 0)
+    return min(sizes, key=lambda size: abs(size - 8))
 
 
 def convolve_patches(

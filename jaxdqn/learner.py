@@ -14,7 +14,7 @@ from jaxdqn.losses import Loss, q_learning_td_error, squared_loss
 from jaxdqn.types import Batch
 
 Params = PyTree
-QFunction = Callable[[Params, Shaped[Array, "B *obs"]], Float[Array, "B A"]]
+QFunction = Callable[[Params, Shaped[Array, "B ..."]], Float[Array, "B A"]]
 Metrics = dict[str, Float[Array, "*U"]]
 
 
@@ -101,6 +101,8 @@ def make_update(
     References:
         Mnih et al., Human-level control through deep reinforcement learning (2015), algorithm 1.
     """
+    if not 0 <= tau <= 1:
+        raise ValueError(f"tau {tau} must be between 0 and 1")
 
     def batch_loss(params: Params, target_params: Params, batch: Batch) -> tuple[Array, Array]:
         q_values = q_function(params, batch.obs)

@@ -120,7 +120,7 @@ class DuelingMLP(nn.Module):
     value_bias: float = 2.0
 
     @nn.compact
-    def __call__(self, obs: Float[Array, "B *D"]) -> Float[Array, "B A"]:
+    def __call__(self, obs: Float[Array, "B ..."]) -> Float[Array, "B A"]:
         """Action values of a batch of vectors (other shapes are flattened)."""
         x = obs.reshape(obs.shape[0], -1)
         for width in self.trunk:

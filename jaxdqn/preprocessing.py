@@ -7,12 +7,10 @@ a process that steps environments preprocesses its frames without it.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Num, Shaped, UInt8
+from jaxtyping import Bool, Float, Num, Shaped, UInt8
 
 GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
 """Luma of R, G and B, as TorchRL and torchvision have them (ITU-R BT.601, rounded: they sum to 0.9999)."""
@@ -89,8 +87,8 @@ def preprocess_frame(frame: UInt8[Any, "H W *C"], size: tuple[int, int] = (64, 6
 
 
 def push_frame(
-    stack: Shaped[Any, "N *frame K"], frame: Shaped[Any, "N *frame"], first: Bool[Any, " N"]
-) -> Shaped[Any, "N *frame K"]:
+    stack: Shaped[Any, "N ... K"], frame: Shaped[Any, "N ..."], first: Bool[Any, " N"]
+) -> Shaped[Any, "N ... K"]:
     """Append the newest frame to each environment's stack, on NumPy or JAX arrays.
 
     The newest frame is last. Where an episode starts, its first frame fills every slot, so that no frame of the
@@ -110,6 +108,22 @@ def push_frame(
     return xp.where(first.reshape(-1, *(1,) * (stack.ndim - 1)), frame, pushed)
 
 
+def next_stack(stack: Any, obs: Any, first: Bool[Any, " N"], frame_stack: int | None) -> Any:
+    """What the agent sees next: the stack with the newest frame, or the observation itself where nothing is stacked.
+
+    Args:
+        stack: What it saw before `[N, ..., K]`; None at the very start, where the frame fills every slot.
+        obs: Newest observation of each environment `[N, ...]`.
+        first: Whether it opens an episode.
+        frame_stack: `K`, or None.
+    """
+    if frame_stack is None:
+        return obs
+    if stack is None:
+        return np.repeat(obs[..., None], frame_stack, axis=-1)
+    return push_frame(stack, obs, first)
+
+
 def observation_stats(obs: UInt8[Any, "B H W K"], minimum_std: float = 1e-6) -> ObservationStats:
     """Statistics of each channel of stacked frames, on the scale 0 to 1.
 
@@ -127,7 +141,7 @@ def observation_stats(obs: UInt8[Any, "B H W K"], minimum_std: float = 1e-6) -> 
     return ObservationStats(mean.astype(np.float32), np.maximum(std, minimum_std).astype(np.float32))
 
 
-def normalise(obs: Num[Array, "*B K"], stats: ObservationStats) -> Float[Array, "*B K"]:
+def normalise(obs: Num[Any, "*B K"], stats: ObservationStats) -> Float[Any, "*B K"]:
     """`(obs - mean) / std` a channel; bytes are first divided by 255."""
     scale = 255.0 if obs.dtype == np.uint8 else 1.0
     return (obs.astype(np.float32) / np.float32(scale) - stats.mean) / stats.std

@@ -4,8 +4,8 @@
     episode_step   6     7     0     1     2     3     4     5      one environment's column of the ring
     last           .     x     .     .     .     .     .     .
                    newest ^    ^ cursor: the next row goes here, so slot 2 is the oldest
-                               |--- stack of t ----|
-                   window ->|                      t  |---- n-step
+                               |--- stack ----t                    t is slot 5
+                   ----|                            |---- window   of 3 steps: the rows of slots 6, 7 and 0
 
 A row can be the start of a window if its stack does not look back past the oldest row, `n_steps` rows have come after
 it, and it is not the final observation of an episode. Nothing else is ever sampled: no window is cut at the cursor, and
@@ -107,6 +107,8 @@ def make_replay(
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} {size} must be at least 1")
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma {gamma} must be between 0 and 1")
     slots = capacity // num_envs
     stack_size = sizes["stack"]
     smallest = smallest_slots(n_steps, stack_size)
@@ -136,7 +138,9 @@ def make_replay(
         return ReplayState(rows=rows, cursor=jnp.zeros((), jnp.int32), size=jnp.zeros((), jnp.int32))
 
     def add(state: ReplayState, rows: Rows) -> ReplayState:
-        length = rows.action.shape[0]
+        length, width = rows.action.shape
+        if width != num_envs:
+            raise ValueError(f"rows of {width} environments do not fit a ring of num_envs {num_envs}")
         if length > slots:
             raise ValueError(f"{length} rows an environment do not fit {slots} slots: add fewer at a time")
         where = (state.cursor + jnp.arange(length)) % slots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,10 @@ from jaxdqn.preprocessing import preprocess_frame
 
 EnvFn = Callable[[], gym.Env]
 
-# A window is never wanted, and a machine without a screen has none to give. Set before pygame is imported.
-os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-# SDL would otherwise swallow SIGTERM, and a run could not be stopped politely.
+# Before pygame is imported. A machine without a screen draws into memory; where there is one, it is left alone.
+if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# SDL would otherwise turn SIGTERM into an event that nobody reads, and `kill` would not end a run.
 os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
@@ -95,7 +97,7 @@ def make_by_id(env: str, *, render: bool) -> gym.Env:
     """
     try:
         return gym.make(env, render_mode="rgb_array" if render else None, disable_env_checker=True)
-    except (gym.error.Error, ImportError, TypeError) as error:
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())
         raise ValueError(f"env {env!r} cannot be made: {detail}") from error
 

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from jaxdqn.envs.pixels import EnvFn
-from jaxdqn.preprocessing import push_frame
+from jaxdqn.preprocessing import next_stack
 from jaxdqn.types import Rows
 
 
@@ -70,14 +70,14 @@ class Collector:
         if mode != gym.vector.AutoresetMode.NEXT_STEP:
             raise ValueError(f"autoreset_mode {mode} is not NEXT_STEP: make the vector environment with it")
         self._envs = envs
+        self.num_envs = envs.num_envs
         self._reward_scale = np.float32(reward_scale)
         self._frame_stack = frame_stack
         obs, _ = envs.reset(seed=spawn_seeds(seed, envs.num_envs))  # type: ignore[arg-type]  # a seed for each
         num_envs = envs.num_envs
-        stack = obs if frame_stack is None else np.repeat(obs[..., None], frame_stack, axis=-1)
         self.cursor = Cursor(
             obs=obs,
-            stack=stack,
+            stack=next_stack(None, obs, np.ones(num_envs, bool), frame_stack),
             last=np.zeros(num_envs, bool),
             episode_step=np.zeros(num_envs, np.int32),
             returns=np.zeros(num_envs, np.float64),
@@ -117,10 +117,9 @@ class Collector:
         returns = np.where(live, now.returns + reward, 0.0)
         ended = (terminated | truncated) & live
         episodes = [Episode(float(returns[i]), int(now.episode_step[i]) + 1) for i in np.flatnonzero(ended)]
-        stack = obs if self._frame_stack is None else push_frame(now.stack, obs, now.last)
         self.cursor = Cursor(
             obs=obs,
-            stack=stack,
+            stack=next_stack(now.stack, obs, now.last, self._frame_stack),
             last=ended,
             episode_step=np.where(now.last, 0, now.episode_step + 1).astype(np.int32),
             returns=returns,
@@ -129,7 +128,7 @@ class Collector:
 
 
 def random_stacks(env: gym.Env, *, frames: int, frame_stack: int, seed: int) -> np.ndarray:
-    """Stacks `[frames or more, H, W, K]` of whole episodes of a uniformly random policy.
+    """Stacks `[frames or more, H, W, K]` of whole episodes of a uniformly random policy, at most twice the frames.
 
     Each episode's final observation is left out, as TorchRL's `ObservationNorm.init_stats` does.
     """
@@ -138,12 +137,12 @@ def random_stacks(env: gym.Env, *, frames: int, frame_stack: int, seed: int) -> 
     num_actions = int(env.action_space.n)  # type: ignore[attr-defined]  # discrete, as `make_env_fn` has checked
     while len(stacks) < frames:
         obs, _ = env.reset(seed=int(rng.integers(2**31)))
-        stack = np.repeat(obs[None, ..., None], frame_stack, axis=-1)
+        stack = next_stack(None, obs[None], np.ones(1, bool), frame_stack)
         done = False
-        while not done:
+        while not done and len(stacks) < 2 * frames:  # an environment need not end its episodes
             stacks.append(stack[0])
             obs, _, terminated, truncated, _ = env.step(int(rng.integers(num_actions)))
-            stack = push_frame(stack, obs[None], np.zeros(1, bool))
+            stack = next_stack(stack, obs[None], np.zeros(1, bool), frame_stack)
             done = terminated or truncated
     return np.stack(stacks)
 

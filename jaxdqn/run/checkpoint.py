@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +19,7 @@ import orbax.checkpoint as ocp
 
 from jaxdqn.learner import Params
 from jaxdqn.preprocessing import ObservationStats
+from jaxdqn.run.files import read_json, write_json
 
 Which = Literal["best", "last"]
 
@@ -32,25 +32,31 @@ class AgentSpec(NamedTuple):
         obs_shape: Shape of one observation.
         obs_dtype: Name of its dtype.
         obs_stats: Statistics by which observations are normalised; None for none.
+        custom: What of `env_fn` and `network` was the user's own, and must be given again to load the agent.
     """
 
     num_actions: int
     obs_shape: tuple[int, ...]
     obs_dtype: str
     obs_stats: ObservationStats | None
+    custom: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
         stats = None if self.obs_stats is None else {k: v.tolist() for k, v in self.obs_stats._asdict().items()}
-        return {**self._asdict(), "obs_shape": list(self.obs_shape), "obs_stats": stats}
+        return {**self._asdict(), "obs_stats": stats}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> AgentSpec:
-        """The inverse of `to_dict`."""
-        stats = fields["obs_stats"]
-        if stats is not None:
-            stats = ObservationStats(**{name: np.asarray(values, np.float32) for name, values in stats.items()})
-        return cls(fields["num_actions"], tuple(fields["obs_shape"]), fields["obs_dtype"], stats)
+        """The inverse of `to_dict`; raises `ValueError` where a field is missing or is none."""
+        try:
+            stats = fields["obs_stats"]
+            if stats is not None:
+                stats = ObservationStats(**{name: np.asarray(values, np.float32) for name, values in stats.items()})
+            shape, custom = tuple(fields["obs_shape"]), tuple(fields["custom"])
+            return cls(int(fields["num_actions"]), shape, str(fields["obs_dtype"]), stats, custom)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the checkpoint's agent.json is damaged: {error!r}") from error
 
 
 class Checkpoints:
@@ -63,16 +69,13 @@ class Checkpoints:
 
     def index(self) -> dict[str, Any]:
         """Which checkpoints there are: `last`, `best` (frames) and `best_mean`; empty before the first."""
-        if not self._index_file.is_file():
-            return {}
-        index: dict[str, Any] = json.loads(self._index_file.read_text())
-        return index
+        return read_json(self._index_file) if self._index_file.is_file() else {}
 
     def save(self, params: Params, spec: AgentSpec, *, frames: int, best_mean: float | None = None) -> None:
         """Keep an agent as the last one, and as the best one where `best_mean` is given.
 
         Args:
-            params: Online parameters.
+            params: Parameters of the greedy agent.
             spec: What the environment told the agent.
             frames: Frames it has trained for.
             best_mean: Mean return of the evaluation that makes it the best so far.
@@ -84,13 +87,15 @@ class Checkpoints:
         target = self._folder / f"{frames:08d}"
         if not target.exists():
             aside = target.with_suffix(".partial")
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(aside / "params", jax.tree.map(np.asarray, params))
-            (aside / "agent.json").write_text(json.dumps({**spec.to_dict(), "frames": frames}, indent=2) + "\n")
-            aside.rename(target)
-        write_aside(self._index_file, json.dumps(index, indent=2) + "\n")
+            try:
+                aside.mkdir(parents=True)
+                with ocp.StandardCheckpointer() as checkpointer:
+                    checkpointer.save(aside / "params", jax.tree.map(np.asarray, params))
+                write_json(aside / "agent.json", {**spec.to_dict(), "frames": frames})
+                aside.rename(target)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        write_json(self._index_file, index)
         kept = {f"{index[name]:08d}" for name in ("last", "best") if name in index}
         for folder in self._folder.iterdir():
             if folder.is_dir() and folder.name not in kept:
@@ -98,7 +103,7 @@ class Checkpoints:
 
     def spec(self, which: Which) -> AgentSpec:
         """What the environment told the agent; raises `ValueError` where there is no such checkpoint."""
-        return AgentSpec.from_dict(json.loads((self._chosen(which) / "agent.json").read_text()))
+        return AgentSpec.from_dict(read_json(self._chosen(which) / "agent.json"))
 
     def params(self, which: Which, like: Params) -> Params:
         """Parameters of a checkpoint.
@@ -125,12 +130,7 @@ class Checkpoints:
         if which not in index:
             kept = ", ".join(name for name in ("best", "last") if name in index) or "none yet"
             raise ValueError(f"no {which} checkpoint in {self._folder} (there is: {kept})")
-        return self._folder / f"{index[which]:08d}"
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader sees the old text or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text)
-    aside.replace(path)
+        folder = self._folder / f"{index[which]:08d}" if isinstance(index[which], int) else None
+        if folder is None or not folder.is_dir():
+            raise ValueError(f"{self._index_file} names a {which} checkpoint that is not there: {index[which]!r}")
+        return folder

@@ -12,10 +12,13 @@ import numpy as np
 
 from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.envs.vector import Episode
-from jaxdqn.preprocessing import push_frame
+from jaxdqn.preprocessing import next_stack
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """From what the agent sees `[N, ...]` to actions `[N]`."""
+
+
+LONGEST = 1_000_000
 
 
 class Evaluation(NamedTuple):
@@ -86,17 +89,21 @@ class Evaluator:
 
         Returns:
             The episodes, in the order of the seeds.
+
+        Raises:
+            ValueError: If an episode has not ended after `LONGEST` steps.
         """
         episodes: list[Episode | None] = [None] * len(seeds)
         waiting = list(enumerate(seeds))[::-1]
         playing: dict[int, _Game] = {}
         obs: Any = None
+        going_on = np.zeros(1, bool)  # the next frame does not open an episode
         while waiting or playing:
             for slot, env in enumerate(self._envs):
                 if slot not in playing and waiting:
                     index, seed = waiting.pop()
                     frame, _ = env.reset(seed=seed)
-                    stack = self._first(frame)
+                    stack = next_stack(None, frame[None], np.ones(1, bool), self._frame_stack)[0]
                     obs = np.zeros((len(self._envs), *stack.shape), stack.dtype) if obs is None else obs
                     obs[slot] = stack
                     playing[slot] = _Game(index)
@@ -108,15 +115,11 @@ class Evaluator:
                 if terminated or truncated:
                     episodes[game.index] = Episode(game.total, game.length)
                     del playing[slot]
+                elif game.length >= LONGEST:
+                    raise ValueError(f"an episode has not ended after {LONGEST:,} steps: wrap env with a TimeLimit")
                 else:
-                    obs[slot] = self._next(obs[slot], frame)
+                    obs[slot] = next_stack(obs[slot][None], frame[None], going_on, self._frame_stack)[0]
         return [episode for episode in episodes if episode is not None]
-
-    def _first(self, frame: np.ndarray) -> np.ndarray:
-        return frame if self._frame_stack is None else np.repeat(frame[..., None], self._frame_stack, axis=-1)
-
-    def _next(self, stack: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        return frame if self._frame_stack is None else push_frame(stack[None], frame[None], np.zeros(1, bool))[0]
 
     def close(self) -> None:
         """Close the environments."""

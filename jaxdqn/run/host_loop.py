@@ -43,14 +43,19 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
 
     Args:
         agent: The pure functions.
-        state: Their state; consumed.
+        state: Their state, fresh or from an earlier loop, which then goes on where it stopped; consumed.
         collector: The environments.
         config: The run.
 
     Yields:
         Progress after each batch.
+
+    Raises:
+        ValueError: If the collector has another number of environments than the config.
     """
-    frames = updates = 0
+    if collector.num_envs != config.num_envs:
+        raise ValueError(f"num_envs {config.num_envs} is not the collector's {collector.num_envs}: make them equal")
+    frames, updates = int(state.actor.frame), int(state.learner.num_updates)
 
     def act(obs: np.ndarray) -> np.ndarray:
         nonlocal state
@@ -58,7 +63,7 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
         state = state._replace(actor=actor)
         return np.asarray(actions)
 
-    for _ in range(config.num_batches):
+    for _ in range(frames // config.frames_per_batch, config.num_batches):
         rows, episodes = collector.collect(act, config.frames_per_batch // config.num_envs)
         state = agent.observe(state, rows)
         frames += config.frames_per_batch

@@ -11,7 +11,9 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxdqn.preprocessing import push_frame
+from jaxdqn.envs.vector import Purpose, spawn_seeds
+from jaxdqn.preprocessing import next_stack
+from jaxdqn.run.files import written_aside
 from jaxdqn.run.policy import TrainedAgent
 
 INK, PAPER, FAINT = (38, 42, 51), (250, 250, 247), (214, 214, 206)
@@ -38,14 +40,12 @@ def draw_curve(runs: Sequence[Path], output: Path, *, label: str | None = None) 
     Args:
         runs: Folders of runs, a colour each.
         output: The picture, in any format that Matplotlib writes by its suffix.
-        label: Title; None takes the environment from the first run.
+        label: Title; None for none.
     """
-    import matplotlib
+    from matplotlib.figure import Figure  # without pyplot, whose backend is the user's
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7.2, 4.2), dpi=130, layout="constrained")
+    figure = Figure(figsize=(7.2, 4.2), dpi=130, layout="constrained")
+    axes = figure.subplots()
     for index, run in enumerate(runs):
         colour = [channel / 255 for channel in COLOURS[index % len(COLOURS)]]
         name = f"{run.name}: " if len(runs) > 1 else ""
@@ -70,8 +70,8 @@ def draw_curve(runs: Sequence[Path], output: Path, *, label: str | None = None) 
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     if runs:
         axes.legend(frameon=False, fontsize=8)
-    figure.savefig(output)
-    plt.close(figure)
+    with written_aside(output) as aside:
+        figure.savefig(aside, format=output.suffix.lstrip(".") or "png")
 
 
 def _smooth(frames: list[Any], returns: list[Any], width: int = 9) -> tuple[list[Any], list[float]]:
@@ -79,14 +79,15 @@ def _smooth(frames: list[Any], returns: list[Any], width: int = 9) -> tuple[list
     return frames, means
 
 
-def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2) -> float:
+def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2, longest: int = 1000) -> float:
     """Play one greedy episode of the real environment and draw it with the action values beside.
 
     Args:
         agent: The trained agent.
         output: The GIF.
-        seed: Seed of the episode.
+        seed: The episode's own seed is spawned from it.
         every: Steps to a picture.
+        longest: Steps after which an episode is left.
 
     Returns:
         The episode's raw return.
@@ -96,27 +97,27 @@ def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int =
     """
     env = agent.build_env(render=True)
     try:
-        pictures, total = _play(env, agent, seed, every)
+        pictures, total = _play(env, agent, spawn_seeds(seed, 1, Purpose.PICTURE)[0], every, longest)
     finally:
         env.close()
-    palette = pictures[-1].quantize(64, dither=Image.Dither.NONE)
-    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(output, save_all=True, append_images=frames[1:], duration=MS_A_FRAME, loop=0, optimize=False)
+    with written_aside(output) as aside:
+        pictures[0].save(
+            aside, format="GIF", save_all=True, append_images=pictures[1:], duration=MS_A_FRAME, loop=0, optimize=False
+        )
     return total
 
 
-def _play(env: gym.Env, agent: TrainedAgent, seed: int, every: int) -> tuple[list[Image.Image], float]:
+def _play(env: gym.Env, agent: TrainedAgent, seed: int, every: int, longest: int) -> tuple[list[Image.Image], float]:
     obs, _ = env.reset(seed=seed)
-    stack = None if agent.frame_stack is None else np.repeat(obs[None, ..., None], agent.frame_stack, axis=-1)
+    seen = next_stack(None, obs[None], np.ones(1, bool), agent.frame_stack)
     pictures, values, total, step, done = [], [], 0.0, 0, False
-    while not done:
-        values.append(np.asarray(agent.q_values(obs[None] if stack is None else stack))[0])
+    while not done and step < longest:
+        values.append(np.asarray(agent.q_values(seen))[0])
         action = int(values[-1].argmax())
         if step % every == 0:
             pictures.append(_panel(env.render(), values, action, step, total))
         obs, reward, terminated, truncated, _ = env.step(action)
-        stack = None if stack is None else push_frame(stack, obs[None], np.zeros(1, bool))
+        seen = next_stack(seen, obs[None], np.zeros(1, bool), agent.frame_stack)
         total, step, done = total + float(reward), step + 1, terminated or truncated
     pictures.append(_panel(env.render(), values, action, step, total))
     return pictures, total
@@ -151,6 +152,11 @@ def _panel(frame: Any, values: list[np.ndarray], action: int, step: int, total: 
     for index in order:
         label_y = max(float(y[-1, index]) - 7, label_y)
         mark = "<" if index == action else " "
-        draw.text((right + 4, label_y), f"{index}: {recent[-1, index]:.2f}{mark}", fill=COLOURS[index % 6], font=small)
+        draw.text(
+            (right + 4, label_y),
+            f"{index}: {recent[-1, index]:.2f}{mark}",
+            fill=COLOURS[index % len(COLOURS)],
+            font=small,
+        )
         label_y += 14
-    return canvas
+    return canvas.quantize(64, dither=Image.Dither.NONE)  # 75 kB and not 475 while an episode is played

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
 from jaxdqn.envs.vector import Purpose, spawn_seeds
 from jaxdqn.learner import Params
-from jaxdqn.run.checkpoint import Checkpoints, Which
+from jaxdqn.run.checkpoint import AgentSpec, Checkpoints, Which
 from jaxdqn.run.evaluation import Evaluation, Evaluator, Policy, summarise
+from jaxdqn.run.files import read_json
 
 
 def greedy_policy(agent: Agent, params: Params) -> Policy:
@@ -32,12 +32,16 @@ class TrainedAgent:
 
     Attributes:
         config: The run that trained it.
+        spec: What its environment told it.
         params: Its parameters.
     """
 
-    def __init__(self, config: Config, params: Params, q_values: Any, env_fn: EnvFn | None = None) -> None:
+    def __init__(
+        self, config: Config, spec: AgentSpec, params: Params, q_values: Any, env_fn: EnvFn | None = None
+    ) -> None:
         """Bind parameters to the function that takes them, and remember the user's own environment, if any."""
         self.config = config
+        self.spec = spec
         self.params = params
         self._env_fn = env_fn
         self._q_values = jax.jit(q_values)
@@ -49,23 +53,33 @@ class TrainedAgent:
             render: Whether it must be able to draw itself.
 
         Raises:
-            ValueError: If it cannot be made, or cannot draw itself where it must.
+            ValueError: If it cannot be made, is another than the agent was trained on, or cannot draw itself where
+                it must.
         """
         config, env_fn = self.config, self._env_fn
+        if "env_fn" in self.spec.custom and env_fn is None:
+            raise ValueError("the agent was trained on an environment of your own: load it with that env_fn")
         build = make_env_fn(
             config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn, render=render
         )
         env = build()
+        actions, shape = getattr(env.action_space, "n", None), env.observation_space.shape
+        if (actions, shape) != (self.spec.num_actions, self.spec.obs_shape):
+            env.close()
+            raise ValueError(
+                f"env {name_of(env)} has {actions} actions and observations {shape}; the agent was trained for "
+                f"{self.spec.num_actions} and {self.spec.obs_shape}: load it with the env_fn it was trained with"
+            )
         if render and env.render_mode != "rgb_array":
             env.close()
             raise ValueError(f'env {name_of(env)} does not draw itself: make it with render_mode="rgb_array"')
         return env
 
-    def q_values(self, obs: Shaped[Any, "N *obs"]) -> Float[Array, "N A"]:
+    def q_values(self, obs: Shaped[Any, "N ..."]) -> Float[Array, "N A"]:
         """Action values of observations `[N, ...]`: stacks `[N, 64, 64, 4]` uint8 for pixels."""
         return self._q_values(self.params, jnp.asarray(obs))
 
-    def __call__(self, obs: Shaped[Any, "N *obs"]) -> np.ndarray:
+    def __call__(self, obs: Shaped[Any, "N ..."]) -> np.ndarray:
         """Greedy actions `[N]` of observations `[N, ...]`."""
         return np.asarray(self.q_values(obs)).argmax(axis=-1)
 
@@ -74,7 +88,7 @@ class TrainedAgent:
         """Frames to a stack; None where the agent takes vectors."""
         return self.config.frame_stack if self.config.pixels else None
 
-    def evaluate(self, episodes: int, seed: int) -> Evaluation:
+    def evaluate(self, episodes: int, seed: int = 0) -> Evaluation:
         """Play whole greedy episodes on the real environment.
 
         Args:
@@ -102,13 +116,7 @@ def read_config(run: Path) -> Config:
         raise ValueError(f"run {str(run)!r} does not exist: name the folder that `jaxdqn train` made")
     if not path.is_file():
         raise ValueError(f"run {str(run)!r} holds no config.json: name the folder that `jaxdqn train` made")
-    try:
-        fields = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} holds no config: it should be an object of fields")
-    return Config.from_dict(fields)
+    return Config.from_dict(read_json(path))
 
 
 def load(
@@ -128,8 +136,11 @@ def load(
     config = read_config(Path(run))
     checkpoints = Checkpoints(Path(run) / "checkpoints")
     spec = checkpoints.spec(checkpoint)
-    network = make_network(config, spec.num_actions) if network is None else network
+    if network is None:
+        if "network" in spec.custom:
+            raise ValueError("the agent was trained with a network of your own: load it with that network")
+        network = make_network(config, spec.num_actions)
     shape = (*spec.obs_shape, config.frame_stack) if config.pixels else spec.obs_shape
     like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
     params = checkpoints.params(checkpoint, like)
-    return TrainedAgent(config, params, make_q_values(network, spec.obs_stats), env_fn)
+    return TrainedAgent(config, spec, params, make_q_values(network, spec.obs_stats), env_fn)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.metadata
-import json
 import os
 import platform
 import statistics
@@ -17,8 +17,8 @@ from tensorboardX import SummaryWriter
 
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Episode
-from jaxdqn.run.checkpoint import write_aside
 from jaxdqn.run.evaluation import Evaluation
+from jaxdqn.run.files import write_json
 from jaxdqn.run.host_loop import Progress
 
 METRICS = (
@@ -41,27 +41,20 @@ PACKAGES = ("jaxdqn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gym
 class Recorder:
     """Writes what a run leaves; every row is whole on disk before the next is begun."""
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        """Create the run's folder, which `claim_folder` has chosen.
+    def __init__(self, folder: Path, config: Config, started: float) -> None:
+        """Open the logs of a run.
 
         Args:
-            folder: The run's folder.
+            folder: The run's folder, which `claim_folder` has made.
             config: The run.
-
-        Raises:
-            ValueError: If the folder cannot be made.
+            started: When it began, on the clock of `time.monotonic`.
         """
-        self._started = time.monotonic()
-        self._log_every = config.log_every
-        self._next_log = 0
+        self._started = started
+        self._config = config
         self._episodes: list[Episode] = []
         self._num_episodes = 0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"output {str(folder)!r} cannot be made: {error.strerror}") from error
-        write_aside(folder / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
-        write_aside(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
+        write_json(folder / "config.json", dataclasses.replace(config, output=str(folder)).to_dict())
+        write_json(folder / "versions.json", versions())
         self._metrics = _Table(folder / "metrics.csv", METRICS)
         self._evaluations = _Table(folder / "evaluations.csv", EVALUATIONS)
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"))
@@ -71,15 +64,15 @@ class Recorder:
         return time.monotonic() - self._started
 
     def log(self, progress: Progress, *, force: bool = False) -> None:
-        """A row of metrics, if `log_every` frames have passed (or `force`).
+        """A row of metrics, where `log_every` is 0, a multiple of it was passed, or `force`.
 
         Returns and lengths are means over the episodes that ended since the row before; empty where none did.
         """
         self._episodes += progress.episodes
         self._num_episodes += len(progress.episodes)
-        if progress.frames < self._next_log and not force:
+        every = self._config.log_every
+        if every and not force and not passed(every, progress.frames, self._config.frames_per_batch):
             return
-        self._next_log = progress.frames + self._log_every
         seconds = self.elapsed()
         row: dict[str, Any] = {
             "frames": progress.frames,
@@ -133,6 +126,11 @@ class _Table:
         self._file.close()
 
 
+def passed(every: int, frames: int, new_frames: int) -> bool:
+    """Whether a multiple of `every` lies among the newest frames; never where `every` is 0."""
+    return every > 0 and frames // every > (frames - new_frames) // every
+
+
 def _mean(values: Iterable[float]) -> float | None:
     found = list(values)
     return statistics.fmean(found) if found else None
@@ -149,29 +147,50 @@ def versions() -> dict[str, str]:
     return found
 
 
+def check_output(config: Config) -> None:
+    """Refuse an `output` that cannot hold a new run, before any work is done for it.
+
+    Raises:
+        ValueError: If it is a file, holds something already, or cannot be written.
+    """
+    if config.output is None:
+        return
+    folder = Path(config.output)
+    if folder.is_dir() and any(folder.iterdir()):
+        what = "already holds a run" if (folder / "config.json").exists() else "is not empty"
+        raise ValueError(f"output {str(folder)!r} {what}: choose another folder, or delete it")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output {str(folder)!r} is a file: choose a folder")
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        raise ValueError(f"output {str(folder)!r} cannot be made: {str(parent)!r} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"output {str(folder)!r} cannot be made: {str(parent)!r} is not writable")
+
+
 def claim_folder(config: Config, name: str) -> Path:
-    """The folder for a run, checked and not yet created.
+    """Make the folder of a run, and take it so that no other run can.
 
     Args:
         config: The run; an `output` of its own is taken as it is.
         name: Name under `runs/` otherwise, with a number behind it where it is taken.
 
     Raises:
-        ValueError: If `output` is a file, holds something already, or cannot be written.
+        ValueError: If the folder cannot be made, or another run was quicker.
     """
-    if config.output is None:
-        tries = (Path("runs") / (name if index == 1 else f"{name}-{index}") for index in range(1, 10_000))
-        folder = next(path for path in tries if not path.exists())
+    if config.output is not None:
+        folders = [Path(config.output)]
     else:
-        folder = Path(config.output)
-        if folder.is_dir() and any(folder.iterdir()):
-            what = "already holds a run" if (folder / "config.json").exists() else "is not empty"
-            raise ValueError(f"output {str(folder)!r} {what}: choose another folder, or delete it")
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"output {str(folder)!r} is a file: choose a folder")
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not parent.is_dir():
-        raise ValueError(f"output {str(folder)!r} cannot be made: {str(parent)!r} is a file")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ValueError(f"output {str(folder)!r} cannot be made: {str(parent)!r} is not writable")
-    return folder
+        folders = [Path("runs") / (name if index == 1 else f"{name}-{index}") for index in range(1, 10_000)]
+    for folder in folders:
+        if config.output is None and folder.exists():
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=config.output is not None)
+            (folder / "config.json").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ValueError(f"output {str(folder)!r} cannot be made: {error.strerror}") from error
+        return folder
+    raise ValueError(f"output {str(folders[-1])!r} is taken by another run: choose another folder")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import gymnasium as gym
@@ -15,7 +17,7 @@ import optax
 
 from jaxdqn.agent import Agent, make_agent
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import EnvFn, make_env_fn
+from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
 from jaxdqn.envs.vector import Collector, Episode, Purpose, make_vector_env, random_stacks, spawn_seeds
 from jaxdqn.losses import Loss
 from jaxdqn.preprocessing import observation_stats
@@ -24,7 +26,7 @@ from jaxdqn.run.evaluation import Evaluation, Evaluator, summarise
 from jaxdqn.run.host_loop import Progress, host_loop
 from jaxdqn.run.pictures import draw_curve, record_gif
 from jaxdqn.run.policy import greedy_policy, load
-from jaxdqn.run.recorder import Recorder, claim_folder
+from jaxdqn.run.recorder import Recorder, check_output, claim_folder, passed
 from jaxdqn.run.resources import free_bytes
 
 
@@ -50,7 +52,7 @@ def train(
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
     name: str = "run",
-) -> Iterator[RunProgress]:
+) -> Generator[RunProgress, None, None]:
     """Train, and leave a run's folder: the whole job as a generator.
 
     It does nothing before it is iterated, trains for the config's whole budget, and closes its environments and
@@ -70,10 +72,13 @@ def train(
     Raises:
         ValueError: If the environment, the output or the sizes cannot be used; nothing has been written then.
     """
-    folder = claim_folder(config, name)
+    started = time.monotonic()
+    check_output(config)
     build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn)
-    with contextlib.ExitStack() as cleanup:
-        spec = look_at_env(config, build)
+    with contextlib.ExitStack() as pictures, contextlib.ExitStack() as cleanup:
+        own = {"env_fn": env_fn, "network": network}
+        custom = tuple(name for name, given in own.items() if given is not None)
+        spec = look_at_env(config, build)._replace(custom=custom)
         agent = make_agent(
             config,
             num_actions=spec.num_actions,
@@ -93,10 +98,12 @@ def train(
         collector = Collector(envs, seed=seed, frame_stack=stack, reward_scale=config.reward_scale)
         evaluator = Evaluator(build, frame_stack=stack)
         cleanup.callback(evaluator.close)
-        recorder = Recorder(folder, config)
+        folder = claim_folder(config, name)
+        title = config.env if env_fn is None else None
+        pictures.callback(_try, "curve.png", draw_curve, [folder], folder / "curve.png", label=title)
+        recorder = Recorder(folder, config, started)
         cleanup.callback(recorder.close)
         selection = Selection(config, agent, evaluator, Checkpoints(folder / "checkpoints"), spec)
-        cleanup.callback(draw_curve, [folder], folder / "curve.png")
 
         for batch, progress in enumerate(host_loop(agent, state, collector, config), start=1):
             final = batch == config.num_batches
@@ -106,17 +113,16 @@ def train(
                 evaluation = selection.evaluate(progress)
                 recorder.log_evaluation(progress.frames, evaluation)
             yield RunProgress(progress, evaluation, folder)
-        with contextlib.suppress(ValueError):  # an environment need not be able to draw itself
-            record_gif(
-                load(folder, env_fn=env_fn, network=network),
-                folder / "agent.gif",
-                seed=spawn_seeds(config.seed, 1, Purpose.PICTURE)[0],
-            )
+        agent_gif = folder / "agent.gif"
+        _try("agent.gif", lambda: record_gif(load(folder, env_fn=env_fn, network=network), agent_gif, seed=config.seed))
 
 
-def passed(every: int, frames: int, new_frames: int) -> bool:
-    """Whether a multiple of `every` lies among the newest frames; never where `every` is 0."""
-    return every > 0 and frames // every > (frames - new_frames) // every
+def _try(picture: str, draw: Callable[..., object], *args: Any, **options: Any) -> None:
+    """Draw; a picture that fails is a warning, never the end of a run."""
+    try:
+        draw(*args, **options)
+    except Exception as error:
+        warnings.warn(f"no {picture}: {error}", RuntimeWarning, stacklevel=2)
 
 
 def look_at_env(config: Config, build: EnvFn) -> AgentSpec:
@@ -133,6 +139,8 @@ def look_at_env(config: Config, build: EnvFn) -> AgentSpec:
         assert isinstance(actions, gym.spaces.Discrete)
         dtype = np.dtype(np.uint8 if observations.dtype == np.uint8 else np.float32)
         return AgentSpec(int(actions.n), observations.shape, dtype.name, stats)
+    except gym.error.Error as error:  # what drawing needs is missed only when it draws
+        raise ValueError(f"env {name_of(env)} cannot be used: {error}") from error
     finally:
         env.close()
 

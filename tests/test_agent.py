@@ -1,0 +1,142 @@
+"""The agent's functions as a researcher uses them: jitted, scanned, vmapped, and without the loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdqn.agent import make_agent
+from jaxdqn.config import Config
+from jaxdqn.types import Rows
+
+CONFIG = Config(
+    pixels=False,
+    total_frames=96,
+    num_envs=2,
+    frames_per_batch=16,
+    batch_size=4,
+    updates_per_batch=3,
+    capacity=64,
+    warmup_frames=32,
+    epsilon_start=0.5,
+    epsilon_end=0.1,
+)
+
+
+def build(**changes):
+    return make_agent(CONFIG, num_actions=3, obs_shape=(5,), obs_dtype=np.float32, **changes)
+
+
+def some_rows(length, num_envs=2, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (length, num_envs)
+    return Rows(
+        obs=jnp.asarray(rng.normal(size=(*shape, 5)), jnp.float32),
+        action=jnp.asarray(rng.integers(0, 3, shape), jnp.int32),
+        reward=jnp.asarray(rng.normal(size=shape), jnp.float32),
+        terminated=jnp.zeros(shape, bool),
+        last=jnp.zeros(shape, bool),
+        episode_step=jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32)[:, None], shape),
+    )
+
+
+def close(one, other, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), one, other)
+
+
+def test_learn_is_sample_then_update():
+    agent = build()
+    state = agent.observe(agent.init(jax.random.key(0)), some_rows(20))
+    key, sample_key = jax.random.split(state.key)
+    learner, metrics = agent.update(jax.tree.map(jnp.copy, state.learner), agent.sample(state.replay, sample_key))
+    learned, traces = agent.learn(state)
+    close(learned.learner, learner, 1e-6)
+    close(traces, metrics, 1e-5)
+    assert jnp.array_equal(jax.random.key_data(learned.key), jax.random.key_data(key))
+    assert traces["loss"].shape == (CONFIG.updates_per_batch,)
+    assert int(learned.learner.num_updates) == 3
+
+
+def test_the_actor_outlives_the_learner_that_it_was_copied_from():
+    agent = build()
+    state = agent.observe(agent.init(jax.random.key(0)), some_rows(20))
+    learned, _ = agent.learn(state)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.learner.params))  # donated
+    obs = np.ones((2, 5), np.float32)
+    agent.act(state.actor, obs)  # the old copy still acts while the learner has gone on
+    close(learned.actor.params, learned.learner.params, 0.0)
+    again, _ = agent.learn(learned)
+    agent.act(learned.actor, obs)
+    assert not np.allclose(jax.tree.leaves(again.actor.params)[1], jax.tree.leaves(learned.actor.params)[1])
+
+
+def test_acting_moves_the_clock_by_one_frame_an_environment_and_epsilon_with_it():
+    agent = build()
+    actor = agent.init(jax.random.key(0)).actor
+    for _ in range(3):
+        actor, actions = agent.act(actor, np.zeros((2, 5), np.float32))
+    assert int(actor.frame) == 6
+    assert actions.shape == (2,)
+    assert [round(float(agent.epsilon(jnp.asarray(frame))), 6) for frame in (0, 31, 48, 96, 200)] == [
+        1,
+        1,
+        0.3,
+        0.1,
+        0.1,
+    ]
+
+
+def test_learning_starts_when_the_warm_up_is_over_and_a_window_fits():
+    assert build().learning_start == 32
+    small = Config(**{**CONFIG.to_dict(), "warmup_frames": 0, "n_steps": 9})
+    agent = make_agent(small, num_actions=3, obs_shape=(5,), obs_dtype=np.float32)
+    assert agent.learning_start == 2 * (1 + 9 + 1)
+    late = Config(**{**CONFIG.to_dict(), "total_frames": 16, "warmup_frames": 0, "n_steps": 9})
+    with pytest.raises(ValueError, match="before learning starts at 22"):
+        make_agent(late, num_actions=3, obs_shape=(5,), obs_dtype=np.float32)
+
+
+def test_the_learning_rate_ends_where_it_should():
+    # The run learns after batches 2 to 6, three times each: 15 updates, so the last has index 14.
+    config = Config(**{**CONFIG.to_dict(), "learning_rate": 1e-2, "learning_rate_end": 0.0, "tau": 1.0})
+    agent = make_agent(config, num_actions=3, obs_shape=(5,), obs_dtype=np.float32)
+    state = agent.observe(agent.init(jax.random.key(0)), some_rows(20))
+    moved = []
+    for _ in range(5):
+        before = jax.tree.map(jnp.copy, state.learner.params)
+        state, _ = agent.learn(state)
+        moved.append(
+            max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), before, state.learner.params)))
+        )
+    assert moved[0] > 10 * moved[4] > 0
+    settled = jax.tree.map(jnp.copy, state.learner.params)
+    state, _ = agent.learn(state)  # beyond the schedule the step is its end value, 0
+    close(state.learner.params, settled, 0.0)
+
+
+def test_seeds_are_a_vmap_and_steps_a_scan():
+    agent = build()
+
+    def train(key):
+        def step(state, rows):
+            actor, _ = agent.act(state.actor, rows.obs[0])
+            state, metrics = agent.learn(agent.observe(state._replace(actor=actor), rows))
+            return state, metrics["loss"].mean()
+
+        state = agent.observe(agent.init(key), some_rows(16))
+        return jax.lax.scan(step, state, jax.tree.map(lambda x: jnp.stack([x] * 3), some_rows(4, seed=1)))
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    many, losses = jax.jit(jax.vmap(train))(keys)
+    assert losses.shape == (3, 3)
+    for index in range(3):
+        one, _ = jax.jit(train)(keys[index])
+        close(jax.tree.map(lambda x, i=index: x[i], many.learner.params), one.learner.params, 1e-4)
+    kernels = jax.tree.leaves(many.learner.params)[1]
+    assert not np.allclose(kernels[0], kernels[1])
+
+
+def test_rows_of_another_width_are_refused():
+    agent = build()
+    with pytest.raises(ValueError, match="rows of 1 environments do not fit a ring of num_envs 2"):
+        agent.observe(agent.init(jax.random.key(0)), some_rows(4, num_envs=1))
