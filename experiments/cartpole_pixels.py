@@ -2,9 +2,9 @@
 
     python3 experiments/cartpole_pixels.py --seeds 0 1 2 3 4 --output runs/cartpole-pixels
 
-Each seed is a run of its own under the output folder; a seed that is there already is not trained again, so an
-interrupted experiment goes on where it stopped. It leaves `results.csv` (one row a seed), `curves.png`, and prints
-the table. Further flags of `jaxdqn train` are taken after `--`.
+Each seed is a run of its own under the output folder; a seed that was trained to its end with the same config is not
+trained again, so an interrupted experiment goes on where it stopped. It leaves `results.csv` (one row a seed),
+`curves.png`, and prints the table. Further flags of `jaxdqn train` are taken after `--`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import jaxdqn
 from jaxdqn.cli import parse
 from jaxdqn.config import PRESETS, Config
 from jaxdqn.run.pictures import draw_curve, read_table
+from jaxdqn.run.policy import read_config
 
 SOLVED = 475.0
 
@@ -36,14 +37,21 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=100, help="fresh greedy episodes to score an agent by")
     parser.add_argument("--output", type=Path, default=Path("runs/cartpole-pixels"))
     options = parser.parse_args(words)
+    if options.episodes < 1:
+        parser.error(f"--episodes {options.episodes} must be at least 1")
+    try:
+        run_seeds(options, flags)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def run_seeds(options: argparse.Namespace, flags: list[str]) -> None:
+    """Train and score each seed, then draw them all."""
     rows, runs = [], []
     for seed in options.seeds:
         run = options.output / f"seed{seed}"
-        if not (run / "agent.gif").exists():
-            shutil.rmtree(run, ignore_errors=True)  # what an interrupted experiment left of it
-            config = parse(
-                Config, "train", [*flags, "--seed", str(seed), "--output", str(run)], PRESETS[options.preset]
-            )
+        config = parse(Config, "train", [*flags, "--seed", str(seed), "--output", str(run)], PRESETS[options.preset])
+        if not is_finished(run, config):
             train(config)
         rows.append({"seed": seed, **score(run, options.episodes)})
         runs.append(run)
@@ -51,6 +59,24 @@ def main(args: Sequence[str] | None = None) -> None:
         write(options.output / "results.csv", rows)
     draw_curve(runs, options.output / "curves.png", label=f"preset {options.preset}, {len(runs)} seeds")
     print(f"kept in {options.output}: results.csv, curves.png and a run for each seed")
+
+
+def is_finished(run: Path, config: Config) -> bool:
+    """Whether a run of this config was trained to its end; what an interrupted one left is removed.
+
+    Raises:
+        ValueError: If the folder holds a run of another config, which is left alone.
+    """
+    if not run.exists():
+        return False
+    if read_config(run) != config:
+        raise ValueError(f"{run} holds a run of another config: choose another --output")
+    evaluations = run / "evaluations.csv"
+    rows = read_table(evaluations) if evaluations.exists() else []
+    if rows and rows[-1]["frames"] >= config.total_frames:
+        return True
+    shutil.rmtree(run)
+    return False
 
 
 def train(config: Config) -> None:
@@ -68,7 +94,7 @@ def score(run: Path, episodes: int) -> dict[str, Any]:
     return {
         "solved_frames": int(solved[0]["frames"]) if solved else None,
         "solved_seconds": round(solved[0]["elapsed_seconds"]) if solved else None,
-        "run_seconds": round(read_table(run / "metrics.csv")[-1]["elapsed_seconds"]),
+        "run_seconds": round(read_table(run / "evaluations.csv")[-1]["elapsed_seconds"]),
         "best_mean": round(best.mean, 1),
         "best_standard_error": round(best.standard_error, 1),
         "best_min": best.min,

@@ -11,6 +11,7 @@ environments starts six times sooner.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from jaxdqn.envs.pixels import PixelObservation as PixelObservation
     from jaxdqn.envs.pixels import make_env_fn as make_env_fn
     from jaxdqn.envs.vector import Collector as Collector
+    from jaxdqn.envs.vector import Episode as Episode
     from jaxdqn.envs.vector import make_vector_env as make_vector_env
+    from jaxdqn.envs.vector import random_stacks as random_stacks
     from jaxdqn.exploration import epsilon_greedy as epsilon_greedy
     from jaxdqn.exploration import linear_epsilon as linear_epsilon
     from jaxdqn.learner import LearnerState as LearnerState
@@ -46,9 +49,15 @@ if TYPE_CHECKING:
     from jaxdqn.replay import ReplayState as ReplayState
     from jaxdqn.replay import make_replay as make_replay
     from jaxdqn.returns import n_step_return as n_step_return
+    from jaxdqn.run.evaluation import Evaluation as Evaluation
     from jaxdqn.run.evaluation import Evaluator as Evaluator
+    from jaxdqn.run.host_loop import Progress as Progress
     from jaxdqn.run.host_loop import host_loop as host_loop
+    from jaxdqn.run.pictures import draw_curve as draw_curve
+    from jaxdqn.run.pictures import record_gif as record_gif
+    from jaxdqn.run.policy import TrainedAgent as TrainedAgent
     from jaxdqn.run.policy import load as load
+    from jaxdqn.run.training import RunProgress as RunProgress
     from jaxdqn.run.training import train as train
     from jaxdqn.types import Batch as Batch
     from jaxdqn.types import Rows as Rows
@@ -58,7 +67,7 @@ _HOMES = {
     "config": ("Config", "PRESETS"),
     "convolution": ("Conv",),
     "envs.pixels": ("PixelObservation", "make_env_fn"),
-    "envs.vector": ("Collector", "make_vector_env"),
+    "envs.vector": ("Collector", "Episode", "make_vector_env", "random_stacks"),
     "exploration": ("epsilon_greedy", "linear_epsilon"),
     "learner": ("LearnerState", "init_learner", "make_optimizer", "make_update", "polyak_update"),
     "losses": ("huber_loss", "q_learning_td_error", "squared_loss"),
@@ -66,10 +75,11 @@ _HOMES = {
     "preprocessing": ("ObservationStats", "normalise", "observation_stats", "preprocess_frame", "push_frame"),
     "replay": ("Replay", "ReplayState", "make_replay"),
     "returns": ("n_step_return",),
-    "run.evaluation": ("Evaluator",),
-    "run.host_loop": ("host_loop",),
-    "run.policy": ("load",),
-    "run.training": ("train",),
+    "run.evaluation": ("Evaluation", "Evaluator"),
+    "run.host_loop": ("Progress", "host_loop"),
+    "run.pictures": ("draw_curve", "record_gif"),
+    "run.policy": ("TrainedAgent", "load"),
+    "run.training": ("RunProgress", "train"),
     "types": ("Batch", "Rows"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -79,6 +89,8 @@ __all__ = sorted(_HOME_OF)
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
+    if name == "__version__":
+        return version("jaxdqn")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'jaxdqn' has no attribute {name!r}")
     return getattr(import_module(f"jaxdqn.{_HOME_OF[name]}"), name)

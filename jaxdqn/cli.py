@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
+import jaxdqn
 from jaxdqn.config import PRESETS, Config
 
 T = TypeVar("T")
@@ -194,9 +195,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         print(USAGE)
         sys.exit(0 if words else 2)
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"jaxdqn {version('jaxdqn')}")
+        print(f"jaxdqn {jaxdqn.__version__}")
         sys.exit(0)
     try:
         if words[0] not in COMMANDS:

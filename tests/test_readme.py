@@ -36,6 +36,14 @@ def test_the_layout_names_every_module():
         assert path.name == "__init__.py" or known, f"the README's layout does not name {name}"
 
 
+def test_nothing_is_left_to_fill_in_and_every_picture_is_there():
+    assert not re.findall(r"[A-Z]+_TABLE", README)
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert len(pictures) >= 2
+    for picture in pictures:
+        assert (Path(__file__).parent.parent / picture).stat().st_size > 10_000
+
+
 def test_commands_in_the_readme_exist():
     from jaxdqn.cli import COMMANDS
 

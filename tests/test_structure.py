@@ -21,7 +21,7 @@ FLOORS = [
 
 
 def imports_of(path):
-    """Modules of ours that a file imports anywhere, type checking aside."""
+    """Modules of ours that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
