@@ -43,7 +43,7 @@ class Config:
     """Newest frames that the network sees at once."""
     normalisation_frames: int = 1000
     """Random-policy frames from which each channel's mean and deviation are taken."""
-    total_frames: int = 16_000
+    total_frames: int = 20_000
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8
     """Environments stepped in lockstep."""
@@ -53,11 +53,11 @@ class Config:
     """Transitions of one update."""
     updates_per_batch: int = 8
     """Updates after each collected batch."""
-    capacity: int = 16_000
+    capacity: int = 20_000
     """Rows that replay holds, over all environments."""
     warmup_frames: int = 1000
     """Frames of uniformly random actions before the first update."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """Step size of Adam at the first update."""
     learning_rate_end: float = 1e-4
     """Step size at the last update; it falls linearly."""
@@ -81,7 +81,7 @@ class Config:
     """Probability of a random action at the last frame."""
     max_gradient_norm: float | None = None
     """Global norm to which gradients are clipped; None does not clip."""
-    evaluate_every: int = 2000
+    evaluate_every: int = 4000
     """Frames between greedy evaluations; 0 evaluates at the end only."""
     evaluation_episodes: int = 20
     """Episodes of an evaluation that may name the best agent; a quarter of them are played first, to screen."""

@@ -1,0 +1,47 @@
+"""The experiments' scripts, in a short form."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TINY = [
+    *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
+    *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "128", "--evaluation-episodes", "4"),
+]
+
+
+def script(name):
+    path = Path(__file__).parent.parent / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, capsys):
+    main = script("cartpole_pixels").main
+    words = ["--seeds", "0", "1", "--episodes", "3", "--output", str(tmp_path)]
+    main([*words, "--", *TINY])
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    assert all(float(row["best_mean"]) >= 8 and float(row["last_mean"]) >= 8 for row in rows)
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    trained = (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns
+    main([*words, "--", *TINY])
+    assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
+    # A run that was interrupted is trained again; one of another config is left alone.
+    evaluations = tmp_path / "seed1" / "evaluations.csv"
+    evaluations.write_text("\n".join(evaluations.read_text().splitlines()[:2]) + "\n")
+    main([*words, "--", *TINY])
+    assert len(evaluations.read_text().splitlines()) == 3
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--", *TINY, "--gamma", "0.5"])
+    assert stop.value.code == 2
+    assert "another config" in capsys.readouterr().err
+    assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
