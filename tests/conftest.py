@@ -1,6 +1,19 @@
-"""Shapes and types in signatures are checked while the tests run."""
+"""Shapes and types in signatures are checked while the tests run; what was compiled once is not compiled again."""
+
+import atexit
+import os
+import shutil
+import tempfile
 
 from jaxtyping import install_import_hook
+
+# The suite's time is XLA's compile time: tests share one cache, and code that runs for milliseconds is not optimised.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inherit the first process's
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxdqn-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 # Not `config`: it checks its own fields, in words for people, which is what its tests are about.
 HOOKED = "agent convolution envs exploration learner losses networks preprocessing replay returns run types"

@@ -111,7 +111,7 @@ def test_the_learning_rate_ends_where_it_should():
     assert moved[0] > 10 * moved[4] > 0
     settled = jax.tree.map(jnp.copy, state.learner.params)
     state, _ = agent.learn(state)  # beyond the schedule the step is its end value, 0
-    close(state.learner.params, settled, 0.0)
+    close(state.learner.params, settled, 1e-8)  # 14 / 14 is 1 to float32 rounding
 
 
 def test_seeds_are_a_vmap_and_steps_a_scan():
