@@ -43,7 +43,7 @@ class Config:
     """Newest frames that the network sees at once."""
     normalisation_frames: int = 1000
     """Random-policy frames from which each channel's mean and deviation are taken."""
-    total_frames: int = 12_000
+    total_frames: int = 16_000
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8
     """Environments stepped in lockstep."""
@@ -53,7 +53,7 @@ class Config:
     """Transitions of one update."""
     updates_per_batch: int = 16
     """Updates after each collected batch."""
-    capacity: int = 12_000
+    capacity: int = 16_000
     """Rows that replay holds, over all environments."""
     warmup_frames: int = 1000
     """Frames of uniformly random actions before the first update."""

@@ -113,7 +113,7 @@ REFUSED = [
     (["train", "--batchsize", "8"], "did you mean --batch-size"),
     (["train", "--gama", "0.9"], "did you mean --gamma"),
     (["train", "--loss", "cubic"], "loss"),
-    (["train", "--capacity", "10000000000000"], "largest that fits"),
+    (["train", "--capacity", "10000000000000", "--normalisation-frames", "9"], "largest that fits"),
     (["evaluate"], "RUN"),
     (["evaluate", "nowhere"], "does not exist"),
     (["evaluate", "nowhere", "--episodes", "0"], "--episodes 0"),
@@ -177,7 +177,7 @@ def test_folders_that_are_no_runs_are_refused(capsys, tmp_path):
     code, _, err = call(capsys, "evaluate", str(tmp_path))
     assert (code, err.count("\n")) == (2, 1)
     assert "holds no config.json" in err
-    for text, says in (("{", "cannot be read"), ("[]", "no config"), ('{"gama": 1}', "did you mean 'gamma'")):
+    for text, says in (("{", "cannot be read"), ("[]", "no object of fields"), ('{"gama": 1}', "did you mean 'gamma'")):
         (tmp_path / "config.json").write_text(text)
         code, _, err = call(capsys, "evaluate", str(tmp_path))
         assert (code, err.count("\n")) == (2, 1)
@@ -191,12 +191,10 @@ def test_folders_that_are_no_runs_are_refused(capsys, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_whole_files(tmp_path):
     words = ["train", *TINY, "--total-frames", "1000000", "--capacity", "1000", "--output", "run"]
-    command = [sys.executable, "-c", "from jaxdqn.cli import main; main()", *words]
     # A shell starts background jobs with SIGINT ignored, and a child keeps that: undo it, as a terminal would.
-    restore = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=restore
-    )
+    restore = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{restore}; from jaxdqn.cli import main; main()", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_text().count("\n") > 20):

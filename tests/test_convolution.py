@@ -98,12 +98,26 @@ def test_patches_leave_no_convolution_in_the_program(implementation, expected):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "largest", "expected"),
-    [(256, 8, 8), (32, 8, 8), (12, 8, 6), (36, 8, 6), (7, 8, 7), (11, 8, 1), (1, 8, 1), (20, 5, 5), (9, 4, 3)],
+    ("batch_size", "expected"),
+    [
+        (256, 8),
+        (32, 8),
+        (16, 8),
+        (8, 8),
+        (12, 6),
+        (36, 9),
+        (50, 10),
+        (7, 7),
+        (13, 13),
+        (5, 5),
+        (31, 31),
+        (3, 3),
+        (1, 1),
+    ],
 )
-def test_micro_batches_are_the_largest_divisor_on_the_cpu(monkeypatch, batch_size, largest, expected):
+def test_micro_batches_are_the_divisor_nearest_to_8_on_the_cpu(monkeypatch, batch_size, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert micro_batch_size(batch_size, largest) == expected
+    assert micro_batch_size(batch_size) == expected
 
 
 def test_a_gpu_takes_the_whole_batch_and_the_plain_convolution(monkeypatch):
