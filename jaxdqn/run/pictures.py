@@ -35,10 +35,10 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curve(runs: Sequence[Path], output: Path, *, label: str | None = None) -> None:
-    """Draw return against frames: training episodes faint, greedy evaluations bold with their standard error.
+    """Draw return against frames: training episodes thin and smoothed, greedy evaluations bold with standard errors.
 
     Args:
-        runs: Folders of runs, a colour each.
+        runs: Folders of runs, a colour each; several are named in the legend by their folders.
         output: The picture, in any format that Matplotlib writes by its suffix.
         label: Title; None for none.
     """
@@ -48,10 +48,10 @@ def draw_curve(runs: Sequence[Path], output: Path, *, label: str | None = None) 
     axes = figure.subplots()
     for index, run in enumerate(runs):
         colour = [channel / 255 for channel in COLOURS[index % len(COLOURS)]]
-        name = f"{run.name}: " if len(runs) > 1 else ""
+        alone = len(runs) == 1
         played = [row for row in read_table(run / "metrics.csv") if row["return_mean"] is not None]
         frames, returns = _smooth([row["frames"] for row in played], [row["return_mean"] for row in played])
-        axes.plot(frames, returns, color=colour, alpha=0.35, lw=1, label=f"{name}training, exploring")
+        axes.plot(frames, returns, color=colour, alpha=0.35, lw=1, label="training, exploring" if alone else None)
         rows = read_table(run / "evaluations.csv")
         axes.errorbar(
             [row["frames"] for row in rows],
@@ -62,7 +62,7 @@ def draw_curve(runs: Sequence[Path], output: Path, *, label: str | None = None) 
             marker="o",
             ms=4,
             capsize=2,
-            label=f"{name}greedy evaluation ± standard error",
+            label="greedy evaluation ± standard error" if alone else run.name,
         )
     axes.set(xlabel="frames", ylabel="return of an episode", ylim=(0, None), title=label)
     axes.spines[["top", "right"]].set_visible(False)
