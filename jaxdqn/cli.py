@@ -29,6 +29,8 @@ USAGE = f"""usage: jaxdqn COMMAND ...
 
 jaxdqn COMMAND --help lists the flags of a command."""
 
+PRESET_HELP = f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)} (default: cartpole)."
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -79,7 +81,7 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
     page = io.StringIO()
     names = [field.name.replace("_", "-") for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     known = [prefix + name for prefix in ("--", "--no-") for name in names]
-    given: dict[str, Any] = {} if default is None else {"default": default}
+    given: dict[str, Any] = {} if default is None else {"default": default, "description": PRESET_HELP}
     try:
         with contextlib.redirect_stderr(page):
             parsed, unknown = tyro.cli(

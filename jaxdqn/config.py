@@ -102,6 +102,8 @@ class Config:
         if self.max_gradient_norm is not None:
             self._require("max_gradient_norm", self.max_gradient_norm > 0, "must be above 0, or None not to clip")
         self._require("seed", self.seed < 2**32, "must be below 2**32")
+        self._require("total_frames", self.total_frames < 2**31, "must be below 2**31, which is what counters hold")
+        self._require("output", self.output != "", "must name a folder")
         self._require("normalisation_frames", self.normalisation_frames >= 2, "must be at least 2")
         self._require("env", bool(self.env), "must name an environment, such as CartPole-v1")
         for name, hint in get_type_hints(type(self)).items():

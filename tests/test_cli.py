@@ -87,6 +87,7 @@ def test_help_names_every_command_and_flag(capsys):
     assert all(word in out for word in ("train", "evaluate", "play", "plot", "cartpole", "seed-demo"))
     code, out, _ = call(capsys, "train", "--help")
     assert code == 0
+    assert "PRESET" in out
     assert all(flag in out for flag in ("--env", "--no-pixels", "--total-frames", "--max-gradient-norm", "--double"))
     assert call(capsys, "--version")[1].startswith("jaxdqn ")
     assert call(capsys)[0] == 2
@@ -113,6 +114,10 @@ REFUSED = [
     (["train", "--batchsize", "8"], "did you mean --batch-size"),
     (["train", "--gama", "0.9"], "did you mean --gamma"),
     (["train", "--loss", "cubic"], "loss"),
+    (["train", "--no-pixel"], "did you mean --no-pixels"),
+    (["train", "--seed", "1", "seed-demo"], "a preset comes first"),
+    (["train", "--output", ""], "output"),
+    (["train", "--total-frames", "3000000000"], "total_frames 3000000000"),
     (["train", "--capacity", "10000000000000", "--normalisation-frames", "9"], "largest that fits"),
     (["evaluate"], "RUN"),
     (["evaluate", "nowhere"], "does not exist"),
