@@ -163,8 +163,6 @@ def play(args: Sequence[str]) -> None:
     from jaxdqn.run.pictures import record_gif
     from jaxdqn.run.policy import load
 
-    if options.seed < 0:
-        raise ValueError(f"--seed {options.seed} must be 0 or above")
     total = record_gif(load(options.run, options.checkpoint), options.output, seed=options.seed)
     print(f"{options.output}: an episode of return {total:g}")
 

@@ -158,6 +158,12 @@ class Purpose(IntEnum):
 
 
 def spawn_seeds(seed: int, count: int, purpose: Purpose = Purpose.TRAINING) -> list[int]:
-    """Seeds below 2**31 for `count` environments or episodes; the first ones are the same for any `count`."""
+    """Seeds below 2**31 for `count` environments or episodes; the first ones are the same for any `count`.
+
+    Raises:
+        ValueError: If `seed` is below 0.
+    """
+    if seed < 0:
+        raise ValueError(f"seed {seed} must be 0 or above")
     state = np.random.SeedSequence([seed, int(purpose)]).generate_state(count, np.uint32)
     return [int(value) >> 1 for value in state]

@@ -100,11 +100,10 @@ class TrainedAgent:
         """
         if episodes < 1:
             raise ValueError(f"episodes {episodes} must be at least 1")
-        if seed < 0:
-            raise ValueError(f"seed {seed} must be 0 or above")
+        seeds = spawn_seeds(seed, episodes, Purpose.EVALUATION)
         evaluator = Evaluator(self.build_env, num_envs=min(5, episodes), frame_stack=self.frame_stack)
         try:
-            return summarise(evaluator.play(self, spawn_seeds(seed, episodes, Purpose.EVALUATION)))
+            return summarise(evaluator.play(self, seeds))
         finally:
             evaluator.close()
 
