@@ -12,19 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from jaxdqn.agent import Agent, make_network, make_q_values
+from jaxdqn.agent import make_network, make_q_values
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
 from jaxdqn.envs.vector import Purpose, spawn_seeds
-from jaxdqn.learner import Params
+from jaxdqn.learner import Params, QFunction
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints, Which
 from jaxdqn.run.evaluation import Evaluation, Evaluator, Policy, summarise
 from jaxdqn.run.files import read_json
 
 
-def greedy_policy(agent: Agent, params: Params) -> Policy:
+def greedy_policy(q_values: QFunction, params: Params) -> Policy:
     """From observations `[N, ...]` to the best actions `[N]`, as NumPy."""
-    return lambda obs: np.asarray(agent.q_values(params, obs)).argmax(axis=-1)
+    return lambda obs: np.asarray(q_values(params, jnp.asarray(obs))).argmax(axis=-1)
 
 
 class TrainedAgent:
@@ -37,7 +37,7 @@ class TrainedAgent:
     """
 
     def __init__(
-        self, config: Config, spec: AgentSpec, params: Params, q_values: Any, env_fn: EnvFn | None = None
+        self, config: Config, spec: AgentSpec, params: Params, q_values: QFunction, env_fn: EnvFn | None = None
     ) -> None:
         """Bind parameters to the function that takes them, and remember the user's own environment, if any."""
         self.config = config
@@ -81,7 +81,7 @@ class TrainedAgent:
 
     def __call__(self, obs: Shaped[Any, "N ..."]) -> np.ndarray:
         """Greedy actions `[N]` of observations `[N, ...]`."""
-        return np.asarray(self.q_values(obs)).argmax(axis=-1)
+        return greedy_policy(self._q_values, self.params)(obs)
 
     @property
     def frame_stack(self) -> int | None:

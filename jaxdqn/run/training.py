@@ -169,7 +169,7 @@ class Selection:
         """Evaluate an agent, and keep it as the last one and perhaps as the best."""
         learner = progress.state.learner
         params = learner.target_params if self._greedy_params == "target" else learner.params
-        policy = greedy_policy(self._agent, params)
+        policy = greedy_policy(self._agent.q_values, params)
         episodes: list[Episode] = self._evaluator.play(policy, self._seeds[: self._screening])
         if summarise(episodes).mean > self._best_mean:
             episodes += self._evaluator.play(policy, self._seeds[self._screening :])
