@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxdqn.agent import Agent as Agent
     from jaxdqn.agent import AgentState as AgentState
     from jaxdqn.agent import make_agent as make_agent
+    from jaxdqn.augmentation import random_shift as random_shift
     from jaxdqn.config import PRESETS as PRESETS
     from jaxdqn.config import Config as Config
     from jaxdqn.convolution import Conv as Conv
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from jaxdqn.losses import squared_loss as squared_loss
     from jaxdqn.networks import DuelingCNN as DuelingCNN
     from jaxdqn.networks import DuelingMLP as DuelingMLP
+    from jaxdqn.networks import frame_differences as frame_differences
+    from jaxdqn.networks import motion_cnn as motion_cnn
     from jaxdqn.preprocessing import ObservationStats as ObservationStats
     from jaxdqn.preprocessing import normalise as normalise
     from jaxdqn.preprocessing import observation_stats as observation_stats
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "agent": ("ActorState", "Agent", "AgentState", "make_agent"),
+    "augmentation": ("random_shift",),
     "config": ("Config", "PRESETS"),
     "convolution": ("Conv",),
     "envs.pixels": ("PixelObservation", "make_env_fn"),
@@ -71,7 +75,7 @@ _HOMES = {
     "exploration": ("epsilon_greedy", "linear_epsilon"),
     "learner": ("LearnerState", "init_learner", "make_optimizer", "make_update", "polyak_update"),
     "losses": ("huber_loss", "q_learning_td_error", "squared_loss"),
-    "networks": ("DuelingCNN", "DuelingMLP"),
+    "networks": ("DuelingCNN", "DuelingMLP", "frame_differences", "motion_cnn"),
     "preprocessing": ("ObservationStats", "normalise", "observation_stats", "preprocess_frame", "push_frame"),
     "replay": ("Replay", "ReplayState", "make_replay"),
     "returns": ("n_step_return",),

@@ -12,11 +12,12 @@ import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
 
 from jaxdqn import exploration
+from jaxdqn.augmentation import shift_batch
 from jaxdqn.config import Config
 from jaxdqn.convolution import micro_batch_size
 from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_optimizer, make_update
 from jaxdqn.losses import LOSSES, Loss
-from jaxdqn.networks import DuelingCNN, DuelingMLP
+from jaxdqn.networks import DuelingCNN, DuelingMLP, motion_cnn
 from jaxdqn.preprocessing import ObservationStats, normalise
 from jaxdqn.replay import Replay, ReplayState, make_replay, smallest_slots
 from jaxdqn.types import Batch, Rows
@@ -61,7 +62,7 @@ class Agent(NamedTuple):
         observe: `(state, rows [T, N, ...]) -> state`, rows into the ring; donates the ring.
         learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
             donates the learner. Not before `learning_start` frames.
-        sample: `(replay, key) -> batches [U, B, ...]`; the key is consumed.
+        sample: `(replay, key) -> batches [U, B, ...]`, frames shifted at random; the key is consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
@@ -91,8 +92,10 @@ def make_q_values(network: nn.Module, stats: ObservationStats | None) -> Callabl
 
 
 def make_network(config: Config, num_actions: int) -> nn.Module:
-    """The config's own network: the dueling CNN for pixels, the dueling MLP for vectors."""
-    return DuelingCNN(num_actions) if config.pixels else DuelingMLP(num_actions)
+    """The config's own network: a dueling CNN for pixels, the dueling MLP for vectors."""
+    if not config.pixels:
+        return DuelingMLP(num_actions)
+    return motion_cnn(num_actions) if config.network == "motion" else DuelingCNN(num_actions)
 
 
 def make_agent(
@@ -180,12 +183,19 @@ def make_agent(
     def observe(state: AgentState, rows: Rows) -> AgentState:
         return state._replace(replay=replay.add(state.replay, rows))
 
+    @jax.jit
+    def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
+        if stack is None or not config.random_shift:
+            return replay.sample(ring, key)
+        key, shift_key = jax.random.split(key)
+        return shift_batch(shift_key, replay.sample(ring, key), config.random_shift)
+
     def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
         return jax.lax.scan(update_once, learner, batches)
 
     def sample_and_update(learner: LearnerState, ring: ReplayState, key: Key[Array, ""]) -> Any:
         key, sample_key = jax.random.split(key)
-        learner, metrics = update(learner, replay.sample(ring, sample_key))
+        learner, metrics = update(learner, sample(ring, sample_key))
         return learner, copy(learner.params), key, metrics
 
     jitted = jax.jit(sample_and_update, donate_argnums=0)
@@ -200,7 +210,7 @@ def make_agent(
         act=jax.jit(act),
         observe=observe,
         learn=learn,
-        sample=replay.sample,
+        sample=sample,
         update=jax.jit(update, donate_argnums=0),
         q_values=jax.jit(q_values),
         epsilon=epsilon,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.networks import DuelingCNN, DuelingHeads, DuelingMLP, elu
+from jaxdqn.networks import DuelingCNN, DuelingHeads, DuelingMLP, elu, frame_differences, motion_cnn
 
 # Fan-in of each layer for 64x64x4: kernel area times channels in, or features in (12 * 12 * 64 = 9216).
 FAN_IN = {
@@ -138,3 +138,28 @@ def test_patches_and_xla_agree_on_the_whole_network(params, seed):
     assert patches.shape == (2, 2)
     assert np.ptp(patches) > 1e-2  # the values differ, so that agreement says something
     np.testing.assert_allclose(patches, xla, rtol=0, atol=1e-4)
+
+
+def test_frame_differences_are_those_computed_by_hand_and_can_be_undone():
+    stack = jnp.array([[1.0, 3.0, 2.0, 2.5]])
+    differences = frame_differences(stack, 4.0)
+    assert differences.tolist() == [[8.0, -4.0, 2.0, 2.5]]
+    back = [float(differences[0, 3])]
+    for index in (2, 1, 0):
+        back.insert(0, back[0] - float(differences[0, index]) / 4)
+    assert back == stack[0].tolist()
+
+
+def test_the_motion_network_is_small_keeps_the_size_of_signals_and_sees_differences():
+    network = motion_cnn(2)
+    params = network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 4)))["params"]
+    assert sum(x.size for x in jax.tree.leaves(params)) == 217_699
+    for layer in ("Conv_1", "Conv_2"):
+        kernel = np.asarray(params[layer]["kernel"])
+        fan_in = np.prod(kernel.shape[:-1])
+        assert np.std(kernel) == pytest.approx(fan_in**-0.5, rel=0.03)
+        assert np.abs(kernel).max() <= (3 / fan_in) ** 0.5
+    obs = jax.random.normal(jax.random.key(1), (3, 64, 64, 4))
+    plain = DuelingCNN(2, kernel_sizes=(8, 4, 3), strides=(4, 2, 1))
+    seen = plain.apply({"params": params}, frame_differences(obs, 4.0))
+    np.testing.assert_allclose(network.apply({"params": params}, obs), seen, rtol=1e-5, atol=1e-5)

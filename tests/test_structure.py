@@ -12,7 +12,7 @@ PACKAGE = ROOT / "jaxdqn"
 FILES = [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
 FLOORS = [
     {"types", "returns", "convolution", "config"},
-    {"networks", "replay", "losses", "preprocessing", "exploration", "envs"},
+    {"augmentation", "networks", "replay", "losses", "preprocessing", "exploration", "envs"},
     {"learner"},
     {"agent"},
     {"run"},

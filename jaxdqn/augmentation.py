@@ -1,0 +1,39 @@
+"""Augmentation of sampled frames: what replay does not hold, but could have."""
+
+from __future__ import annotations
+
+from math import prod
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key, Shaped
+
+from jaxdqn.types import Batch
+
+
+def random_shift(key: Key[Array, ""], stacks: Shaped[Array, "*B H W K"], pixels: int) -> Shaped[Array, "*B H W K"]:
+    """Shift each stack of frames sideways, by a whole number of pixels drawn uniformly from -pixels to pixels.
+
+    The column at the edge is repeated where there is nothing left to show.
+
+    Args:
+        key: Random key.
+        stacks: Frames `[..., H, W, K]` of any dtype; all frames of a stack move together.
+        pixels: Largest shift.
+
+    References:
+        Kostrikov, Yarats and Fergus, Image Augmentation Is All You Need (2021), section 3, who shift along both axes.
+    """
+    *batch, height, width, frames = stacks.shape
+    shift = jax.random.randint(key, (prod(batch), 1), -pixels, pixels + 1)
+    columns = jnp.clip(jnp.arange(width) + shift, 0, width - 1)
+    shifted = jax.vmap(lambda stack, where: stack[:, where])(stacks.reshape(-1, height, width, frames), columns)
+    return shifted.reshape(stacks.shape)
+
+
+def shift_batch(key: Key[Array, ""], batch: Batch, pixels: int) -> Batch:
+    """A batch whose observations, at the start and at the end of each window, are shifted independently."""
+    obs_key, next_key = jax.random.split(key)
+    return batch._replace(
+        obs=random_shift(obs_key, batch.obs, pixels), next_obs=random_shift(next_key, batch.next_obs, pixels)
+    )
