@@ -62,7 +62,7 @@ class Agent(NamedTuple):
         observe: `(state, rows [T, N, ...]) -> state`, rows into the ring; donates the ring.
         learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
             donates the learner. Not before `learning_start` frames.
-        sample: `(replay, key) -> batches [U, B, ...]`, frames shifted at random; the key is consumed.
+        sample: `(replay, key) -> batches [U, B, ...]`, frames shifted by `random_shift` at most; the key is consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
@@ -92,10 +92,20 @@ def make_q_values(network: nn.Module, stats: ObservationStats | None) -> Callabl
 
 
 def make_network(config: Config, num_actions: int) -> nn.Module:
-    """The config's own network: a dueling CNN for pixels, the dueling MLP for vectors."""
+    """The config's own network: a dueling CNN for pixels, the dueling MLP for vectors.
+
+    Raises:
+        ValueError: If frames are too small for it.
+    """
     if not config.pixels:
         return DuelingMLP(num_actions)
-    return motion_cnn(num_actions) if config.network == "motion" else DuelingCNN(num_actions)
+    network = motion_cnn(num_actions) if config.network == "motion" else DuelingCNN(num_actions)
+    if config.frame_size < network.smallest_frame:
+        raise ValueError(
+            f"frame_size {config.frame_size} is too small for network {config.network!r}: use at least "
+            f"{network.smallest_frame}"
+        )
+    return network
 
 
 def make_agent(
@@ -122,16 +132,20 @@ def make_agent(
         num_envs: Environments in lockstep; None takes the config's.
         network: A Flax module from normalised observations to action values; None: the config's own. On the CPU
             build it from `jaxdqn.Conv`: `flax.linen.Conv` inside the scan over updates is 5 to 9 times slower.
+            `config.random_shift` applies to a network of yours as well.
         optimizer: An optax transformation; None: Adam as the config says.
         loss: Loss of one TD error; None: the config's own.
         bytes_available: Memory that replay may take; None does not check.
 
     Raises:
-        ValueError: If replay is too small or does not fit, or the run is over before learning starts.
+        ValueError: If replay is too small or does not fit, the run is over before learning starts, frames are too
+            small for the config's network, or are to be shifted and are not `[H, W]`.
     """
     num_envs = num_envs or config.num_envs
     stack = config.frame_stack if config.pixels else None
     network = make_network(config, num_actions) if network is None else network
+    if stack is not None and config.random_shift and len(obs_shape) != 2:
+        raise ValueError(f"random_shift {config.random_shift} needs frames [H, W], not {obs_shape}: set it to 0")
     learning_start = max(config.warmup_frames, smallest_slots(config.n_steps, stack or 1) * num_envs)
     if learning_start > config.num_batches * config.frames_per_batch:
         raise ValueError(

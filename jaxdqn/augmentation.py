@@ -21,9 +21,19 @@ def random_shift(key: Key[Array, ""], stacks: Shaped[Array, "*B H W K"], pixels:
         stacks: Frames `[..., H, W, K]` of any dtype; all frames of a stack move together.
         pixels: Largest shift.
 
+    Returns:
+        Stacks of the same shape and dtype.
+
+    Raises:
+        ValueError: If `pixels` is negative or `stacks` are not stacked frames.
+
     References:
         Kostrikov, Yarats and Fergus, Image Augmentation Is All You Need (2021), section 3, who shift along both axes.
     """
+    if pixels < 0:
+        raise ValueError(f"random_shift {pixels} must be 0 or above")
+    if stacks.ndim < 3:
+        raise ValueError(f"random_shift takes stacks of frames [..., H, W, K], got shape {stacks.shape}")
     *batch, height, width, frames = stacks.shape
     shift = jax.random.randint(key, (prod(batch), 1), -pixels, pixels + 1)
     columns = jnp.clip(jnp.arange(width) + shift, 0, width - 1)

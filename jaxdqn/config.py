@@ -53,10 +53,10 @@ class Config:
     normalisation_frames: int = 1000
     """Random-policy frames from which each channel's mean and deviation are taken."""
     network: Literal["motion", "seed"] = "motion"
-    """Network for frames: a small one that is given their differences, or the seed's own."""
+    """Network for frames: a small one that is given their differences, or the seed's own. Vectors have an MLP."""
     random_shift: int = 2
-    """Pixels by which sampled stacks of frames are shifted sideways, at most; 0 leaves them."""
-    total_frames: int = 20_000
+    """Pixels by which sampled stacks of frames are shifted sideways, at most; 0 leaves them. Vectors never are."""
+    total_frames: int = 16_000
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8
     """Environments stepped in lockstep."""
@@ -66,7 +66,7 @@ class Config:
     """Transitions of one update."""
     updates_per_batch: int = 32
     """Updates after each collected batch."""
-    capacity: int = 20_000
+    capacity: int = 16_000
     """Rows that replay holds, over all environments."""
     warmup_frames: int = 1000
     """Frames of uniformly random actions before the first update."""
@@ -108,15 +108,7 @@ class Config:
         self._check_types()
         for name in _POSITIVE:
             self._require(name, getattr(self, name) > 0, "must be above 0")
-        for name in (
-            "random_shift",
-            "warmup_frames",
-            "evaluate_every",
-            "log_every",
-            "learning_rate_end",
-            "weight_decay",
-            "seed",
-        ):
+        for name in _NOT_NEGATIVE:
             self._require(name, getattr(self, name) >= 0, "must be 0 or above")
         for name in ("gamma", "tau", "epsilon_start", "epsilon_end"):
             self._require(name, 0 <= getattr(self, name) <= 1, "must be between 0 and 1")

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     """Transitions of up to `n_steps` steps, ready for the loss.
 
     Attributes:
-        obs: Stacked observations at the start, as replay holds them (bytes for pixels).
+        obs: Stacked observations at the start, of the dtype in which replay holds them (bytes for pixels).
         action: The first action of the window.
         reward: `sum_i gamma^i r_{t+i}` over the `k` steps of the window.
         discount: `gamma^k`, and 0 if the window reached a terminal state.

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.agent import make_agent
-from jaxdqn.config import Config
+from jaxdqn.agent import make_agent, make_network
+from jaxdqn.config import PRESETS, Config
 from jaxdqn.types import Rows
 
 CONFIG = Config(
@@ -140,3 +140,21 @@ def test_rows_of_another_width_are_refused():
     agent = build()
     with pytest.raises(ValueError, match="rows of 1 environments do not fit a ring of num_envs 2"):
         agent.observe(agent.init(jax.random.key(0)), some_rows(4, num_envs=1))
+
+
+@pytest.mark.parametrize(("preset", "size"), [("cartpole", 217_699), ("seed-demo", 1_262_691), ("seed", 1_262_691)])
+def test_each_preset_has_its_network(preset, size):
+    network = make_network(PRESETS[preset], num_actions=2)
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 4)))
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == size
+
+
+@pytest.mark.parametrize(("network", "smallest"), [("motion", 36), ("seed", 20)])
+def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_not(network, smallest):
+    with pytest.raises(
+        ValueError, match=f"frame_size {smallest - 1} is too small for network '{network}'.* {smallest}"
+    ):
+        make_network(Config(network=network, frame_size=smallest - 1), num_actions=2)
+    built = make_network(Config(network=network, frame_size=smallest), num_actions=2)
+    values = jax.eval_shape(built.init_with_output, jax.random.key(0), jnp.zeros((1, smallest, smallest, 4)))[0]
+    assert values.shape == (1, 2)

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxdqn.agent import make_agent
 from jaxdqn.augmentation import random_shift, shift_batch
@@ -60,36 +61,69 @@ def test_both_ends_of_a_window_are_shifted_independently_and_nothing_else_change
     assert all(new is old for new, old in zip(shifted[1:4], batch[1:4], strict=True))
 
 
-def test_the_agent_shifts_what_it_samples_and_not_what_it_holds():
-    config = Config(
-        frame_size=36,
-        total_frames=64,
-        num_envs=2,
-        frames_per_batch=16,
-        batch_size=32,
-        updates_per_batch=2,
-        capacity=64,
-        warmup_frames=32,
-        n_steps=2,
-    )
-    frames = random_stacks(20, 2, 36, 36)
+def test_floats_are_shifted_as_bytes_are_and_what_is_no_stack_or_no_shift_is_refused():
+    stacks = random_stacks(9, 3, 8, 4)
+    shifted = random_shift(jax.random.key(3), jnp.asarray(stacks), 2)
+    floats = random_shift(jax.random.key(3), jnp.asarray(stacks, jnp.float32), 2)
+    assert floats.dtype == jnp.float32
+    assert np.array_equal(floats, shifted)
+    with pytest.raises(ValueError, match="random_shift -1 must be 0 or above"):
+        random_shift(jax.random.key(0), jnp.asarray(stacks), -1)
+    with pytest.raises(ValueError, match="stacks of frames"):
+        random_shift(jax.random.key(0), jnp.zeros((4, 4)), 1)
+
+
+CONFIG = Config(
+    frame_size=36,
+    total_frames=64,
+    num_envs=2,
+    frames_per_batch=16,
+    batch_size=32,
+    updates_per_batch=2,
+    capacity=64,
+    warmup_frames=32,
+    n_steps=2,
+)
+FRAMES = random_stacks(20, 2, 36, 36)
+
+
+def agent_and_state(**changes):
+    agent = make_agent(dataclasses.replace(CONFIG, **changes), num_actions=2, obs_shape=(36, 36), obs_dtype=np.uint8)
     zeros = jnp.zeros((20, 2))
     rows = Rows(
-        obs=jnp.asarray(frames),
+        obs=jnp.asarray(FRAMES),
         action=zeros.astype(jnp.int32),
         reward=zeros,
         terminated=zeros.astype(bool),
         last=zeros.astype(bool),
         episode_step=jnp.broadcast_to(jnp.arange(20, dtype=jnp.int32)[:, None], (20, 2)),
     )
+    return agent, agent.observe(agent.init(jax.random.key(0)), rows)
+
+
+def test_the_agent_shifts_what_it_samples_and_not_what_it_holds():
     sampled = {}
-    for name, pixels in (("shifted", 3), ("plain", 0)):
-        changed = dataclasses.replace(config, random_shift=pixels)
-        agent = make_agent(changed, num_actions=2, obs_shape=(36, 36), obs_dtype=np.uint8)
-        state = agent.observe(agent.init(jax.random.key(0)), rows)
-        assert np.array_equal(state.replay.rows.obs[:20], frames)
-        sampled[name] = np.asarray(agent.sample(state.replay, jax.random.key(5)).obs)[..., -1].reshape(-1, 36, 36)
-    known = {frame.tobytes() for frame in frames.reshape(-1, 36, 36)}
-    assert all(frame.tobytes() in known for frame in sampled["plain"])
-    share = np.mean([frame.tobytes() in known for frame in sampled["shifted"]])
+    for pixels in (3, 0):
+        agent, state = agent_and_state(random_shift=pixels)
+        assert np.array_equal(state.replay.rows.obs[:20], FRAMES)
+        sampled[pixels] = np.asarray(agent.sample(state.replay, jax.random.key(5)).obs)[..., -1].reshape(-1, 36, 36)
+    known = {frame.tobytes() for frame in FRAMES.reshape(-1, 36, 36)}
+    assert all(frame.tobytes() in known for frame in sampled[0])
+    share = np.mean([frame.tobytes() in known for frame in sampled[3]])
     assert 0 < share < 0.5  # one in seven stays where it was
+
+
+def test_the_agent_learns_from_what_it_shifts():
+    agent, state = agent_and_state(random_shift=3)
+    _, sample_key = jax.random.split(state.key)
+    _, metrics = agent.update(jax.tree.map(jnp.copy, state.learner), agent.sample(state.replay, sample_key))
+    _, traces = agent.learn(state)
+    np.testing.assert_allclose(traces["loss"], metrics["loss"], rtol=1e-4)
+    plain, state = agent_and_state(random_shift=0)
+    _, unshifted = plain.learn(state)
+    assert not np.allclose(traces["loss"], unshifted["loss"], rtol=1e-3)
+
+
+def test_frames_that_cannot_be_shifted_are_refused():
+    with pytest.raises(ValueError, match=r"random_shift 2 needs frames \[H, W\], not \(36, 36, 3\): set it to 0"):
+        make_agent(CONFIG, num_actions=2, obs_shape=(36, 36, 3), obs_dtype=np.uint8)

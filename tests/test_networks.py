@@ -154,8 +154,9 @@ def test_the_motion_network_is_small_keeps_the_size_of_signals_and_sees_differen
     network = motion_cnn(2)
     params = network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 4)))["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) == 217_699
-    for layer in ("Conv_1", "Conv_2"):
-        kernel = np.asarray(params[layer]["kernel"])
+    layers = {**params, **params["DuelingHeads_0"]}
+    for layer in ("Conv_0", "Conv_1", "Conv_2", "value_0", "advantage_0", "value_1"):
+        kernel = np.asarray(layers[layer]["kernel"])
         fan_in = np.prod(kernel.shape[:-1])
         assert np.std(kernel) == pytest.approx(fan_in**-0.5, rel=0.03)
         assert np.abs(kernel).max() <= (3 / fan_in) ** 0.5
