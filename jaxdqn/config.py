@@ -54,7 +54,7 @@ class Config:
     """Random-policy frames from which each channel's mean and deviation are taken."""
     network: Literal["motion", "seed"] = "motion"
     """Network for frames: a small one that is given their differences, or the seed's own. Vectors have an MLP."""
-    random_shift: int = 2
+    random_shift: int = 1
     """Pixels by which sampled stacks of frames are shifted sideways, at most; 0 leaves them. Vectors never are."""
     total_frames: int = 16_000
     """Rows collected over all environments, rounded up to a whole batch."""
