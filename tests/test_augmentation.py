@@ -125,5 +125,5 @@ def test_the_agent_learns_from_what_it_shifts():
 
 
 def test_frames_that_cannot_be_shifted_are_refused():
-    with pytest.raises(ValueError, match=r"random_shift 2 needs frames \[H, W\], not \(36, 36, 3\): set it to 0"):
+    with pytest.raises(ValueError, match=r"random_shift 1 needs frames \[H, W\], not \(36, 36, 3\): set it to 0"):
         make_agent(CONFIG, num_actions=2, obs_shape=(36, 36, 3), obs_dtype=np.uint8)
