@@ -20,6 +20,7 @@ from typing import Any
 import jaxdqn
 from jaxdqn.cli import parse
 from jaxdqn.config import PRESETS, Config
+from jaxdqn.run.checkpoint import Checkpoints
 from jaxdqn.run.pictures import draw_curve, read_table
 from jaxdqn.run.policy import read_config
 
@@ -90,11 +91,14 @@ def train(config: Config) -> None:
 def score(run: Path, episodes: int) -> dict[str, Any]:
     """What the README reports of a seed."""
     solved = [row for row in read_table(run / "evaluations.csv") if row["mean"] >= SOLVED]
-    best, last = (jaxdqn.load(run, which).evaluate(episodes, seed=0) for which in ("best", "last"))
+    kept = Checkpoints(run / "checkpoints").index()
+    best = jaxdqn.load(run, "best").evaluate(episodes, seed=0)
+    last = best if kept["best"] == kept["last"] else jaxdqn.load(run, "last").evaluate(episodes, seed=0)
     return {
         "solved_frames": int(solved[0]["frames"]) if solved else None,
         "solved_seconds": round(solved[0]["elapsed_seconds"]) if solved else None,
         "run_seconds": round(read_table(run / "evaluations.csv")[-1]["elapsed_seconds"]),
+        "best_frames": kept["best"],
         "best_mean": round(best.mean, 1),
         "best_standard_error": round(best.standard_error, 1),
         "best_min": best.min,

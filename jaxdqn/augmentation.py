@@ -42,8 +42,11 @@ def random_shift(key: Key[Array, ""], stacks: Shaped[Array, "*B H W K"], pixels:
 
 
 def shift_batch(key: Key[Array, ""], batch: Batch, pixels: int) -> Batch:
-    """A batch whose observations, at the start and at the end of each window, are shifted independently."""
-    obs_key, next_key = jax.random.split(key)
-    return batch._replace(
-        obs=random_shift(obs_key, batch.obs, pixels), next_obs=random_shift(next_key, batch.next_obs, pixels)
-    )
+    """A batch whose windows are shifted, each as a whole: its first and its last observation by the same pixels.
+
+    A window that is shifted as a whole could have happened a little to the side. With a shift of its own for each
+    end, as Kostrikov et al. have it, the value of one place is learned from that of another, and each backup blurs the
+    values further.
+    """
+    # The same key and the same shape draw the same shifts.
+    return batch._replace(obs=random_shift(key, batch.obs, pixels), next_obs=random_shift(key, batch.next_obs, pixels))

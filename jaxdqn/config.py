@@ -54,7 +54,7 @@ class Config:
     """Random-policy frames from which each channel's mean and deviation are taken."""
     network: Literal["motion", "seed"] = "motion"
     """Network for frames: a small one that is given their differences, or the seed's own. Vectors have an MLP."""
-    random_shift: int = 1
+    random_shift: int = 4
     """Pixels by which sampled stacks of frames are shifted sideways, at most; 0 leaves them. Vectors never are."""
     total_frames: int = 16_000
     """Rows collected over all environments, rounded up to a whole batch."""
@@ -144,9 +144,8 @@ class Config:
         self._require(
             "batch_size", self.batch_size <= self.capacity, f"is larger than capacity {self.capacity}: lower it"
         )
-        self._require(
-            "random_shift", self.random_shift < self.frame_size, f"must be below frame_size {self.frame_size}"
-        )
+        fits = not self.pixels or self.random_shift < self.frame_size
+        self._require("random_shift", fits, f"must be below frame_size {self.frame_size}")
         spare = self.frames_per_batch % self.num_envs
         if spare:
             lower = self.frames_per_batch - spare

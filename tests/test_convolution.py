@@ -13,8 +13,11 @@ from jaxdqn.convolution import Conv, default_implementation, micro_batch_size
 both = pytest.mark.parametrize("implementation", ["patches", "xla"])
 
 # Image, channels, kernel and strides. 9 - 3 = 6 is divided by 2, 10 - 3 = 7 is not; kernels wide and tall; the whole
-# image as one patch.
+# image as one patch; strides that divide the kernel, with pixels left over and without.
 CASES = [
+    ((11, 10), 3, (4, 6), (2, 3)),
+    ((8, 12), 4, (4, 4), (4, 4)),
+    ((9, 7), 2, (6, 3), (3, 1)),
     ((9, 10), 1, (3, 3), (2, 2)),
     ((11, 9), 3, (4, 2), (3, 2)),
     ((8, 13), 8, (2, 5), (1, 3)),

@@ -148,9 +148,9 @@ def look_at_env(config: Config, build: EnvFn) -> AgentSpec:
 class Selection:
     """Evaluates as a run goes on, and keeps the last agent and the best.
 
-    The best agent has the best mean over `evaluation_episodes` episodes on seeds of its own. A quarter of them are
-    played first; only an agent that beats the best mean with those plays the rest. An agent far from the best is
-    then judged at a quarter of the price, and one that could at most equal it costs no more.
+    The best agent has the best mean over `evaluation_episodes` episodes on seeds of its own; of equal ones, the
+    latest, which has learned from more. A quarter of them are played first; only an agent that reaches the best mean
+    with those plays the rest. An agent far from the best is then judged at a quarter of the price.
     """
 
     def __init__(
@@ -171,10 +171,10 @@ class Selection:
         params = learner.target_params if self._greedy_params == "target" else learner.params
         policy = greedy_policy(self._agent.q_values, params)
         episodes: list[Episode] = self._evaluator.play(policy, self._seeds[: self._screening])
-        if summarise(episodes).mean > self._best_mean:
+        if summarise(episodes).mean >= self._best_mean:
             episodes += self._evaluator.play(policy, self._seeds[self._screening :])
         evaluation = summarise(episodes)
-        is_best = evaluation.episodes == len(self._seeds) and evaluation.mean > self._best_mean
+        is_best = evaluation.episodes == len(self._seeds) and evaluation.mean >= self._best_mean
         if is_best:
             self._best_mean = evaluation.mean
         best_mean = evaluation.mean if is_best else None
