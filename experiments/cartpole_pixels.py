@@ -97,7 +97,7 @@ def score(run: Path, episodes: int) -> dict[str, Any]:
     return {
         "solved_frames": int(solved[0]["frames"]) if solved else None,
         "solved_seconds": round(solved[0]["elapsed_seconds"]) if solved else None,
-        "run_seconds": round(read_table(run / "evaluations.csv")[-1]["elapsed_seconds"]),
+        "last_evaluation_seconds": round(read_table(run / "evaluations.csv")[-1]["elapsed_seconds"]),
         "best_frames": kept["best"],
         "best_mean": round(best.mean, 1),
         "best_standard_error": round(best.standard_error, 1),

@@ -1,7 +1,7 @@
 """Deep Q-learning from pixels in JAX.
 
     for step in jaxdqn.train(jaxdqn.Config()): ...      # a whole run
-    agent = jaxdqn.load("runs/cartpole"); agent(obs)    # a trained agent
+    agent = jaxdqn.load(step.folder); agent(obs)        # a trained agent
     agent = jaxdqn.make_agent(config, ...)              # the pure functions
 
 Names are imported when they are first used, so that `import jaxdqn` does not import JAX: a process that only steps

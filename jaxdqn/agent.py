@@ -62,7 +62,8 @@ class Agent(NamedTuple):
         observe: `(state, rows [T, N, ...]) -> state`, rows into the ring; donates the ring.
         learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
             donates the learner. Not before `learning_start` frames.
-        sample: `(replay, key) -> batches [U, B, ...]`, frames shifted by `random_shift` at most; the key is consumed.
+        sample: `(replay, key) -> batches [U, B, ...]`, windows shifted by `random_shift` at most; the key is
+            consumed. Not before `learning_start` frames.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.

@@ -17,7 +17,7 @@ def random_shift(key: Key[Array, ""], stacks: Shaped[Array, "*B H W K"], pixels:
     The column at the edge is repeated where there is nothing left to show.
 
     Args:
-        key: Random key.
+        key: Random key; consumed.
         stacks: Frames `[..., H, W, K]` of any dtype; all frames of a stack move together.
         pixels: Largest shift.
 
@@ -44,9 +44,20 @@ def random_shift(key: Key[Array, ""], stacks: Shaped[Array, "*B H W K"], pixels:
 def shift_batch(key: Key[Array, ""], batch: Batch, pixels: int) -> Batch:
     """A batch whose windows are shifted, each as a whole: its first and its last observation by the same pixels.
 
-    A window that is shifted as a whole could have happened a little to the side. With a shift of its own for each
-    end, as Kostrikov et al. have it, the value of one place is learned from that of another, and each backup blurs the
-    values further.
+    A window that is shifted as a whole could have happened a little to the side, where the environment is the same
+    there; with a shift of its own for each end, as Kostrikov et al. have it, the value of one place is learned from
+    that of another. Neither holds at a border that ends episodes: the last `pixels` before it are blurred.
+
+    Args:
+        key: Random key; consumed.
+        batch: Transitions whose observations are stacks of frames `[..., H, W, K]`.
+        pixels: Largest shift.
+
+    Returns:
+        The batch with `obs` and `next_obs` shifted; all else is left as it is.
+
+    Raises:
+        ValueError: If `pixels` is negative or observations are no stacks of frames.
     """
     # The same key and the same shape draw the same shifts.
     return batch._replace(obs=random_shift(key, batch.obs, pixels), next_obs=random_shift(key, batch.next_obs, pixels))

@@ -128,9 +128,15 @@ def train(args: Sequence[str]) -> None:
 
     folder = None
     with Display(config) as display, contextlib.closing(run_training(config, name=preset)) as steps:
-        for step in steps:
-            folder = step.folder
-            display.show(step)
+        try:
+            for step in steps:
+                folder = step.folder
+                display.show(step)
+        except (ValueError, OSError) as error:
+            if folder is None:
+                raise
+            # Not the fault of what was typed: the cause is shown, and the exit code is 1.
+            raise RuntimeError(f"training stopped; the agents of the last evaluation are in {folder}") from error
     assert folder is not None  # a run has at least one batch
     print(f"kept in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     print(f"next: jaxdqn evaluate {folder} --episodes 100")
@@ -189,7 +195,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Entry point: exits with 0, with 2 on bad input, with 130 on Ctrl-C."""
+    """Entry point: exits with 0, with 2 on bad input, with 130 on Ctrl-C; a fault in mid-run is raised."""
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)

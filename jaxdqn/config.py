@@ -41,7 +41,7 @@ class Config:
     env: str = "CartPole-v1"
     """Gymnasium id of an environment with discrete actions."""
     output: str | None = None
-    """Folder of the run; None takes runs/PRESET, with a number behind it where that is taken."""
+    """Folder of the run; None takes runs/PRESET (in Python runs/run), or runs/PRESET-2 and so on where it is taken."""
     seed: int = 0
     """Seed of parameters, exploration, sampling and environments."""
     pixels: bool = True
@@ -55,7 +55,7 @@ class Config:
     network: Literal["motion", "seed"] = "motion"
     """Network for frames: a small one that is given their differences, or the seed's own. Vectors have an MLP."""
     random_shift: int = 4
-    """Pixels by which sampled stacks of frames are shifted sideways, at most; 0 leaves them. Vectors never are."""
+    """Pixels by which sampled windows are shifted sideways, at most; 0 where a little to the side is not the same."""
     total_frames: int = 16_000
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8

@@ -37,7 +37,15 @@ def micro_batch_size(batch_size: int) -> int:
 
 
 def space_to_depth(images: Float[Array, "B H W C"], block: tuple[int, int]) -> Float[Array, "B H2 W2 D"]:
-    """Blocks of `s` by `t` pixels laid into the channels, row by row: `[B, H / s, W / t, s * t * C]`."""
+    """Blocks of `s` by `t` pixels laid into the channels, row by row.
+
+    Args:
+        images: Images whose sides are multiples of the block's.
+        block: Height `s` and width `t` of a block.
+
+    Returns:
+        `[B, H / s, W / t, s * t * C]`.
+    """
     batch, height, width, channels = images.shape
     vertical, horizontal = block
     blocks = images.reshape(batch, height // vertical, vertical, width // horizontal, horizontal, channels)

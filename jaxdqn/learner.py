@@ -98,6 +98,9 @@ def make_update(
         `update(state, batch) -> (state, metrics)`, which donates `state`. Metrics are scalars: `loss`,
         `gradient_norm` (before clipping), `q_value` (mean of the values of the actions taken).
 
+    Raises:
+        ValueError: If `tau` is not in [0, 1]; in the update, if `micro_batch_size` does not divide the batch.
+
     References:
         Mnih et al., Human-level control through deep reinforcement learning (2015), algorithm 1.
     """

@@ -46,7 +46,8 @@ class Replay(NamedTuple):
     Attributes:
         init: `() -> state`, zeros.
         add: `(state, rows [T, N, ...]) -> state`; donates `state` and writes in place.
-        sample: `(state, key) -> batch`, leaves shaped `[*batch_shape, ...]`; the key is consumed.
+        sample: `(state, key) -> batch`, leaves shaped `[*batch_shape, ...]`; the key is consumed. Only where
+            `can_sample`: what an empty ring gives is no transition.
         can_sample: `(state) -> bool array`: whether any row can start a window.
         num_bytes: Memory of the state.
     """

@@ -16,5 +16,5 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inh
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 # Not `config`: it checks its own fields, in words for people, which is what its tests are about.
-HOOKED = "agent convolution envs exploration learner losses networks preprocessing replay returns run types"
-install_import_hook([f"jaxdqn.{name}" for name in HOOKED.split()], "beartype.beartype")
+PIECES = "augmentation convolution exploration learner losses networks preprocessing replay returns types"
+install_import_hook([f"jaxdqn.{name}" for name in f"agent envs run {PIECES}".split()], "beartype.beartype")

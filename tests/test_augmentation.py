@@ -51,12 +51,12 @@ def test_a_shift_of_0_leaves_frames_and_one_wider_than_they_are_repeats_an_edge(
 
 
 def test_a_window_is_shifted_as_a_whole_and_nothing_else_changes():
-    obs = jnp.asarray(random_stacks(200, 2, 8, 4))
-    batch = Batch(obs, jnp.arange(200), jnp.ones(200), jnp.ones(200), obs)
+    both = random_stacks(2, 200, 2, 8, 4)
+    batch = Batch(jnp.asarray(both[0]), jnp.arange(200), jnp.ones(200), jnp.ones(200), jnp.asarray(both[1]))
     shifted = shift_batch(jax.random.key(1), batch, 2)
     first, last = (
-        [shift_of(np.asarray(a), np.asarray(b), 2) for a, b in zip(obs, end, strict=True)]
-        for end in (shifted.obs, shifted.next_obs)
+        [shift_of(old, new, 2) for old, new in zip(before, np.asarray(after), strict=True)]
+        for before, after in zip(both, (shifted.obs, shifted.next_obs), strict=True)
     )
     assert first == last
     assert set(first) == {-2, -1, 0, 1, 2}
@@ -72,7 +72,7 @@ def test_floats_are_shifted_as_bytes_are_and_what_is_no_stack_or_no_shift_is_ref
     with pytest.raises(ValueError, match="random_shift -1 must be 0 or above"):
         random_shift(jax.random.key(0), jnp.asarray(stacks), -1)
     with pytest.raises(ValueError, match="stacks of frames"):
-        random_shift(jax.random.key(0), jnp.zeros((4, 4)), 1)
+        random_shift.__wrapped__(jax.random.key(0), jnp.zeros((4, 4)), 1)  # as it is where shapes are not checked
 
 
 CONFIG = Config(

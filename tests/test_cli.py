@@ -10,6 +10,8 @@ import time
 import pytest
 
 from jaxdqn.cli import main
+from jaxdqn.run.host_loop import Progress
+from jaxdqn.run.training import RunProgress
 
 TINY = [
     *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
@@ -191,6 +193,17 @@ def test_folders_that_are_no_runs_are_refused(capsys, tmp_path):
     code, _, err = call(capsys, "evaluate", str(tmp_path))
     assert code == 2
     assert "no best checkpoint" in err
+
+
+def test_a_fault_in_mid_run_is_not_taken_for_bad_input(monkeypatch, tmp_path):
+    def faulty(config, name):
+        yield RunProgress(Progress(1, 0, 0.0, [], {}, None), None, tmp_path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxdqn.run.training.train", faulty)
+    with pytest.raises(RuntimeError, match=f"agents of the last evaluation are in {tmp_path}") as fault:
+        main(["train", *TINY])
+    assert isinstance(fault.value.__cause__, OSError)
 
 
 @pytest.mark.slow

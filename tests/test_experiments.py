@@ -2,9 +2,12 @@
 
 import csv
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
+
+import jaxdqn
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +32,12 @@ def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, c
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["seed"] for row in rows] == ["0", "1"]
-    assert all(float(row["best_mean"]) >= 8 and float(row["last_mean"]) >= 8 for row in rows)
+    for row in rows:
+        run = tmp_path / f"seed{row['seed']}"
+        for which in ("best", "last"):
+            mean = jaxdqn.load(run, which).evaluate(3, seed=0).mean
+            assert float(row[f"{which}_mean"]) == pytest.approx(mean, abs=0.05)
+        assert int(row["best_frames"]) == json.loads((run / "checkpoints" / "index.json").read_text())["best"]
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     trained = (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns
     main([*words, "--", *TINY])

@@ -96,7 +96,7 @@ class TrainedAgent:
             seed: Episode `i` starts from the `i`-th seed spawned from it.
 
         Raises:
-            ValueError: If `episodes` is below 1 or `seed` below 0.
+            ValueError: If `episodes` is below 1 or `seed` below 0, or as `build_env` does.
         """
         if episodes < 1:
             raise ValueError(f"episodes {episodes} must be at least 1")

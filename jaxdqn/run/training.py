@@ -150,7 +150,8 @@ class Selection:
 
     The best agent has the best mean over `evaluation_episodes` episodes on seeds of its own; of equal ones, the
     latest, which has learned from more. A quarter of them are played first; only an agent that reaches the best mean
-    with those plays the rest. An agent far from the best is then judged at a quarter of the price.
+    with those plays the rest. An agent far from the best is then judged at a quarter of the price, and one that equals
+    it at the whole.
     """
 
     def __init__(
