@@ -82,7 +82,7 @@ def is_finished(run: Path, config: Config) -> bool:
 
 def train(config: Config) -> None:
     """Run one seed to its end, with a line an evaluation."""
-    for step in jaxdqn.train(config, workers=True):
+    for step in jaxdqn.train(config):
         if step.evaluation is not None:
             mean, episodes = step.evaluation.mean, step.evaluation.episodes
             print(f"seed {config.seed} frame {step.progress.frames:,}: {mean:.1f} over {episodes}", flush=True)
@@ -92,8 +92,8 @@ def score(run: Path, episodes: int) -> dict[str, Any]:
     """What the README reports of a seed."""
     solved = [row for row in read_table(run / "evaluations.csv") if row["mean"] >= SOLVED]
     kept = Checkpoints(run / "checkpoints").index()
-    best = jaxdqn.load(run, "best").evaluate(episodes, seed=0, workers=True)
-    last = best if kept["best"] == kept["last"] else jaxdqn.load(run, "last").evaluate(episodes, seed=0, workers=True)
+    best = jaxdqn.load(run, "best").evaluate(episodes, seed=0)
+    last = best if kept["best"] == kept["last"] else jaxdqn.load(run, "last").evaluate(episodes, seed=0)
     return {
         "solved_frames": int(solved[0]["frames"]) if solved else None,
         "solved_seconds": round(solved[0]["elapsed_seconds"]) if solved else None,

@@ -127,7 +127,7 @@ def train(args: Sequence[str]) -> None:
     from jaxdqn.run.training import train as run_training
 
     folder = None
-    with Display(config) as display, contextlib.closing(run_training(config, name=preset, workers=True)) as steps:
+    with Display(config) as display, contextlib.closing(run_training(config, name=preset)) as steps:
         try:
             for step in steps:
                 folder = step.folder
@@ -151,7 +151,7 @@ def evaluate(args: Sequence[str]) -> None:
 
     if sys.stderr.isatty():
         print(f"playing {options.episodes} episodes ...", file=sys.stderr)
-    result = load(options.run, options.checkpoint).evaluate(options.episodes, options.seed, workers=True)
+    result = load(options.run, options.checkpoint).evaluate(options.episodes, options.seed)
     if options.json:
         fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
         print(json.dumps({**fields, **result._asdict()}))

@@ -52,7 +52,6 @@ def train(
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
     name: str = "run",
-    workers: bool = False,
 ) -> Generator[RunProgress, None, None]:
     """Train, and leave a run's folder: the whole job as a generator.
 
@@ -66,8 +65,6 @@ def train(
         optimizer: An optax transformation in place of the config's Adam.
         loss: Loss of one TD error in place of the config's.
         name: Folder under `runs/` where `config.output` is None.
-        workers: Whether evaluations play in processes of their own: the same episodes, sooner where there are several
-            cores. A script that asks for them needs `if __name__ == "__main__":`.
 
     Yields:
         Progress after each batch of `config.frames_per_batch` rows.
@@ -99,7 +96,7 @@ def train(
         cleanup.callback(envs.close)
         seed = spawn_seeds(config.seed, 1, Purpose.TRAINING)[0]
         collector = Collector(envs, seed=seed, frame_stack=stack, reward_scale=config.reward_scale)
-        evaluator = Evaluator(build, frame_stack=stack, workers=workers)
+        evaluator = Evaluator(build, frame_stack=stack)
         cleanup.callback(evaluator.close)
         folder = claim_folder(config, name)
         title = config.env if env_fn is None else None
