@@ -90,14 +90,15 @@ def train(config: Config) -> None:
 
 def score(run: Path, episodes: int) -> dict[str, Any]:
     """What the README reports of a seed."""
-    solved = [row for row in read_table(run / "evaluations.csv") if row["mean"] >= SOLVED]
+    evaluations = read_table(run / "evaluations.csv")
+    solved = [row for row in evaluations if row["mean"] >= SOLVED]
     kept = Checkpoints(run / "checkpoints").index()
     best = jaxdqn.load(run, "best").evaluate(episodes, seed=0)
     last = best if kept["best"] == kept["last"] else jaxdqn.load(run, "last").evaluate(episodes, seed=0)
     return {
         "solved_frames": int(solved[0]["frames"]) if solved else None,
         "solved_seconds": round(solved[0]["elapsed_seconds"]) if solved else None,
-        "last_evaluation_seconds": round(read_table(run / "evaluations.csv")[-1]["elapsed_seconds"]),
+        "last_evaluation_seconds": round(evaluations[-1]["elapsed_seconds"]),
         "best_frames": kept["best"],
         "best_mean": round(best.mean, 1),
         "best_standard_error": round(best.standard_error, 1),

@@ -32,6 +32,7 @@ def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, c
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["seed"] for row in rows] == ["0", "1"]
+    assert all(float(row["best_mean"]) >= 8 and float(row["last_mean"]) >= 8 for row in rows)
     for row in rows:
         run = tmp_path / f"seed{row['seed']}"
         for which in ("best", "last"):

@@ -37,7 +37,7 @@ def test_the_layout_names_every_module():
 
 
 def test_nothing_is_left_to_fill_in_and_every_picture_is_there():
-    assert not re.findall(r"^[A-Z_]{6,}$", README, re.MULTILINE)
+    assert not re.findall(r"\b[A-Z]+_TABLE\b|^[A-Z_]{6,}$", README, re.MULTILINE)
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
     assert len(pictures) >= 2
     for picture in pictures:
