@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jaxdqn.networks import DuelingMLP as DuelingMLP
     from jaxdqn.networks import frame_differences as frame_differences
     from jaxdqn.networks import motion_cnn as motion_cnn
+    from jaxdqn.networks import row_moments as row_moments
     from jaxdqn.preprocessing import ObservationStats as ObservationStats
     from jaxdqn.preprocessing import normalise as normalise
     from jaxdqn.preprocessing import observation_stats as observation_stats
@@ -75,7 +76,7 @@ _HOMES = {
     "exploration": ("epsilon_greedy", "linear_epsilon"),
     "learner": ("LearnerState", "init_learner", "make_optimizer", "make_update", "polyak_update"),
     "losses": ("huber_loss", "q_learning_td_error", "squared_loss"),
-    "networks": ("DuelingCNN", "DuelingMLP", "frame_differences", "motion_cnn"),
+    "networks": ("DuelingCNN", "DuelingMLP", "frame_differences", "motion_cnn", "row_moments"),
     "preprocessing": ("ObservationStats", "normalise", "observation_stats", "preprocess_frame", "push_frame"),
     "replay": ("Replay", "ReplayState", "make_replay"),
     "returns": ("n_step_return",),

@@ -54,9 +54,9 @@ class Config:
     """Random-policy frames from which each channel's mean and deviation are taken."""
     network: Literal["motion", "seed"] = "motion"
     """Network for frames: a small one that is given their differences, or the seed's own. Vectors have an MLP."""
-    random_shift: int = 4
+    random_shift: int = 2
     """Pixels by which sampled windows are shifted sideways, at most; 0 where a little to the side is not the same."""
-    total_frames: int = 16_000
+    total_frames: int = 18_000
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8
     """Environments stepped in lockstep."""
@@ -66,7 +66,7 @@ class Config:
     """Transitions of one update."""
     updates_per_batch: int = 32
     """Updates after each collected batch."""
-    capacity: int = 16_000
+    capacity: int = 18_000
     """Rows that replay holds, over all environments."""
     warmup_frames: int = 1000
     """Frames of uniformly random actions before the first update."""
@@ -94,7 +94,7 @@ class Config:
     """Probability of a random action at the last frame."""
     max_gradient_norm: float | None = None
     """Global norm to which gradients are clipped; None does not clip."""
-    evaluate_every: int = 2000
+    evaluate_every: int = 3000
     """Frames between greedy evaluations; 0 evaluates at the end only."""
     evaluation_episodes: int = 20
     """Episodes of an evaluation that may name the best agent; a quarter of them are played first, to screen."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.networks import DuelingCNN, DuelingHeads, DuelingMLP, elu, frame_differences, motion_cnn
+from jaxdqn.networks import DuelingCNN, DuelingHeads, DuelingMLP, elu, frame_differences, motion_cnn, row_moments
 
 # Fan-in of each layer for 64x64x4: kernel area times channels in, or features in (12 * 12 * 64 = 9216).
 FAN_IN = {
@@ -150,10 +150,18 @@ def test_frame_differences_are_those_computed_by_hand_and_can_be_undone():
     assert back == stack[0].tolist()
 
 
+def test_row_moments_are_those_computed_by_hand():
+    maps = np.zeros((1, 2, 3, 2), np.float32)
+    maps[0, 0, :, 0] = [5, 7, 2]  # columns are at -1, 0 and 1
+    maps[0, 1, :, 0] = [0, 0, 4]
+    maps[0, 0, :, 1] = [-6, 1, 0]
+    assert row_moments(jnp.asarray(maps)).tolist() == [[[14.0, -5.0, -3.0, 6.0], [4.0, 0.0, 4.0, 0.0]]]
+
+
 def test_the_motion_network_is_small_keeps_the_size_of_signals_and_sees_differences():
     network = motion_cnn(2)
     params = network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 4)))["params"]
-    assert sum(x.size for x in jax.tree.leaves(params)) == 217_699
+    assert sum(x.size for x in jax.tree.leaves(params)) == 152_163
     layers = {**params, **params["DuelingHeads_0"]}
     for layer in ("Conv_0", "Conv_1", "Conv_2", "value_0", "advantage_0", "value_1"):
         kernel = np.asarray(layers[layer]["kernel"])
@@ -161,6 +169,6 @@ def test_the_motion_network_is_small_keeps_the_size_of_signals_and_sees_differen
         assert np.std(kernel) == pytest.approx(fan_in**-0.5, rel=0.03)
         assert np.abs(kernel).max() <= (3 / fan_in) ** 0.5
     obs = jax.random.normal(jax.random.key(1), (3, 64, 64, 4))
-    plain = DuelingCNN(2, kernel_sizes=(8, 4, 3), strides=(4, 2, 1))
+    plain = DuelingCNN(2, kernel_sizes=(8, 4, 3), strides=(4, 2, 1), moments=True)
     seen = plain.apply({"params": params}, frame_differences(obs, 4.0))
     np.testing.assert_allclose(network.apply({"params": params}, obs), seen, rtol=1e-5, atol=1e-5)
