@@ -1,8 +1,8 @@
 """Deep Q-learning from pixels in JAX.
 
-    for step in jaxdqn.train(jaxdqn.Config()): ...      # a whole run
-    agent = jaxdqn.load(step.folder); agent(obs)        # a trained agent
-    agent = jaxdqn.make_agent(config, ...)              # the pure functions
+    for step in jaxdqn.train(jaxdqn.PRESETS["cartpole"]): ...  # a whole run
+    agent = jaxdqn.load(step.folder); agent(obs)               # a trained agent
+    agent = jaxdqn.make_agent(config, ...)                     # the pure functions
 
 Names are imported when they are first used, so that `import jaxdqn` does not import JAX: a process that only steps
 environments starts six times sooner.

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
 
 from jaxdqn import exploration
-from jaxdqn.augmentation import shift_batch
+from jaxdqn.augmentation import mirror_batch, shift_batch
 from jaxdqn.config import Config
 from jaxdqn.convolution import micro_batch_size
 from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_optimizer, make_update
@@ -62,7 +62,7 @@ class Agent(NamedTuple):
         observe: `(state, rows [T, N, ...]) -> state`, rows into the ring; donates the ring.
         learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
             donates the learner. Not before `learning_start` frames.
-        sample: `(replay, key) -> batches [U, B, ...]`, windows shifted by `random_shift` at most; the key is
+        sample: `(replay, key) -> batches [U, B, ...]`, windows shifted and mirrored as the config says; the key is
             consumed. Not before `learning_start` frames.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
@@ -133,7 +133,7 @@ def make_agent(
         num_envs: Environments in lockstep; None takes the config's.
         network: A Flax module from normalised observations to action values; None: the config's own. On the CPU
             build it from `jaxdqn.Conv`: `flax.linen.Conv` inside the scan over updates is 5 to 9 times slower.
-            `config.random_shift` applies to a network of yours as well.
+            `config.random_shift` and `config.mirror` apply to a network of yours as well.
         optimizer: An optax transformation; None: Adam as the config says.
         loss: Loss of one TD error; None: the config's own.
         bytes_available: Memory that replay may take; None does not check.
@@ -145,8 +145,9 @@ def make_agent(
     num_envs = num_envs or config.num_envs
     stack = config.frame_stack if config.pixels else None
     network = make_network(config, num_actions) if network is None else network
-    if stack is not None and config.random_shift and len(obs_shape) != 2:
-        raise ValueError(f"random_shift {config.random_shift} needs frames [H, W], not {obs_shape}: set it to 0")
+    for name, none in (("random_shift", 0), ("mirror", False)):
+        if stack is not None and len(obs_shape) != 2 and getattr(config, name):
+            raise ValueError(f"{name} {getattr(config, name)} needs frames [H, W], not {obs_shape}: set it to {none}")
     learning_start = max(config.warmup_frames, smallest_slots(config.n_steps, stack or 1) * num_envs)
     if learning_start > config.num_batches * config.frames_per_batch:
         raise ValueError(
@@ -200,10 +201,13 @@ def make_agent(
 
     @jax.jit
     def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
-        if stack is None or not config.random_shift:
-            return replay.sample(ring, key)
-        key, shift_key = jax.random.split(key)
-        return shift_batch(shift_key, replay.sample(ring, key), config.random_shift)
+        window_key, shift_key, mirror_key = jax.random.split(key, 3)
+        batch = replay.sample(ring, window_key)
+        if stack is not None and config.random_shift:
+            batch = shift_batch(shift_key, batch, config.random_shift)
+        if stack is not None and config.mirror:
+            batch = mirror_batch(mirror_key, batch, num_actions)
+        return batch
 
     def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
         return jax.lax.scan(update_once, learner, batches)

@@ -61,3 +61,31 @@ def shift_batch(key: Key[Array, ""], batch: Batch, pixels: int) -> Batch:
     """
     # The same key and the same shape draw the same shifts.
     return batch._replace(obs=random_shift(key, batch.obs, pixels), next_obs=random_shift(key, batch.next_obs, pixels))
+
+
+def mirror_batch(key: Key[Array, ""], batch: Batch, num_actions: int) -> Batch:
+    """A batch of which each window, with probability 1/2, is replaced by its mirror image.
+
+    Frames are turned left to right and action `a` becomes `num_actions - 1 - a`. Where left and right are alike and
+    actions are ordered from one side to the other, as in CartPole, the image is a transition of the same environment:
+    it doubles what is known of every fall, and leaves no side that has been seen less.
+
+    Args:
+        key: Random key; consumed.
+        batch: Transitions whose observations are stacks of frames `[..., H, W, K]`.
+        num_actions: Number of discrete actions.
+
+    Returns:
+        The batch with `obs`, `action` and `next_obs` mirrored where the coin fell so.
+
+    References:
+        van der Pol et al., MDP Homomorphic Networks: Group Symmetries in Reinforcement Learning (2020), who
+        build this symmetry of CartPole into the network; Lin et al., Invariant Transform Experience Replay (2020).
+    """
+    mirrored = jax.random.bernoulli(key, 0.5, batch.action.shape)
+
+    def turn(stacks: Shaped[Array, "*B H W K"]) -> Shaped[Array, "*B H W K"]:
+        return jnp.where(mirrored[..., None, None, None], stacks[..., ::-1, :], stacks)
+
+    action = jnp.where(mirrored, num_actions - 1 - batch.action, batch.action)
+    return batch._replace(obs=turn(batch.obs), action=action, next_obs=turn(batch.next_obs))

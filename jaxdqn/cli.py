@@ -122,6 +122,8 @@ def train(args: Sequence[str]) -> None:
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
             raise ValueError(f"unknown preset {preset!r}: {hint}")
     config = parse(Config, "train", args, PRESETS[preset])
+    if config.env != PRESETS[preset].env:  # of which a preset's symmetries need not hold: only where they are asked for
+        config = parse(Config, "train", args, dataclasses.replace(PRESETS[preset], random_shift=0, mirror=False))
     # JAX and the environments are imported only now, when there is something to run.
     from jaxdqn.run.display import Display
     from jaxdqn.run.training import train as run_training

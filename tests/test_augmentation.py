@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdqn.agent import make_agent
-from jaxdqn.augmentation import random_shift, shift_batch
+from jaxdqn.augmentation import mirror_batch, random_shift, shift_batch
 from jaxdqn.config import Config
 from jaxdqn.types import Batch, Rows
 
@@ -63,6 +63,24 @@ def test_a_window_is_shifted_as_a_whole_and_nothing_else_changes():
     assert all(new is old for new, old in zip(shifted[1:4], batch[1:4], strict=True))
 
 
+def test_half_of_the_windows_are_mirrored_with_their_actions_and_the_others_left():
+    both = random_stacks(2, 4, 100, 3, 8, 4)
+    action = np.random.default_rng(1).integers(0, 3, (4, 100))
+    ones = jnp.ones((4, 100))
+    batch = Batch(jnp.asarray(both[0]), jnp.asarray(action), ones, ones, jnp.asarray(both[1]))
+    mirrored = mirror_batch(jax.random.key(1), batch, 3)
+    turned = 0
+    for index in np.ndindex(4, 100):
+        frames = [np.asarray(obs[index]) for obs in (mirrored.obs, mirrored.next_obs)]
+        image = all(np.array_equal(new, old[index][:, ::-1]) for new, old in zip(frames, both, strict=True))
+        assert image or all(np.array_equal(new, old[index]) for new, old in zip(frames, both, strict=True))
+        assert int(mirrored.action[index]) == (2 - action[index] if image else action[index])
+        turned += image
+    assert abs(turned - 200) < 50  # five standard deviations
+    assert mirrored.reward is batch.reward
+    assert mirrored.discount is batch.discount
+
+
 def test_floats_are_shifted_as_bytes_are_and_what_is_no_stack_or_no_shift_is_refused():
     stacks = random_stacks(9, 3, 8, 4)
     shifted = random_shift(jax.random.key(3), jnp.asarray(stacks), 2)
@@ -115,6 +133,19 @@ def test_the_agent_shifts_what_it_samples_and_not_what_it_holds():
     assert 0 < share < 0.5  # one in seven stays where it was
 
 
+def test_the_agent_mirrors_what_it_samples():
+    agent, state = agent_and_state(mirror=True)
+    batch = agent.sample(state.replay, jax.random.key(5))
+    newest, actions = np.asarray(batch.obs)[..., -1].reshape(-1, 36, 36), np.asarray(batch.action).reshape(-1)
+    known = {frame.tobytes() for frame in FRAMES.reshape(-1, 36, 36)}
+    images = {np.ascontiguousarray(frame[:, ::-1]).tobytes() for frame in FRAMES.reshape(-1, 36, 36)}
+    assert all(
+        (frame.tobytes() in known, frame.tobytes() in images) == (action == 0, action == 1)  # all took action 0
+        for frame, action in zip(newest, actions, strict=True)
+    )
+    assert set(actions) == {0, 1}
+
+
 def test_the_agent_learns_from_what_it_shifts():
     agent, state = agent_and_state(random_shift=3)
     _, sample_key = jax.random.split(state.key)
@@ -126,6 +157,8 @@ def test_the_agent_learns_from_what_it_shifts():
     assert not np.allclose(traces["loss"], unshifted["loss"], rtol=1e-3)
 
 
-def test_frames_that_cannot_be_shifted_are_refused():
-    with pytest.raises(ValueError, match=r"random_shift 4 needs frames \[H, W\], not \(36, 36, 3\): set it to 0"):
-        make_agent(CONFIG, num_actions=2, obs_shape=(36, 36, 3), obs_dtype=np.uint8)
+@pytest.mark.parametrize(("changes", "value"), [({"random_shift": 4}, 4), ({"mirror": True}, True)])
+def test_frames_that_cannot_be_shifted_or_mirrored_are_refused(changes, value):
+    (name,) = changes
+    with pytest.raises(ValueError, match=rf"{name} {value} needs frames \[H, W\], not \(36, 36, 3\): set it to "):
+        make_agent(dataclasses.replace(CONFIG, **changes), num_actions=2, obs_shape=(36, 36, 3), obs_dtype=np.uint8)

@@ -83,6 +83,17 @@ def test_a_preset_comes_first_and_flags_change_it(capsys, tmp_path):
     assert len(lines) == 1 + 256 // 32
 
 
+@pytest.mark.slow
+def test_what_holds_of_cartpole_is_not_taken_for_granted_elsewhere(run, capsys, tmp_path):
+    fields = json.loads((run / "config.json").read_text())
+    assert (fields["random_shift"], fields["mirror"]) == (2, True)
+    output = tmp_path / "run"
+    code, _, _ = call(capsys, "train", *TINY, "--env", "Acrobot-v1", "--random-shift", "1", "--output", str(output))
+    assert code == 0
+    fields = json.loads((output / "config.json").read_text())
+    assert (fields["random_shift"], fields["mirror"]) == (1, False)
+
+
 def test_help_names_every_command_and_flag(capsys):
     code, out, _ = call(capsys, "--help")
     assert code == 0

@@ -29,6 +29,7 @@ SHARED = {
     "pixels": True,
     "network": "seed",
     "random_shift": 0,
+    "mirror": False,
     "frame_size": 64,
     "frame_stack": 4,
     "normalisation_frames": 1000,
@@ -99,8 +100,10 @@ REFUSED = [
 ]
 
 
-def test_the_defaults_are_the_preset_cartpole():
-    assert Config() == PRESETS["cartpole"]
+def test_the_defaults_are_the_preset_cartpole_but_for_what_holds_of_cartpole_alone():
+    assert dataclasses.replace(PRESETS["cartpole"], random_shift=0, mirror=False) == Config()
+    assert PRESETS["cartpole"].random_shift == 2
+    assert PRESETS["cartpole"].mirror
 
 
 def test_a_config_is_frozen():
