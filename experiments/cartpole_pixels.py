@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxdqn
-from jaxdqn.cli import parse
+from jaxdqn.cli import parse_config
 from jaxdqn.config import PRESETS, Config
 from jaxdqn.run.checkpoint import Checkpoints
 from jaxdqn.run.pictures import draw_curve, read_table
@@ -51,7 +51,7 @@ def run_seeds(options: argparse.Namespace, flags: list[str]) -> None:
     rows, runs = [], []
     for seed in options.seeds:
         run = options.output / f"seed{seed}"
-        config = parse(Config, "train", [*flags, "--seed", str(seed), "--output", str(run)], PRESETS[options.preset])
+        config = parse_config([*flags, "--seed", str(seed), "--output", str(run)], PRESETS[options.preset])
         if not is_finished(run, config):
             train(config)
         rows.append({"seed": seed, **score(run, options.episodes)})

@@ -100,6 +100,18 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
     return parsed
 
 
+def parse_config(args: Sequence[str], preset: Config) -> Config:
+    """A preset changed by flags; its symmetries need not hold of another environment, and have to be asked for there.
+
+    Raises:
+        ValueError: If the flags are wrong.
+    """
+    config = parse(Config, "train", args, preset)
+    if config.env == preset.env:
+        return config
+    return parse(Config, "train", args, dataclasses.replace(preset, random_shift=0, mirror=False))
+
+
 def _fold(page: str) -> str:
     """The first paragraph of tyro's box as one line, in plain words."""
     rows = [row.strip("│ ") for row in page.splitlines()][1:]  # the first is the title
@@ -121,9 +133,7 @@ def train(args: Sequence[str]) -> None:
             near = difflib.get_close_matches(preset, PRESETS, 1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
             raise ValueError(f"unknown preset {preset!r}: {hint}")
-    config = parse(Config, "train", args, PRESETS[preset])
-    if config.env != PRESETS[preset].env:  # of which a preset's symmetries need not hold: only where they are asked for
-        config = parse(Config, "train", args, dataclasses.replace(PRESETS[preset], random_shift=0, mirror=False))
+    config = parse_config(args, PRESETS[preset])
     # JAX and the environments are imported only now, when there is something to run.
     from jaxdqn.run.display import Display
     from jaxdqn.run.training import train as run_training
