@@ -3,14 +3,16 @@
     python3 experiments/cartpole_pixels.py --seeds 0 1 2 3 4 --output runs/cartpole-pixels
 
 Each seed is a run of its own under the output folder; a seed that was trained to its end with the same config is not
-trained again, so an interrupted experiment goes on where it stopped. It leaves `results.csv` (one row a seed),
-`curves.png`, and prints the table. Further flags of `jaxdqn train` are taken after `--`.
+trained again, so an interrupted experiment goes on where it stopped, with the seed that was interrupted from its
+beginning. It leaves `results.csv` (one row a seed), `curves.png`, and prints the table. Further flags of `jaxdqn train`
+are taken after `--`.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ import jaxdqn
 from jaxdqn.cli import parse_config
 from jaxdqn.config import PRESETS, Config
 from jaxdqn.run.checkpoint import Checkpoints
+from jaxdqn.run.files import written_aside
 from jaxdqn.run.pictures import draw_curve, read_table
 from jaxdqn.run.policy import read_config
 
@@ -41,29 +44,29 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.episodes < 1:
         parser.error(f"--episodes {options.episodes} must be at least 1")
     try:
-        run_seeds(options, flags)
+        given = parse_config(flags, PRESETS[options.preset])
+        for name in ("seed", "output"):
+            if getattr(given, name) != getattr(PRESETS[options.preset], name):
+                raise ValueError(f"--{name} is given by the experiment: use its own flags, before --")
+        runs = {seed: options.output / f"seed{seed}" for seed in options.seeds}
+        configs = {seed: dataclasses.replace(given, seed=seed, output=str(run)) for seed, run in runs.items()}
+        finished = {seed: is_finished(run, configs[seed]) for seed, run in runs.items()}
     except ValueError as error:
         parser.error(str(error))
-
-
-def run_seeds(options: argparse.Namespace, flags: list[str]) -> None:
-    """Train and score each seed, then draw them all."""
-    rows, runs = [], []
-    for seed in options.seeds:
-        run = options.output / f"seed{seed}"
-        config = parse_config([*flags, "--seed", str(seed), "--output", str(run)], PRESETS[options.preset])
-        if not is_finished(run, config):
-            train(config)
+    rows = []
+    for seed, run in runs.items():
+        if not finished[seed]:
+            train(configs[seed])
         rows.append({"seed": seed, **score(run, options.episodes)})
-        runs.append(run)
         print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
         write(options.output / "results.csv", rows)
-    draw_curve(runs, options.output / "curves.png", label=f"preset {options.preset}, {len(runs)} seeds")
+    label = f"{given.env}, preset {options.preset}, {len(runs)} seeds"
+    draw_curve(list(runs.values()), options.output / "curves.png", label=label)
     print(f"kept in {options.output}: results.csv, curves.png and a run for each seed")
 
 
 def is_finished(run: Path, config: Config) -> bool:
-    """Whether a run of this config was trained to its end; what an interrupted one left is removed.
+    """Whether a run of this config was trained to its end.
 
     Raises:
         ValueError: If the folder holds a run of another config, which is left alone.
@@ -74,14 +77,15 @@ def is_finished(run: Path, config: Config) -> bool:
         raise ValueError(f"{run} holds a run of another config: choose another --output")
     evaluations = run / "evaluations.csv"
     rows = read_table(evaluations) if evaluations.exists() else []
-    if rows and rows[-1]["frames"] >= config.total_frames:
-        return True
-    shutil.rmtree(run)
-    return False
+    return bool(rows) and rows[-1]["frames"] >= config.total_frames
 
 
 def train(config: Config) -> None:
-    """Run one seed to its end, with a line an evaluation."""
+    """Run one seed to its end, with a line an evaluation; what an interrupted run left is removed."""
+    run = Path(str(config.output))
+    if run.exists():
+        print(f"{run} was interrupted: it is trained again", flush=True)
+        shutil.rmtree(run)
     for step in jaxdqn.train(config):
         if step.evaluation is not None:
             mean, episodes = step.evaluation.mean, step.evaluation.episodes
@@ -111,7 +115,7 @@ def score(run: Path, episodes: int) -> dict[str, Any]:
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """The table so far."""
-    with path.open("w", newline="") as file:
+    with written_aside(path) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from jaxdqn.agent import Agent as Agent
     from jaxdqn.agent import AgentState as AgentState
     from jaxdqn.agent import make_agent as make_agent
+    from jaxdqn.augmentation import mirror_batch as mirror_batch
     from jaxdqn.augmentation import random_shift as random_shift
+    from jaxdqn.augmentation import shift_batch as shift_batch
     from jaxdqn.config import PRESETS as PRESETS
     from jaxdqn.config import Config as Config
     from jaxdqn.convolution import Conv as Conv
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "agent": ("ActorState", "Agent", "AgentState", "make_agent"),
-    "augmentation": ("random_shift",),
+    "augmentation": ("mirror_batch", "random_shift", "shift_batch"),
     "config": ("Config", "PRESETS"),
     "convolution": ("Conv",),
     "envs.pixels": ("PixelObservation", "make_env_fn"),

@@ -140,13 +140,13 @@ def make_agent(
 
     Raises:
         ValueError: If replay is too small or does not fit, the run is over before learning starts, frames are too
-            small for the config's network, or are to be shifted and are not `[H, W]`.
+            small for the config's network, or are to be shifted or mirrored and are not `[H, W]`.
     """
-    num_envs = num_envs or config.num_envs
+    num_envs = config.num_envs if num_envs is None else num_envs
     stack = config.frame_stack if config.pixels else None
     network = make_network(config, num_actions) if network is None else network
     for name, none in (("random_shift", 0), ("mirror", False)):
-        if stack is not None and len(obs_shape) != 2 and getattr(config, name):
+        if getattr(config, name) and len(obs_shape) != 2:
             raise ValueError(f"{name} {getattr(config, name)} needs frames [H, W], not {obs_shape}: set it to {none}")
     learning_start = max(config.warmup_frames, smallest_slots(config.n_steps, stack or 1) * num_envs)
     if learning_start > config.num_batches * config.frames_per_batch:
@@ -183,7 +183,7 @@ def make_agent(
     def init(key: Key[Array, ""]) -> AgentState:
         params_key, actor_key, sample_key = jax.random.split(key, 3)
         shape = obs_shape if stack is None else (*obs_shape, stack)
-        learner = init_learner(network.init(params_key, jnp.zeros((1, *shape), jnp.float32)), optimizer)
+        learner = init_learner(jax.jit(network.init)(params_key, jnp.zeros((1, *shape), jnp.float32)), optimizer)
         actor = ActorState(copy(learner.params), actor_key, jnp.zeros((), jnp.int32))
         return AgentState(learner=learner, replay=replay.init(), actor=actor, key=sample_key)
 
@@ -203,9 +203,9 @@ def make_agent(
     def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
         window_key, shift_key, mirror_key = jax.random.split(key, 3)
         batch = replay.sample(ring, window_key)
-        if stack is not None and config.random_shift:
+        if config.random_shift:
             batch = shift_batch(shift_key, batch, config.random_shift)
-        if stack is not None and config.mirror:
+        if config.mirror:
             batch = mirror_batch(mirror_key, batch, num_actions)
         return batch
 

@@ -42,15 +42,15 @@ def random_shift(key: Key[Array, ""], stacks: Shaped[Array, "*B H W K"], pixels:
 
 
 def shift_batch(key: Key[Array, ""], batch: Batch, pixels: int) -> Batch:
-    """A batch whose windows are shifted, each as a whole: its first and its last observation by the same pixels.
+    """Transitions shifted sideways, each as a whole: its first and its last observation by the same pixels.
 
-    A window that is shifted as a whole could have happened a little to the side, where the environment is the same
+    A transition that is shifted as a whole could have happened a little to the side, where the environment is the same
     there; with a shift of its own for each end, as Kostrikov et al. have it, the value of one place is learned from
     that of another. Neither holds at a border that ends episodes: the last `pixels` before it are blurred.
 
     Args:
         key: Random key; consumed.
-        batch: Transitions whose observations are stacks of frames `[..., H, W, K]`.
+        batch: Transitions whose observations are stacks of frames `[..., H, W, K]`, of any dtype.
         pixels: Largest shift.
 
     Returns:
@@ -64,7 +64,7 @@ def shift_batch(key: Key[Array, ""], batch: Batch, pixels: int) -> Batch:
 
 
 def mirror_batch(key: Key[Array, ""], batch: Batch, num_actions: int) -> Batch:
-    """A batch of which each window, with probability 1/2, is replaced by its mirror image.
+    """Transitions of which each, with probability 1/2, is replaced by its mirror image.
 
     Frames are turned left to right and action `a` becomes `num_actions - 1 - a`. Where left and right are alike and
     actions are ordered from one side to the other, as in CartPole, the image is a transition of the same environment:
@@ -72,16 +72,21 @@ def mirror_batch(key: Key[Array, ""], batch: Batch, num_actions: int) -> Batch:
 
     Args:
         key: Random key; consumed.
-        batch: Transitions whose observations are stacks of frames `[..., H, W, K]`.
+        batch: Transitions whose observations are stacks of frames `[..., H, W, K]`, of any dtype.
         num_actions: Number of discrete actions.
 
     Returns:
         The batch with `obs`, `action` and `next_obs` mirrored where the coin fell so.
 
+    Raises:
+        ValueError: If observations are no stacks of frames.
+
     References:
         van der Pol et al., MDP Homomorphic Networks: Group Symmetries in Reinforcement Learning (2020), who
         build this symmetry of CartPole into the network; Lin et al., Invariant Transform Experience Replay (2020).
     """
+    if batch.obs.ndim != batch.action.ndim + 3:
+        raise ValueError(f"mirror needs stacks of frames [..., H, W, K], not {batch.obs.shape}")
     mirrored = jax.random.bernoulli(key, 0.5, batch.action.shape)
 
     def turn(stacks: Shaped[Array, "*B H W K"]) -> Shaped[Array, "*B H W K"]:

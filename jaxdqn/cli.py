@@ -73,25 +73,16 @@ class Plot:
 
 
 def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = None) -> T:
-    """Parse flags, with tyro's boxed page of an error folded into one line.
+    """Parse flags; a flag that is not known is refused, with the nearest one that is.
 
     Raises:
         ValueError: If the flags are wrong.
     """
-    page = io.StringIO()
-    names = [field.name.replace("_", "-") for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    known = [prefix + name for prefix in ("--", "--no-") for name in names]
     given: dict[str, Any] = {} if default is None else {"default": default, "description": PRESET_HELP}
-    try:
-        with contextlib.redirect_stderr(page):
-            parsed, unknown = tyro.cli(
-                kind, prog=f"jaxdqn {command}", args=list(args), return_unknown_args=True, **given
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise  # --help
-        raise ValueError(_fold(page.getvalue()).removeprefix(f"{kind.__name__}: ")) from None
+    parsed, unknown = _parse_known(kind, args, prog=f"jaxdqn {command}", **given)
     if unknown:
+        names = [field.name.replace("_", "-") for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        known = [prefix + name for prefix in ("--", "--no-") for name in names]
         near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
         hint = f"did you mean {near[0]}?" if near else f"see jaxdqn {command} --help"
         if unknown[0] in PRESETS:
@@ -101,15 +92,38 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
 
 
 def parse_config(args: Sequence[str], preset: Config) -> Config:
-    """A preset changed by flags; its symmetries need not hold of another environment, and have to be asked for there.
+    """A preset changed by the flags of `jaxdqn train`.
+
+    Args:
+        args: The flags. Where they name another environment, or vectors, they change `preset.for_env(...)`.
+        preset: What the flags change.
 
     Raises:
         ValueError: If the flags are wrong.
     """
-    config = parse(Config, "train", args, preset)
-    if config.env == preset.env:
-        return config
-    return parse(Config, "train", args, dataclasses.replace(preset, random_shift=0, mirror=False))
+    about_env, _ = _parse_known(_AboutEnv, args, add_help=False, default=_AboutEnv(preset.env, preset.pixels))
+    return parse(Config, "train", args, preset.for_env(about_env.env, pixels=about_env.pixels))
+
+
+@dataclass(frozen=True)
+class _AboutEnv:
+    """The flags on which the others' defaults depend."""
+
+    env: str
+    pixels: bool
+
+
+def _parse_known(kind: type[T], args: Sequence[str], **options: Any) -> tuple[T, list[str]]:
+    """What tyro makes of the flags, and those it does not know; its boxed page of an error becomes one line."""
+    page = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(page):
+            parsed, unknown = tyro.cli(kind, args=list(args), return_unknown_args=True, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # --help
+        raise ValueError(_fold(page.getvalue()).removeprefix(f"{kind.__name__}: ")) from None
+    return parsed, unknown
 
 
 def _fold(page: str) -> str:

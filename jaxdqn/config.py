@@ -38,7 +38,8 @@ _NOT_NEGATIVE = (
 class Config:
     """One run; each field is a flag of `jaxdqn train`.
 
-    The defaults are the preset `cartpole`, but for `random_shift` and `mirror`, which do not hold of every environment.
+    The defaults are the preset `cartpole` but for `random_shift` and `mirror`: what is true of CartPole's frames need
+    not be true of others.
     """
 
     env: str = "CartPole-v1"
@@ -58,9 +59,9 @@ class Config:
     network: Literal["motion", "seed"] = "motion"
     """Network for frames: a small one that is given their differences, or the seed's own. Vectors have an MLP."""
     random_shift: int = 0
-    """Pixels by which sampled windows are shifted sideways, at most; 0 where a little to the side is not the same."""
+    """Pixels by which sampled transitions are shifted sideways, at most; 0 where that changes their value."""
     mirror: bool = False
-    """Mirror half of the sampled windows, actions reversed; only where left and right are alike, as in CartPole."""
+    """Mirror half of the sampled transitions: frames left to right, action a to num_actions - 1 - a."""
     total_frames: int = 18_000
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8
@@ -101,7 +102,7 @@ class Config:
     """Global norm to which gradients are clipped; None does not clip."""
     evaluate_every: int = 3000
     """Frames between greedy evaluations; 0 evaluates at the end only."""
-    evaluation_episodes: int = 20
+    evaluation_episodes: int = 10
     """Episodes of an evaluation that may name the best agent; a quarter of them are played first, to screen."""
     greedy_params: Literal["online", "target"] = "target"
     """Parameters of the greedy agent that is evaluated and kept: the online ones, or the target's Polyak average."""
@@ -149,7 +150,9 @@ class Config:
         self._require(
             "batch_size", self.batch_size <= self.capacity, f"is larger than capacity {self.capacity}: lower it"
         )
-        fits = not self.pixels or self.random_shift < self.frame_size
+        self._require("random_shift", self.pixels or not self.random_shift, "needs pixels: set it to 0")
+        self._require("mirror", self.pixels or not self.mirror, "needs pixels: set it to False")
+        fits = self.random_shift < self.frame_size
         self._require("random_shift", fits, f"must be below frame_size {self.frame_size}")
         spare = self.frames_per_batch % self.num_envs
         if spare:
@@ -173,6 +176,17 @@ class Config:
     def num_batches(self) -> int:
         """Batches of the whole run."""
         return -(-self.total_frames // self.frames_per_batch)
+
+    def for_env(self, env: str, *, pixels: bool = True) -> Config:
+        """This config for another environment or for vectors, without the symmetries of this one's frames.
+
+        Args:
+            env: Gymnasium id; the same one leaves the symmetries as they are.
+            pixels: Whether to learn from frames.
+        """
+        if (env, pixels) == (self.env, self.pixels):
+            return self
+        return dataclasses.replace(self, env=env, pixels=pixels, random_shift=0, mirror=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Fields by name, as JSON takes them."""
@@ -202,7 +216,7 @@ _SEED = Config(
 )
 
 PRESETS: dict[str, Config] = {
-    "cartpole": Config(random_shift=2, mirror=True),  # which hold of CartPole; elsewhere they have to be asked for
+    "cartpole": Config(random_shift=2, mirror=True),  # true of CartPole; `for_env` takes them back
     "seed-demo": dataclasses.replace(
         _SEED,
         total_frames=5000,

@@ -67,13 +67,17 @@ def row_moments(x: Float[Array, "B H W C"]) -> Float[Array, "B H 2*C"]:
 
     How strong a feature is in a row, and how far from the middle: what a dense layer needs of a place, without weights
     of its own for each column. The expected position of Levine et al., End-to-End Training of Deep Visuomotor Policies
-    (2016), section 5.2, but not divided by the sum, so that an absent feature has no position.
+    (2016), section 5.1, but not divided by the sum, so that an absent feature has no position.
+
+    Args:
+        x: Feature maps; a single column is in the middle.
 
     Returns:
-        `C` sums over the columns, then `C` sums weighted by the column's position.
+        `C` sums over the columns, then `C` sums weighted by the column's position, of the dtype of `x`.
     """
-    position = jnp.linspace(-1.0, 1.0, x.shape[2])[:, None]
-    return jnp.concatenate([x.sum(axis=2), (x * position).sum(axis=2)], axis=-1)
+    width = x.shape[2]
+    position = jnp.linspace(-1.0, 1.0, width, dtype=x.dtype) if width > 1 else jnp.zeros(1, x.dtype)
+    return jnp.concatenate([x.sum(axis=2), (x * position[:, None]).sum(axis=2)], axis=-1)
 
 
 class DuelingHeads(nn.Module):

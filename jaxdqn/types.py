@@ -36,15 +36,15 @@ class Batch(NamedTuple):
     """Transitions of up to `n_steps` steps, ready for the loss.
 
     Attributes:
-        obs: Stacked observations at the start, of the dtype in which replay holds them (bytes for pixels).
-        action: The first action of the window.
-        reward: `sum_i gamma^i r_{t+i}` over the `k` steps of the window.
-        discount: `gamma^k`, and 0 if the window reached a terminal state.
-        next_obs: Stacked observations after `k` steps.
+        obs: Stacked observations at the start `[*B, ...]`, of the dtype in which replay holds them (uint8 for pixels).
+        action: The first action, int32.
+        reward: `sum_i gamma^i r_{t+i}` over `k` steps, float32.
+        discount: `gamma^k`, and 0 if a terminal state was reached, float32.
+        next_obs: Stacked observations after `k` steps, as `obs`.
     """
 
-    obs: Shaped[Any, "*B ..."]
+    obs: Shaped[Any, "*B_and_obs"]
     action: Int[Any, "*B"]
     reward: Float[Any, "*B"]
     discount: Float[Any, "*B"]
-    next_obs: Shaped[Any, "*B ..."]
+    next_obs: Shaped[Any, "*B_and_obs"]
