@@ -107,6 +107,7 @@ def score(run: Path, episodes: int) -> dict[str, Any]:
         "best_mean": round(best.mean, 1),
         "best_standard_error": round(best.standard_error, 1),
         "best_min": best.min,
+        "last_frames": kept["last"],
         "last_mean": round(last.mean, 1),
         "last_standard_error": round(last.standard_error, 1),
         "last_min": last.min,

@@ -78,3 +78,20 @@ class TruncatedChain(TerminatingChain):
 
     def observe(self):
         return np.array([1.0, 0.0], np.float32)
+
+
+class Bar(Probe):
+    """One step from a frame with a bar on its left: action 0 gives 1, action 1 gives -1."""
+
+    frame = np.zeros((44, 44), np.uint8)
+    frame[:, :12] = 255
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gym.spaces.Box(0, 255, self.frame.shape, np.uint8)
+
+    def observe(self):
+        return self.frame
+
+    def reward(self, action):
+        return 1.0 - 2.0 * action

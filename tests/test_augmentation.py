@@ -1,4 +1,4 @@
-"""Random shifts: against a brute-force model, and where the agent applies them."""
+"""Shifts and mirror images: against brute-force models, against CartPole, and where the agent applies them."""
 
 import dataclasses
 
@@ -10,6 +10,7 @@ import pytest
 from jaxdqn.agent import make_agent
 from jaxdqn.augmentation import mirror_batch, random_shift, shift_batch
 from jaxdqn.config import Config
+from jaxdqn.envs.pixels import make_env_fn
 from jaxdqn.types import Batch, Rows
 
 
@@ -81,6 +82,36 @@ def test_half_of_the_windows_are_mirrored_with_their_actions_and_the_others_left
     assert mirrored.discount is batch.discount
 
 
+def test_what_is_no_stack_of_frames_is_not_mirrored():
+    for shape in ((5, 4), (5, 8, 8)):
+        obs = jnp.zeros(shape)
+        batch = Batch(obs, jnp.zeros(5, jnp.int32), jnp.ones(5), jnp.ones(5), obs)
+        with pytest.raises(ValueError, match=r"mirror needs stacks of frames \[..., H, W, K\], not \(5, "):
+            mirror_batch.__wrapped__(jax.random.key(0), batch, 2)  # as it is where shapes are not checked
+
+
+def test_the_mirror_image_of_cartpole_is_cartpole():
+    """That a state's frame, turned left to right, is the frame of the negated state, and that steps agree."""
+    env = make_env_fn("CartPole-v1", pixels=True, frame_size=64)()
+    env.reset(seed=0)
+    cartpole = env.unwrapped
+    for state in np.random.default_rng(0).uniform(-1, 1, (10, 4)) * [2.0, 1.0, 0.2, 1.0]:
+        seen, ends = [], []
+        for sign, action in ((1, 1), (-1, 0)):
+            cartpole.state = sign * state
+            frame, *_ = env.step(action)
+            cartpole.steps_beyond_terminated = None
+            seen.append(frame.astype(int))
+            ends.append(np.array(cartpole.state))
+        np.testing.assert_allclose(ends[0], -ends[1], rtol=1e-12)
+        # Drawn in whole pixels of 400x600, so that the pole's edge may fall a pixel to the side: 9 columns make one.
+        difference = np.abs(seen[0] - seen[1][:, ::-1])
+        assert difference.max() <= 60
+        assert difference.mean() < 0.2
+        assert np.abs(seen[0] - seen[0][:, ::-1]).mean() > 1  # the frame itself is not its own image
+    env.close()
+
+
 def test_floats_are_shifted_as_bytes_are_and_what_is_no_stack_or_no_shift_is_refused():
     stacks = random_stacks(9, 3, 8, 4)
     shifted = random_shift(jax.random.key(3), jnp.asarray(stacks), 2)
@@ -144,6 +175,16 @@ def test_the_agent_mirrors_what_it_samples():
         for frame, action in zip(newest, actions, strict=True)
     )
     assert set(actions) == {0, 1}
+
+
+def test_windows_shifts_and_mirror_images_are_drawn_with_keys_of_their_own():
+    agent, state = agent_and_state(random_shift=3, mirror=True)
+    plain, plain_state = agent_and_state()
+    key = jax.random.key(5)
+    _, shift_key, mirror_key = jax.random.split(key, 3)
+    windows = plain.sample(plain_state.replay, key)
+    expected = mirror_batch(mirror_key, shift_batch(shift_key, windows, 3), 2)
+    jax.tree.map(np.testing.assert_array_equal, agent.sample(state.replay, key), expected)
 
 
 def test_the_agent_learns_from_what_it_shifts():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,14 +85,15 @@ def test_a_preset_comes_first_and_flags_change_it(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_holds_of_cartpole_is_not_taken_for_granted_elsewhere(run, capsys, tmp_path):
-    fields = json.loads((run / "config.json").read_text())
-    assert (fields["random_shift"], fields["mirror"]) == (2, True)
-    output = tmp_path / "run"
-    code, _, _ = call(capsys, "train", *TINY, "--env", "Acrobot-v1", "--random-shift", "1", "--output", str(output))
-    assert code == 0
-    fields = json.loads((output / "config.json").read_text())
-    assert (fields["random_shift"], fields["mirror"]) == (1, False)
+def test_the_default_preset_trains_on_pixels(capsys, tmp_path):
+    """The preset's own network, shifts and mirror images, on frames large enough for two columns of features."""
+    small = ["--frame-size", "44", "--normalisation-frames", "20", "--total-frames", "320", "--warmup-frames", "256"]
+    cheap = ["--updates-per-batch", "2", "--evaluation-episodes", "1", "--output", str(tmp_path / "run")]
+    assert call(capsys, "train", *small, *cheap)[0] == 0
+    fields = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (fields["random_shift"], fields["mirror"], fields["network"]) == (2, True, "motion")
+    last = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].split(",")
+    assert last[:2] == ["320", "6"]
 
 
 def test_help_names_every_command_and_flag(capsys):
@@ -102,6 +104,9 @@ def test_help_names_every_command_and_flag(capsys):
     assert code == 0
     assert "PRESET" in out
     assert all(flag in out for flag in ("--env", "--no-pixels", "--total-frames", "--max-gradient-norm", "--double"))
+    elsewhere = call(capsys, "train", "--env", "Acrobot-v1", "--help")[1]
+    for page, default in ((out, "True"), (elsewhere, "False")):
+        assert re.search(r"--mirror, .*?\(default: (\w+)\)", page, re.DOTALL)[1] == default
     assert call(capsys, "--version")[1].startswith("jaxdqn ")
     assert call(capsys)[0] == 2
 
@@ -130,6 +135,8 @@ REFUSED = [
     (["train", "--no-pixel"], "did you mean --no-pixels"),
     (["train", "--seed", "1", "seed-demo"], "a preset comes first"),
     (["train", "--output", ""], "output"),
+    (["train", "--env"], "--env"),
+    (["train", "--no-pixels", "--mirror"], "mirror True needs pixels"),
     (["train", "--total-frames", "3000000000"], "total_frames 3000000000"),
     (["train", "--capacity", "10000000000000", "--normalisation-frames", "9"], "largest that fits"),
     (["evaluate"], "RUN"),

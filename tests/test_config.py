@@ -66,6 +66,8 @@ REFUSED = [
     ({"network": "nature"}, "network 'nature' must be one of motion, seed"),
     ({"random_shift": -1}, "random_shift -1 must be 0 or above"),
     ({"random_shift": 64}, "random_shift 64 must be below frame_size 64"),
+    ({"random_shift": 2, "pixels": False}, "random_shift 2 needs pixels: set it to 0"),
+    ({"mirror": True, "pixels": False}, "mirror True needs pixels: set it to False"),
     ({"total_frames": 0}, "total_frames 0 must be above 0"),
     ({"total_frames": 5000.0}, "total_frames 5000.0 must be a whole number"),
     ({"num_envs": -1}, "num_envs -1 must be above 0"),
@@ -104,6 +106,16 @@ def test_the_defaults_are_the_preset_cartpole_but_for_what_holds_of_cartpole_alo
     assert dataclasses.replace(PRESETS["cartpole"], random_shift=0, mirror=False) == Config()
     assert PRESETS["cartpole"].random_shift == 2
     assert PRESETS["cartpole"].mirror
+
+
+def test_another_environment_or_its_vectors_take_the_symmetries_back_and_nothing_else():
+    preset = dataclasses.replace(PRESETS["cartpole"], gamma=0.5)
+    assert preset.for_env("CartPole-v1") == preset
+    plain = dataclasses.replace(preset, random_shift=0, mirror=False)
+    assert preset.for_env("Acrobot-v1") == dataclasses.replace(plain, env="Acrobot-v1")
+    assert preset.for_env("CartPole-v1", pixels=False) == dataclasses.replace(plain, pixels=False)
+    vectors = Config(pixels=False)
+    assert vectors.for_env("CartPole-v1", pixels=False) == vectors
 
 
 def test_a_config_is_frozen():

@@ -9,6 +9,7 @@ import pytest
 from jaxdqn.agent import make_agent
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Collector, make_vector_env
+from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.run.host_loop import host_loop
 
 GAMMA = 0.8
@@ -36,18 +37,21 @@ def learned_values(env_class, observations, **changes):
         **changes,
     }
     config = Config(**fields)
+    envs = make_vector_env(env_class, config.num_envs)
     agent = make_agent(
         config,
         num_actions=2,
-        obs_shape=(2,),
-        obs_dtype=np.float32,
-        optimizer=optax.adam(optax.linear_schedule(config.learning_rate, 0.0, 1024)),
+        obs_shape=envs.single_observation_space.shape,
+        obs_dtype=envs.single_observation_space.dtype,
+        obs_stats=ObservationStats(np.float32(0), np.float32(1)) if config.pixels else None,
+        optimizer=optax.adam(optax.linear_schedule(config.learning_rate, 0.0, 32 * config.updates_per_batch)),
     )
-    envs = make_vector_env(env_class, config.num_envs)
-    *_, progress = host_loop(agent, agent.init(jax.random.key(0)), Collector(envs, seed=0), config)
+    collector = Collector(envs, seed=0, frame_stack=config.frame_stack if config.pixels else None)
+    *_, progress = host_loop(agent, agent.init(jax.random.key(0)), collector, config)
     envs.close()
-    assert progress.updates == 1056  # 33 of 40 batches lie beyond the warm-up
-    return np.asarray(agent.q_values(progress.state.learner.params, np.asarray(observations, np.float32)))
+    assert progress.updates == 33 * config.updates_per_batch  # 33 of 40 batches lie beyond the warm-up
+    obs = np.asarray(observations, envs.single_observation_space.dtype)
+    return np.asarray(agent.q_values(progress.state.learner.params, obs))
 
 
 def test_one_step_of_reward_one_is_worth_one():
@@ -80,3 +84,12 @@ def test_chain_that_terminates_is_worth_the_steps_left():
 def test_chain_that_is_truncated_is_worth_an_endless_one():
     values = learned_values(probes.TruncatedChain, [[1, 0]], n_steps=3)
     assert values == pytest.approx(np.full((1, 2), 1 / (1 - GAMMA)), abs=0.12)
+
+
+@pytest.mark.slow
+def test_mirror_images_teach_what_was_never_seen():
+    """Only bars on the left are shown, where action 0 gives 1; a bar on the right is known by the mirror image."""
+    left = np.repeat(probes.Bar.frame[None, ..., None], 2, axis=-1)
+    pixels = {"pixels": True, "frame_size": 44, "frame_stack": 2, "updates_per_batch": 4, "batch_size": 32}
+    values = learned_values(probes.Bar, np.concatenate([left, left[:, :, ::-1]]), mirror=True, **pixels)
+    assert values == pytest.approx(np.array([[1.0, -1.0], [-1.0, 1.0]]), abs=0.1)

@@ -1,4 +1,4 @@
-"""The seed's network: its size, its initialisation, and the dueling formula against NumPy."""
+"""The networks: their sizes, their initialisation, and the formulas against NumPy."""
 
 import math
 
@@ -156,9 +156,14 @@ def test_row_moments_are_those_computed_by_hand():
     maps[0, 1, :, 0] = [0, 0, 4]
     maps[0, 0, :, 1] = [-6, 1, 0]
     assert row_moments(jnp.asarray(maps)).tolist() == [[[14.0, -5.0, -3.0, 6.0], [4.0, 0.0, 4.0, 0.0]]]
+    even = jnp.array([6.0, 3.0, 0.0, 12.0]).reshape(1, 1, 4, 1)  # columns at -1, -1/3, 1/3 and 1
+    np.testing.assert_allclose(row_moments(even), [[[21.0, 5.0]]], rtol=1e-6)
+    alone = jnp.array([[[[7.0]]]])  # a single column is in the middle
+    assert row_moments(alone).tolist() == [[[7.0, 0.0]]]
+    assert row_moments(even.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-def test_the_motion_network_is_small_keeps_the_size_of_signals_and_sees_differences():
+def test_the_motion_network_is_small_has_lecuns_initialisation_and_sees_differences():
     network = motion_cnn(2)
     params = network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 4)))["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) == 152_163

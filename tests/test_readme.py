@@ -1,25 +1,33 @@
 """The README's examples run, and its numbers are the code's."""
 
+import csv
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
+from jaxdqn.networks import DuelingCNN, motion_cnn
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
+RESULTS = Path(__file__).parent.parent / "experiments" / "results"
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.slow
 def test_the_example_with_the_pieces_runs(tmp_path):
     script = tmp_path / "example.py"
-    script.write_text(BLOCKS[0])
+    script.write_text(BLOCKS[0].replace("total_frames=2_000", "total_frames=1_100"))
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    returns = [float(line.split()[1]) for line in done.stdout.splitlines()[:-1]]
-    assert len(returns) > 10
-    assert min(returns) >= 8
+    frames, returns = zip(*(map(float, line.split()) for line in done.stdout.splitlines()[:-1]), strict=True)
+    assert list(frames) == sorted(frames)
+    assert 1_000 < frames[-1] <= 1_120
+    assert 0 < sum(returns) + len(returns) <= frames[-1]  # an episode of n steps is n + 1 rows
+    assert len(done.stdout.splitlines()[-1].strip("[ ]").split()) == 2  # a value for each action
 
 
 def test_every_example_is_python():
@@ -36,8 +44,24 @@ def test_the_layout_names_every_module():
         assert path.name == "__init__.py" or known, f"the README's layout does not name {name}"
 
 
-def test_nothing_is_left_to_fill_in_and_every_picture_is_there():
-    assert not re.findall(r"\b[A-Z]+_TABLE\b|^[A-Z_]{6,}$", README, re.MULTILINE)
+def test_results_and_sizes_are_those_of_the_code():
+    with (RESULTS / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    for row in rows:
+        line = next(line for line in README.splitlines() if line.startswith(f"| {row['seed']} |"))
+        assert f"{int(row['solved_frames']):,} frames, {row['solved_seconds']} s" in line
+        for which in ("best", "last"):
+            same = which == "last" and row["best_frames"] == row["last_frames"]
+            score = f"{row[which + '_mean']} ± {row[which + '_standard_error']}"
+            assert ("the same" if same else score) in line
+    for network, size in ((DuelingCNN(2), "1,262,691"), (motion_cnn(2), "152,163")):
+        shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 64, 64, 4), np.float32))
+        assert f"{sum(x.size for x in jax.tree.leaves(shapes)):,}" == size
+        assert size in README
+
+
+def test_every_picture_is_there():
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
     assert len(pictures) >= 2
     for picture in pictures:

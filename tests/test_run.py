@@ -32,6 +32,8 @@ VECTORS = Config(
 PIXELS = dataclasses.replace(
     VECTORS,
     pixels=True,
+    random_shift=2,
+    mirror=True,
     frame_size=36,
     normalisation_frames=40,
     total_frames=128,

@@ -63,7 +63,9 @@ def name_of(env: gym.Env) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
-def make_env_fn(env: str, *, pixels: bool, frame_size: int, env_fn: EnvFn | None = None, render: bool = False) -> EnvFn:
+def make_env_fn(
+    env: str, *, pixels: bool = True, frame_size: int = 64, env_fn: EnvFn | None = None, render: bool = False
+) -> EnvFn:
     """A function that builds one environment, checked.
 
     Args:
