@@ -177,13 +177,14 @@ class Config:
         """Batches of the whole run."""
         return -(-self.total_frames // self.frames_per_batch)
 
-    def for_env(self, env: str, *, pixels: bool = True) -> Config:
+    def for_env(self, env: str, *, pixels: bool | None = None) -> Config:
         """This config for another environment or for vectors, without the symmetries of this one's frames.
 
         Args:
             env: Gymnasium id; the same one leaves the symmetries as they are.
-            pixels: Whether to learn from frames.
+            pixels: Whether to learn from frames; None leaves that as it is.
         """
+        pixels = self.pixels if pixels is None else pixels
         if (env, pixels) == (self.env, self.pixels):
             return self
         return dataclasses.replace(self, env=env, pixels=pixels, random_shift=0, mirror=False)

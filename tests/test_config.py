@@ -116,6 +116,7 @@ def test_another_environment_or_its_vectors_take_the_symmetries_back_and_nothing
     assert preset.for_env("CartPole-v1", pixels=False) == dataclasses.replace(plain, pixels=False)
     vectors = Config(pixels=False)
     assert vectors.for_env("CartPole-v1", pixels=False) == vectors
+    assert vectors.for_env("Acrobot-v1") == dataclasses.replace(vectors, env="Acrobot-v1")
 
 
 def test_a_config_is_frozen():
