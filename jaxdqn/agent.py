@@ -17,7 +17,7 @@ from jaxdqn.config import Config
 from jaxdqn.convolution import micro_batch_size
 from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_optimizer, make_update
 from jaxdqn.losses import LOSSES, Loss
-from jaxdqn.networks import DuelingCNN, DuelingMLP, motion_cnn
+from jaxdqn.networks import make_network
 from jaxdqn.preprocessing import ObservationStats, normalise
 from jaxdqn.replay import Replay, ReplayState, make_replay, smallest_slots
 from jaxdqn.types import Batch, Rows
@@ -64,6 +64,8 @@ class Agent(NamedTuple):
             donates the learner. Not before `learning_start` frames.
         sample: `(replay, key) -> batches [U, B, ...]`, windows shifted and mirrored as the config says; the key is
             consumed. Not before `learning_start` frames.
+        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`: `sample` before `augment`; the key is consumed.
+        augment: `(keys, windows) -> batches`: windows shifted and mirrored, with a key for each update; the keys are consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
@@ -76,6 +78,8 @@ class Agent(NamedTuple):
     observe: Callable[[AgentState, Rows], AgentState]
     learn: Callable[[AgentState], tuple[AgentState, Metrics]]
     sample: Callable[[ReplayState, Key[Array, ""]], Batch]
+    draw: Callable[[ReplayState, Key[Array, ""]], tuple[Batch, Key[Array, " U"]]]
+    augment: Callable[[Key[Array, " U"], Batch], Batch]
     update: Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]
     q_values: Callable[[Params, Shaped[Any, "N ..."]], Float[Array, "N A"]]
     epsilon: Callable[[Int[Array, ""]], Float[Array, ""]]
@@ -92,23 +96,6 @@ def make_q_values(network: nn.Module, stats: ObservationStats | None) -> Callabl
     return q_values
 
 
-def make_network(config: Config, num_actions: int) -> nn.Module:
-    """The config's own network: a dueling CNN for pixels, the dueling MLP for vectors.
-
-    Raises:
-        ValueError: If frames are too small for it.
-    """
-    if not config.pixels:
-        return DuelingMLP(num_actions)
-    network = motion_cnn(num_actions) if config.network == "motion" else DuelingCNN(num_actions)
-    if config.frame_size < network.smallest_frame:
-        raise ValueError(
-            f"frame_size {config.frame_size} is too small for network {config.network!r}: use at least "
-            f"{network.smallest_frame}"
-        )
-    return network
-
-
 def make_agent(
     config: Config,
     *,
@@ -123,6 +110,9 @@ def make_agent(
     bytes_available: int | None = None,
 ) -> Agent:
     """Bind a config and an environment's shapes into an agent.
+
+    Where `config.replay_storage` is not "device", the ring holds numbers in place of observations, and the agent needs
+    `with_frame_store` around it before it can observe and learn.
 
     Args:
         config: The run; its `pixels` says whether observations are frames, stacked `frame_stack` at a time.
@@ -159,11 +149,12 @@ def make_agent(
         learning_rate = optax.linear_schedule(config.learning_rate, config.learning_rate_end, steps)
         optimizer = make_optimizer(learning_rate, config.weight_decay, config.max_gradient_norm)
     q_values = make_q_values(network, obs_stats)
+    on_device = config.replay_storage == "device"
     replay = make_replay(
         capacity=config.capacity,
         num_envs=num_envs,
-        obs_shape=obs_shape,
-        obs_dtype=obs_dtype,
+        obs_shape=obs_shape if on_device else (),  # elsewhere the ring holds the number of each frame's place
+        obs_dtype=obs_dtype if on_device else jnp.int32,
         batch_shape=(config.updates_per_batch, config.batch_size),
         n_steps=config.n_steps,
         gamma=config.gamma,
@@ -199,15 +190,24 @@ def make_agent(
     def observe(state: AgentState, rows: Rows) -> AgentState:
         return state._replace(replay=replay.add(state.replay, rows))
 
-    @jax.jit
-    def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
-        window_key, shift_key, mirror_key = jax.random.split(key, 3)
-        batch = replay.sample(ring, window_key)
+    def augment_one(key: Key[Array, ""], batch: Batch) -> Batch:
+        shift_key, mirror_key = jax.random.split(key)
         if config.random_shift:
             batch = shift_batch(shift_key, batch, config.random_shift)
         if config.mirror:
             batch = mirror_batch(mirror_key, batch, num_actions)
         return batch
+
+    def augment(keys: Key[Array, " U"], batches: Batch) -> Batch:
+        return jax.vmap(augment_one)(keys, batches)
+
+    def draw(ring: ReplayState, key: Key[Array, ""]) -> tuple[Batch, Key[Array, " U"]]:
+        window_key, augment_key = jax.random.split(key)
+        return replay.sample(ring, window_key), jax.random.split(augment_key, config.updates_per_batch)
+
+    def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
+        windows, keys = draw(ring, key)
+        return augment(keys, windows)
 
     def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
         return jax.lax.scan(update_once, learner, batches)
@@ -229,7 +229,9 @@ def make_agent(
         act=jax.jit(act),
         observe=observe,
         learn=learn,
-        sample=sample,
+        sample=jax.jit(sample),
+        draw=jax.jit(draw),
+        augment=jax.jit(augment),
         update=jax.jit(update, donate_argnums=0),
         q_values=jax.jit(q_values),
         epsilon=epsilon,

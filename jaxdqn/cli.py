@@ -177,7 +177,7 @@ def evaluate(args: Sequence[str]) -> None:
 
     if sys.stderr.isatty():
         print(f"playing {options.episodes} episodes ...", file=sys.stderr)
-    result = load(options.run, options.checkpoint).evaluate(options.episodes, options.seed)
+    result = load(options.run, options.checkpoint).evaluate(options.episodes, options.seed, workers=True)
     if options.json:
         fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
         print(json.dumps({**fields, **result._asdict()}))

@@ -66,6 +66,8 @@ class Config:
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8
     """Environments stepped in lockstep."""
+    collector: Literal["sync", "async"] = "sync"
+    """Step environments in this process between two rounds of updates, or in processes of their own beside them."""
     frames_per_batch: int = 32
     """Rows collected between two rounds of updates, over all environments."""
     batch_size: int = 32
@@ -74,6 +76,8 @@ class Config:
     """Updates after each collected batch."""
     capacity: int = 18_000
     """Rows that replay holds, over all environments."""
+    replay_storage: Literal["device", "host", "disk"] = "device"
+    """Where its frames are: with the learner, in the host's memory, or in a file of the run's folder."""
     warmup_frames: int = 1000
     """Frames of uniformly random actions before the first update."""
     learning_rate: float = 1e-3

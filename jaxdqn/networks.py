@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax.typing import Initializer
 from jaxtyping import Array, DTypeLike, Float
 
+from jaxdqn.config import Config
 from jaxdqn.convolution import Conv, Implementation
 
 SEED_VARIANCE = 1 / 3
@@ -198,3 +199,20 @@ class DuelingMLP(nn.Module):
         for width in self.trunk:
             x = elu(nn.Dense(width, kernel_init=kernel_init(SEED_VARIANCE), bias_init=fan_in_uniform(x.shape[-1]))(x))
         return DuelingHeads(self.num_actions, self.hidden, self.value_bias)(x)
+
+
+def make_network(config: Config, num_actions: int) -> nn.Module:
+    """The config's own network: a dueling CNN for pixels, the dueling MLP for vectors.
+
+    Raises:
+        ValueError: If frames are too small for it.
+    """
+    if not config.pixels:
+        return DuelingMLP(num_actions)
+    network = motion_cnn(num_actions) if config.network == "motion" else DuelingCNN(num_actions)
+    if config.frame_size < network.smallest_frame:
+        raise ValueError(
+            f"frame_size {config.frame_size} is too small for network {config.network!r}: use at least "
+            f"{network.smallest_frame}"
+        )
+    return network

@@ -72,6 +72,20 @@ def smallest_slots(n_steps: int, stack: int) -> int:
     return stack + n_steps + 1
 
 
+def refuse_what_does_not_fit(
+    capacity: int, num_envs: int, bytes_a_row: int, bytes_available: int, smallest: int = 1, where: str = "memory"
+) -> None:
+    """Raise `ValueError` where rows need more bytes than there are, with the largest capacity that fits."""
+    num_bytes = capacity // num_envs * num_envs * bytes_a_row + 8
+    if num_bytes <= bytes_available:
+        return
+    largest = max(bytes_available - 8, 0) // (bytes_a_row * num_envs) * num_envs
+    mend = f"the largest that fits is {largest}" if largest >= smallest else f"free some {where}"
+    raise ValueError(
+        f"capacity {capacity} needs {num_bytes:,} bytes of replay and {bytes_available:,} are free: {mend}"
+    )
+
+
 def make_replay(
     *,
     capacity: int,
@@ -118,13 +132,10 @@ def make_replay(
             f"capacity {capacity} is too small: {num_envs} environments with n_steps {n_steps} and "
             f"{stack_size}-frame stacks need at least {smallest * num_envs}"
         )
-    num_bytes = slots * num_envs * row_bytes(obs_shape, obs_dtype) + 8
-    if bytes_available is not None and num_bytes > bytes_available:
-        largest = max(bytes_available - 8, 0) // (row_bytes(obs_shape, obs_dtype) * num_envs) * num_envs
-        mend = f"the largest that fits is {largest}" if largest >= smallest * num_envs else "free some memory"
-        raise ValueError(
-            f"capacity {capacity} needs {num_bytes:,} bytes of replay and {bytes_available:,} are free: {mend}"
-        )
+    bytes_a_row = row_bytes(obs_shape, obs_dtype)
+    num_bytes = slots * num_envs * bytes_a_row + 8
+    if bytes_available is not None:
+        refuse_what_does_not_fit(capacity, num_envs, bytes_a_row, bytes_available, smallest * num_envs)
 
     def init() -> ReplayState:
         shape = (slots, num_envs)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.agent import make_agent, make_network
+from jaxdqn.agent import make_agent
 from jaxdqn.config import PRESETS, Config
+from jaxdqn.networks import make_network
 from jaxdqn.types import Rows
 
 CONFIG = Config(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -79,16 +80,16 @@ def make_env_fn(
         A function that raises `ValueError` where the id is unknown, actions are not discrete, or observations are
         not what `pixels` asks for.
     """
+    return partial(_build, env, pixels, frame_size, env_fn, render)  # which a process of its own can be sent
 
-    def build() -> gym.Env:
-        made = env_fn() if env_fn is not None else make_by_id(env, render=pixels or render)
-        try:
-            return _checked(made, pixels, frame_size)
-        except ValueError:
-            made.close()
-            raise
 
-    return build
+def _build(env: str, pixels: bool, frame_size: int, env_fn: EnvFn | None, render: bool) -> gym.Env:
+    made = env_fn() if env_fn is not None else make_by_id(env, render=pixels or render)
+    try:
+        return _checked(made, pixels, frame_size)
+    except ValueError:
+        made.close()
+        raise
 
 
 def make_by_id(env: str, *, render: bool) -> gym.Env:

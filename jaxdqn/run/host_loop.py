@@ -6,14 +6,16 @@ What TorchRL's Trainer takes as hooks is code in the body of `for progress in ho
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdqn.agent import Agent, AgentState
+from jaxdqn.agent import ActorState, Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Collector, Episode
+from jaxdqn.types import Rows
 
 
 class Progress(NamedTuple):
@@ -39,7 +41,12 @@ class Progress(NamedTuple):
 def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Config) -> Iterator[Progress]:
     """Collect, observe, learn, until the config's frames are spent.
 
-        collect frames_per_batch rows -> observe them -> learn updates_per_batch times -> yield
+        sync     collect frames_per_batch rows -> observe them -> learn updates_per_batch times -> yield
+        async    wait for the rows -> observe them -> start on the next rows -> learn -> yield
+
+    With `config.collector` "async" a thread collects the next rows while the learner learns, with the parameters from
+    before it: the policy is one batch old, always, so that a seed gives the same run here, too. A loop that is left
+    has collected a batch that nobody has seen: to go on from its state, collect from fresh environments.
 
     Args:
         agent: The pure functions.
@@ -56,20 +63,30 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
     if collector.num_envs != config.num_envs:
         raise ValueError(f"num_envs {config.num_envs} is not the collector's {collector.num_envs}: make them equal")
     frames, updates = int(state.actor.frame), int(state.learner.num_updates)
+    batches = range(frames // config.frames_per_batch, config.num_batches)
 
-    def act(obs: np.ndarray) -> np.ndarray:
-        nonlocal state
-        actor, actions = agent.act(state.actor, obs)
-        state = state._replace(actor=actor)
-        return np.asarray(actions)
+    def collect(actor: ActorState) -> tuple[ActorState, Rows, list[Episode]]:
+        def act(obs: np.ndarray) -> np.ndarray:
+            nonlocal actor
+            actor, actions = agent.act(actor, obs)
+            return np.asarray(actions)
 
-    for _ in range(frames // config.frames_per_batch, config.num_batches):
         rows, episodes = collector.collect(act, config.frames_per_batch // config.num_envs)
-        state = agent.observe(state, rows)
-        frames += config.frames_per_batch
-        metrics: dict[str, float] = {}
-        if frames >= agent.learning_start:
-            state, traces = agent.learn(state)
-            metrics = {name: float(np.mean(values)) for name, values in jax.device_get(traces).items()}
-            updates += config.updates_per_batch
-        yield Progress(frames, updates, float(agent.epsilon(state.actor.frame)), episodes, metrics, state)
+        return actor, rows, episodes
+
+    # XLA runs on the CPU what one thread dispatches in order: an `act` from this one would wait for the whole `learn`.
+    with ThreadPoolExecutor(1, "collector") as thread:
+        ahead = thread.submit(collect, state.actor) if config.collector == "async" and batches else None
+        for batch in batches:
+            actor, rows, episodes = ahead.result() if ahead else collect(state.actor)
+            newest = state.actor.params  # an actor that was ahead of the learner has older ones
+            state = agent.observe(state._replace(actor=actor._replace(params=newest)), rows)
+            if ahead and batch + 1 < config.num_batches:
+                ahead = thread.submit(collect, state.actor)
+            frames += config.frames_per_batch
+            metrics: dict[str, float] = {}
+            if frames >= agent.learning_start:
+                state, traces = agent.learn(state)
+                metrics = {name: float(np.mean(values)) for name, values in jax.device_get(traces).items()}
+                updates += config.updates_per_batch
+            yield Progress(frames, updates, float(agent.epsilon(state.actor.frame)), episodes, metrics, state)

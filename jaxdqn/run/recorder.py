@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import importlib.metadata
@@ -194,3 +195,10 @@ def claim_folder(config: Config, name: str) -> Path:
             raise ValueError(f"output {str(folder)!r} cannot be made: {error.strerror}") from error
         return folder
     raise ValueError(f"output {str(folders[-1])!r} is taken by another run: choose another folder")
+
+
+def release_folder(folder: Path) -> None:
+    """Undo `claim_folder`, for a run that cannot begin after all; other files that are there stay."""
+    (folder / "config.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty: it was there before
+        folder.rmdir()

@@ -1,7 +1,8 @@
-"""Memory that a run may take."""
+"""Memory and disk that a run may take."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -18,9 +19,20 @@ def free_bytes() -> int:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    return free_host_bytes()
+
+
+def free_host_bytes() -> int:
+    """Memory free on this machine, or in its container."""
     free = int(psutil.virtual_memory().available)
     try:
         limit = _LIMIT.read_text().strip()
         return free if limit == "max" else min(free, int(limit) - int(_USED.read_text()))
     except (OSError, ValueError):
         return free
+
+
+def free_disk_bytes(output: str | None) -> int:
+    """Disk free where a run's folder is, or will be made."""
+    folder = Path(output or "runs").absolute()
+    return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free

@@ -21,13 +21,15 @@ from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
 from jaxdqn.envs.vector import Collector, Episode, Purpose, make_vector_env, random_stacks, spawn_seeds
 from jaxdqn.losses import Loss
 from jaxdqn.preprocessing import observation_stats
+from jaxdqn.replay import smallest_slots
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
 from jaxdqn.run.evaluation import Evaluation, Evaluator, summarise
+from jaxdqn.run.frame_store import FrameStore, check_store, with_frame_store
 from jaxdqn.run.host_loop import Progress, host_loop
 from jaxdqn.run.pictures import draw_curve, record_gif
 from jaxdqn.run.policy import greedy_policy, load
-from jaxdqn.run.recorder import Recorder, check_output, claim_folder, passed
-from jaxdqn.run.resources import free_bytes
+from jaxdqn.run.recorder import Recorder, check_output, claim_folder, passed, release_folder
+from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
 
 
 class RunProgress(NamedTuple):
@@ -90,15 +92,31 @@ def train(
             loss=loss,
             bytes_available=free_bytes(),
         )
-        state = agent.init(jax.random.key(config.seed))
+        in_store, on_disk = config.replay_storage != "device", config.replay_storage == "disk"
+        sizes: dict[str, Any] = {
+            "capacity": config.capacity,
+            "num_envs": config.num_envs,
+            "obs_shape": spec.obs_shape,
+            "obs_dtype": spec.obs_dtype,
+        }
         stack = config.frame_stack if config.pixels else None
-        envs = make_vector_env(build, config.num_envs)
+        if in_store:
+            smallest = smallest_slots(config.n_steps, stack or 1) * config.num_envs
+            free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
+            check_store(**sizes, bytes_available=free, where="disk" if on_disk else "memory", smallest=smallest)
+        state = agent.init(jax.random.key(config.seed))
+        workers = config.collector == "async"
+        envs = make_vector_env(build, config.num_envs, workers=workers)
         cleanup.callback(envs.close)
         seed = spawn_seeds(config.seed, 1, Purpose.TRAINING)[0]
         collector = Collector(envs, seed=seed, frame_stack=stack, reward_scale=config.reward_scale)
-        evaluator = Evaluator(build, frame_stack=stack)
+        evaluator = Evaluator(build, frame_stack=stack, workers=workers)
         cleanup.callback(evaluator.close)
         folder = claim_folder(config, name)
+        if in_store:
+            store = _make_store(folder, sizes, on_disk)
+            cleanup.callback(store.close)
+            agent = with_frame_store(agent, store, updates=config.updates_per_batch, stacked=config.pixels)
         title = config.env if env_fn is None else None
         pictures.callback(_try, "curve.png", draw_curve, [folder], folder / "curve.png", label=title)
         recorder = Recorder(folder, config, started)
@@ -115,6 +133,15 @@ def train(
             yield RunProgress(progress, evaluation, folder)
         agent_gif = folder / "agent.gif"
         _try("agent.gif", lambda: record_gif(load(folder, env_fn=env_fn, network=network), agent_gif, seed=config.seed))
+
+
+def _make_store(folder: Path, sizes: dict[str, Any], on_disk: bool) -> FrameStore:
+    """The store of a run's frames; where it cannot be had, the folder is given back."""
+    try:
+        return FrameStore(**sizes, path=folder / "replay.npy" if on_disk else None)
+    except ValueError:
+        release_folder(folder)
+        raise
 
 
 def _try(picture: str, draw: Callable[..., object], *args: Any, **options: Any) -> None:

@@ -1,0 +1,67 @@
+"""The seed's demo configuration on jaxdqn, without evaluations and logs: what `torchrl_demo.py` is compared with.
+
+python3 experiments/jaxdqn_demo.py --frames 1600 --collector async
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import resource
+import time
+
+import psutil
+
+WARM_UP_BATCHES = 5
+
+
+def run(frames: int, preset: str, collector_kind: str) -> dict[str, float]:
+    """Train for some frames; the figures of the loop after its first batches."""
+    import jax
+
+    import jaxdqn
+    from jaxdqn.config import PRESETS
+    from jaxdqn.run.training import look_at_env
+
+    config = dataclasses.replace(PRESETS[preset], total_frames=frames, collector=collector_kind, warmup_frames=0)
+    build = jaxdqn.make_env_fn(config.env, pixels=True, frame_size=config.frame_size)
+    envs = jaxdqn.make_vector_env(build, config.num_envs, workers=collector_kind == "async")
+    spec = look_at_env(config, build)
+    agent = jaxdqn.make_agent(
+        config,
+        num_actions=spec.num_actions,
+        obs_shape=spec.obs_shape,
+        obs_dtype=spec.obs_dtype,
+        obs_stats=spec.obs_stats,
+    )
+    collector = jaxdqn.Collector(envs, seed=0, frame_stack=config.frame_stack, reward_scale=config.reward_scale)
+    first_update = warmed = 0.0
+    warm_frames = 0
+    for batch, progress in enumerate(jaxdqn.host_loop(agent, agent.init(jax.random.key(0)), collector, config)):
+        if progress.updates and not first_update:
+            first_update = time.time() - psutil.Process().create_time()
+        if batch + 1 == WARM_UP_BATCHES:
+            warmed, warm_frames = time.monotonic(), progress.frames
+    seconds = time.monotonic() - warmed
+    envs.close()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "frames_per_second": (progress.frames - warm_frames) / seconds,
+        "first_update_seconds": first_update,
+        "peak_bytes": peak,
+    }
+
+
+def main() -> None:
+    """Parse the command line, run, print one line of JSON."""
+    parser = argparse.ArgumentParser(description="The seed's demo configuration on jaxdqn.")
+    parser.add_argument("--frames", type=int, default=1600)
+    parser.add_argument("--preset", default="seed-demo")
+    parser.add_argument("--collector", choices=["sync", "async"], default="async")
+    options = parser.parse_args()
+    print(json.dumps(run(options.frames, options.preset, options.collector)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The order of the loop: what is collected with whose parameters, in this process and in workers."""
+
+import threading
+
+import gymnasium as gym
+import jax
+import numpy as np
+import probes
+import pytest
+
+from jaxdqn.agent import make_agent
+from jaxdqn.config import Config
+from jaxdqn.envs.pixels import make_env_fn
+from jaxdqn.envs.vector import Collector, make_vector_env
+from jaxdqn.run.evaluation import Evaluator
+from jaxdqn.run.host_loop import host_loop
+
+both = pytest.mark.parametrize("collector", ["sync", "async"])
+CONFIG = Config(
+    pixels=False,
+    total_frames=60,
+    num_envs=2,
+    frames_per_batch=10,
+    batch_size=4,
+    updates_per_batch=1,
+    capacity=60,
+    warmup_frames=20,
+    n_steps=1,
+)
+
+
+def run(collector, env_class=probes.Delayed, record=None, workers=False):
+    """The loop's generator on a probe; `record(batch, params)` sees the parameters of each batch's first action."""
+    config = Config(**{**CONFIG.to_dict(), "collector": collector})
+    agent = make_agent(config, num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
+    if record is not None:
+        act = agent.act
+
+        def recording(actor, obs):
+            if int(actor.frame) % 10 == 0:
+                record(int(actor.frame) // 10, jax.device_get(actor.params))
+            return act(actor, obs)
+
+        agent = agent._replace(act=recording)
+    envs = make_vector_env(env_class, config.num_envs, workers=workers)
+    try:
+        yield from host_loop(agent, agent.init(jax.random.key(0)), Collector(envs, seed=0), config)
+    finally:
+        envs.close()
+
+
+def equal(tree, other):
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True))
+
+
+@both
+def test_a_batch_is_collected_with_the_newest_parameters_or_those_of_one_batch_before(collector):
+    acted, learned = {}, {}
+    for batch, progress in enumerate(run(collector, record=acted.__setitem__)):
+        learned[batch] = jax.device_get(progress.state.learner.params)
+    assert not equal(learned[1], learned[2])
+    lag = {"sync": 1, "async": 2}[collector]
+    for batch in range(6):
+        # Batches 0 and 1 are the warm-up; the first update follows the second.
+        assert equal(acted[batch], learned[max(batch - lag, 0)]), batch
+
+
+@both
+def test_counts_and_rows_do_not_depend_on_when_they_are_collected(collector):
+    progress = list(run(collector))
+    assert [step.frames for step in progress] == [10, 20, 30, 40, 50, 60]
+    assert [step.updates for step in progress] == [0, 1, 2, 3, 4, 5]
+    # Two steps and a final observation an episode: 5 steps of 2 environments a batch, 30 of each in all.
+    assert sum(len(step.episodes) for step in progress) == 20
+    end = progress[-1].state
+    assert int(end.actor.frame) == 60
+    assert end.replay.rows.episode_step[:, 0].tolist() == [0, 1, 2] * 10
+
+
+@both
+def test_the_same_seed_gives_the_same_run(collector):
+    ends = [list(run(collector))[-1].state for _ in range(2)]
+    assert equal(ends[0].learner, ends[1].learner)
+    assert equal(ends[0].replay, ends[1].replay)
+
+
+def test_a_loop_that_is_left_leaves_no_thread():
+    loop = run("async")
+    next(loop)
+    assert any(thread.name.startswith("collector") for thread in threading.enumerate())
+    loop.close()
+    assert not any(thread.name.startswith("collector") for thread in threading.enumerate())
+
+
+class Broken(probes.Delayed):
+    """Fails in its seventh step."""
+
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 7:
+            raise ArithmeticError("broken in step 7")
+        return super().step(action)
+
+
+@both
+def test_an_error_of_an_environment_reaches_the_caller(collector):
+    with pytest.raises(ArithmeticError, match="broken in step 7"):
+        list(run(collector, Broken))
+
+
+@pytest.mark.slow
+def test_workers_give_the_rows_that_this_process_gives_and_are_gone_afterwards():
+    here = list(run("async"))[-1].state
+    there = list(run("async", workers=True))[-1].state
+    assert equal(here.replay, there.replay)
+    envs = make_vector_env(probes.Delayed, 2, workers=True)
+    processes = list(envs.processes)
+    assert all(process.is_alive() for process in processes)
+    envs.close()
+    assert not any(process.is_alive() for process in processes)
+
+
+@pytest.mark.slow
+def test_a_worker_that_does_not_answer_is_an_error(monkeypatch):
+    monkeypatch.setattr("jaxdqn.envs.workers.STEP_TIMEOUT", 0.2)
+    envs = make_vector_env(Hanging, 2, workers=True)
+    envs.reset(seed=0)
+    with pytest.raises(TimeoutError, match="has not answered a step"):
+        envs.step(np.zeros(2, int))
+    envs.close()
+
+
+class Hanging(gym.Env):
+    """Never comes back from a step."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        threading.Event().wait()
+
+
+@pytest.mark.slow
+def test_workers_play_the_episodes_that_this_process_plays():
+    def policy(obs):
+        return (obs[..., 2] > 0).astype(int)  # towards the side to which the pole leans
+
+    played = []
+    for workers in (False, True):
+        evaluator = Evaluator(make_env_fn("CartPole-v1", pixels=False, frame_size=1), num_envs=3, workers=workers)
+        played.append(evaluator.play(policy, range(7)))
+        evaluator.close()
+    assert played[0] == played[1]
+    assert len({episode.length for episode in played[0]}) > 3
