@@ -124,6 +124,7 @@ def test_vectors_are_stored_as_they_are():
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["host", "disk"])
 @pytest.mark.parametrize("leave", [True, False])
+@pytest.mark.filterwarnings("ignore:no agent.gif")
 def test_a_run_keeps_its_frames_there_and_leaves_none(storage, leave, tmp_path):
     fields = {**CONFIG.to_dict(), "pixels": False, "total_frames": 96, "capacity": 96, "frames_per_batch": 16}
     config = Config(**{**fields, "replay_storage": storage, "collector": "async", "output": str(tmp_path / "run")})
