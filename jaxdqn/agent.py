@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +13,8 @@ import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
 
 from jaxdqn import exploration
-from jaxdqn.augmentation import mirror_batch, shift_batch
+from jaxdqn.augmentation import augment_batch
+from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.convolution import micro_batch_size
 from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_optimizer, make_update
@@ -130,11 +132,15 @@ def make_agent(
 
     Raises:
         ValueError: If replay is too small or does not fit, the run is over before learning starts, frames are too
-            small for the config's network, or are to be shifted or mirrored and are not `[H, W]`.
+            small for the config's network, or are to be shifted or mirrored and are not `[H, W]`, or `compute_dtype`
+            is given with a network of yours.
     """
     num_envs = config.num_envs if num_envs is None else num_envs
     stack = config.frame_stack if config.pixels else None
-    network = make_network(config, num_actions) if network is None else network
+    if network is None:
+        network = make_network(config, num_actions)
+    elif config.compute_dtype != "float32":
+        raise ValueError(f"compute_dtype {config.compute_dtype} is for the config's own networks: give it to yours")
     for name, none in (("random_shift", 0), ("mirror", False)):
         if getattr(config, name) and len(obs_shape) != 2:
             raise ValueError(f"{name} {getattr(config, name)} needs frames [H, W], not {obs_shape}: set it to {none}")
@@ -190,16 +196,9 @@ def make_agent(
     def observe(state: AgentState, rows: Rows) -> AgentState:
         return state._replace(replay=replay.add(state.replay, rows))
 
-    def augment_one(key: Key[Array, ""], batch: Batch) -> Batch:
-        shift_key, mirror_key = jax.random.split(key)
-        if config.random_shift:
-            batch = shift_batch(shift_key, batch, config.random_shift)
-        if config.mirror:
-            batch = mirror_batch(mirror_key, batch, num_actions)
-        return batch
-
     def augment(keys: Key[Array, " U"], batches: Batch) -> Batch:
-        return jax.vmap(augment_one)(keys, batches)
+        symmetries = {"random_shift": config.random_shift, "mirror": config.mirror, "num_actions": num_actions}
+        return jax.vmap(partial(augment_batch, **symmetries))(keys, batches)
 
     def draw(ring: ReplayState, key: Key[Array, ""]) -> tuple[Batch, Key[Array, " U"]]:
         window_key, augment_key = jax.random.split(key)
@@ -217,7 +216,7 @@ def make_agent(
         learner, metrics = update(learner, sample(ring, sample_key))
         return learner, copy(learner.params), key, metrics
 
-    jitted = jax.jit(sample_and_update, donate_argnums=0)
+    jitted = jit(sample_and_update, donate_argnums=0)
 
     def learn(state: AgentState) -> tuple[AgentState, Metrics]:
         learner, acting_params, key, metrics = jitted(state.learner, state.replay, state.key)
@@ -226,14 +225,14 @@ def make_agent(
 
     return Agent(
         init=init,
-        act=jax.jit(act),
+        act=jit(act),
         observe=observe,
         learn=learn,
         sample=jax.jit(sample),
         draw=jax.jit(draw),
         augment=jax.jit(augment),
-        update=jax.jit(update, donate_argnums=0),
-        q_values=jax.jit(q_values),
+        update=jit(update, donate_argnums=0),
+        q_values=jit(q_values),
         epsilon=epsilon,
         replay=replay,
         learning_start=learning_start,

@@ -11,6 +11,26 @@ from jaxtyping import Array, Key, Shaped
 from jaxdqn.types import Batch
 
 
+def augment_batch(
+    key: Key[Array, ""], batch: Batch, *, random_shift: int = 0, mirror: bool = False, num_actions: int
+) -> Batch:
+    """`shift_batch` and `mirror_batch`, as the fields of `Config` of these names say.
+
+    Args:
+        key: Random key; consumed.
+        batch: Transitions.
+        random_shift: Largest shift in pixels; 0 leaves frames where they are.
+        mirror: Whether half of the transitions are mirrored.
+        num_actions: Number of discrete actions.
+    """
+    shift_key, mirror_key = jax.random.split(key)
+    if random_shift:
+        batch = shift_batch(shift_key, batch, random_shift)
+    if mirror:
+        batch = mirror_batch(mirror_key, batch, num_actions)
+    return batch
+
+
 def random_shift(key: Key[Array, ""], stacks: Shaped[Array, "*B H W K"], pixels: int) -> Shaped[Array, "*B H W K"]:
     """Shift each stack of frames sideways, by a whole number of pixels drawn uniformly from -pixels to pixels.
 

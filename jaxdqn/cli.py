@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -149,9 +150,11 @@ def train(args: Sequence[str]) -> None:
             raise ValueError(f"unknown preset {preset!r}: {hint}")
     config = parse_config(args, PRESETS[preset])
     # JAX and the environments are imported only now, when there is something to run.
+    from jaxdqn.compilation import keep_programs
     from jaxdqn.run.display import Display
     from jaxdqn.run.training import train as run_training
 
+    keep_programs(cache_folder())
     folder = None
     with Display(config) as display, contextlib.closing(run_training(config, name=preset)) as steps:
         try:
@@ -168,6 +171,11 @@ def train(args: Sequence[str]) -> None:
     print(f"next: jaxdqn evaluate {folder} --episodes 100")
 
 
+def cache_folder() -> Path:
+    """Where programs that were compiled are kept: `$XDG_CACHE_HOME/jaxdqn`, by default `~/.cache/jaxdqn`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdqn"
+
+
 def evaluate(args: Sequence[str]) -> None:
     """`jaxdqn evaluate RUN --episodes N [--json]`."""
     options = parse(Evaluate, "evaluate", args)
@@ -177,7 +185,7 @@ def evaluate(args: Sequence[str]) -> None:
 
     if sys.stderr.isatty():
         print(f"playing {options.episodes} episodes ...", file=sys.stderr)
-    result = load(options.run, options.checkpoint).evaluate(options.episodes, options.seed, workers=True)
+    result = load(options.run, options.checkpoint).evaluate(options.episodes, options.seed)
     if options.json:
         fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
         print(json.dumps({**fields, **result._asdict()}))

@@ -58,6 +58,8 @@ class Config:
     """Random-policy frames from which each channel's mean and deviation are taken."""
     network: Literal["motion", "seed"] = "motion"
     """Network for frames: a small one that is given their differences, or the seed's own. Vectors have an MLP."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What its convolutions and first dense layer compute in: bfloat16 is for accelerators. Parameters are float32."""
     random_shift: int = 0
     """Pixels by which sampled transitions are shifted sideways, at most; 0 where that changes their value."""
     mirror: bool = False
@@ -156,6 +158,8 @@ class Config:
         )
         self._require("random_shift", self.pixels or not self.random_shift, "needs pixels: set it to 0")
         self._require("mirror", self.pixels or not self.mirror, "needs pixels: set it to False")
+        own = self.pixels or self.compute_dtype == "float32"
+        self._require("compute_dtype", own, "needs pixels: set it to float32")
         fits = self.random_shift < self.frame_size
         self._require("random_shift", fits, f"must be below frame_size {self.frame_size}")
         spare = self.frames_per_batch % self.num_envs

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
+from jaxdqn.compilation import jit
 from jaxdqn.losses import Loss, q_learning_td_error, squared_loss
 from jaxdqn.types import Batch
 
@@ -149,4 +150,4 @@ def make_update(
         )
         return new_state, metrics
 
-    return jax.jit(update, donate_argnums=0)
+    return jit(update, donate_argnums=0)

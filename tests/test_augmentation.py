@@ -181,10 +181,17 @@ def test_windows_shifts_and_mirror_images_are_drawn_with_keys_of_their_own():
     agent, state = agent_and_state(random_shift=3, mirror=True)
     plain, plain_state = agent_and_state()
     key = jax.random.key(5)
-    _, shift_key, mirror_key = jax.random.split(key, 3)
     windows = plain.sample(plain_state.replay, key)
-    expected = mirror_batch(mirror_key, shift_batch(shift_key, windows, 3), 2)
-    jax.tree.map(np.testing.assert_array_equal, agent.sample(state.replay, key), expected)
+    _, augment_key = jax.random.split(key)
+    updates = len(windows.action)
+    expected = []
+    for update, update_key in enumerate(jax.random.split(augment_key, updates)):  # so that updates can be drawn apart
+        shift_key, mirror_key = jax.random.split(update_key)
+        shifted = shift_batch(shift_key, jax.tree.map(lambda x, u=update: x[u], windows), 3)
+        expected.append(mirror_batch(mirror_key, shifted, 2))
+    assert updates > 1
+    sampled = agent.sample(state.replay, key)
+    jax.tree.map(lambda x, *parts: np.testing.assert_array_equal(x, np.stack(parts)), sampled, *expected)
 
 
 def test_the_agent_learns_from_what_it_shifts():

@@ -103,7 +103,7 @@ def test_evaluation_plays_whole_episodes_from_every_seed_once(num_envs):
     assert len(episodes) == 5
     assert all(episode.length in (2, 3) for episode in episodes)
     assert shapes == {(num_envs, 1)}  # one shape: the policy is compiled once
-    played = sorted(seed for slot in evaluator._envs for seed in slot._env.seeds)
+    played = sorted(seed for env in evaluator._envs for seed in env.seeds)
     assert played == [10, 11, 12, 13, 14]
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from jaxdqn.convolution import Conv, default_implementation, micro_batch_size
 
-both = pytest.mark.parametrize("implementation", ["patches", "xla"])
+both = pytest.mark.parametrize("implementation", ["channels_last", "xla"])
 
 # Image, channels, kernel and strides. 9 - 3 = 6 is divided by 2, 10 - 3 = 7 is not; kernels wide and tall; the whole
-# image as one patch; strides that divide the kernel, with pixels left over and without.
+# image as one patch; strides that divide the kernel, with pixels left over and without; few channels and many; strides
+# larger than the kernel, with images that end within a block.
 CASES = [
     ((11, 10), 3, (4, 6), (2, 3)),
     ((8, 12), 4, (4, 4), (4, 4)),
@@ -23,6 +24,9 @@ CASES = [
     ((8, 13), 8, (2, 5), (1, 3)),
     ((6, 7), 3, (1, 1), (4, 1)),
     ((5, 4), 8, (5, 4), (2, 1)),
+    ((9, 10), 16, (4, 4), (2, 2)),
+    ((10, 9), 17, (3, 4), (2, 3)),
+    ((7, 9), 16, (2, 1), (3, 4)),
 ]
 
 
@@ -64,7 +68,7 @@ def test_values_and_gradients_equal_those_of_flax_with_the_same_parameters(
     params = {"params": {"kernel": kernel, "bias": bias}}
     result, (params_gradient, inputs_gradient) = values_and_gradients(ours)(params, inputs)
     expected, (params_expected, inputs_expected) = values_and_gradients(flax)(params, inputs)
-    # Sums of up to 160 products of order 1, in float32 and in another order.
+    # Sums of up to 256 products of order 1, in float32 and in another order.
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=2e-5)
     np.testing.assert_allclose(inputs_gradient, inputs_expected, rtol=1e-5, atol=2e-5)
     for name in ("kernel", "bias"):
@@ -89,36 +93,61 @@ def test_a_kernel_larger_than_the_image_is_refused_with_both_sizes(image, kernel
         conv.init(jax.random.key(0), jnp.zeros((1, *image, 1)))
 
 
-@pytest.mark.parametrize(("implementation", "expected"), [("patches", 0), ("xla", 3)])
-def test_patches_leave_no_convolution_in_the_program(implementation, expected):
-    conv = Conv(5, (3, 3), (2, 2), implementation=implementation)
+def test_gradients_too_are_convolutions_with_channels_last():
     params = {"params": {"kernel": jnp.ones((3, 3, 3, 5)), "bias": jnp.ones(5)}}
-    lowered = values_and_gradients(conv).lower(params, jnp.ones((2, 9, 9, 3)))
-    # XLA's count, 3, shows that the search would find one: forward, and gradients of kernel and inputs.
-    assert len(re.findall(r"stablehlo\.convolution\b", lowered.as_text())) == expected
-    if expected == 0:  # what XLA makes of its own is the backend's choice
-        assert not re.search(r"\bconvolution\(", lowered.compile().as_text())
+    found = {}
+    for implementation in ("channels_last", "xla"):
+        program = values_and_gradients(Conv(5, (3, 3), implementation=implementation))
+        lowered = program.lower(params, jnp.ones((2, 9, 9, 3))).as_text()
+        found[implementation] = re.findall(r"dim_numbers = (\[[^\]]*\]x\[[^\]]*\])", lowered)
+    assert found["channels_last"] == ["[b, 0, 1, f]x[0, 1, i, o]"] * 3  # forward, and gradients of inputs and kernel
+    assert len(set(found["xla"])) == 3  # which is what the other avoids
+
+
+@both
+def test_gradients_of_gradients_are_those_of_flax(implementation):
+    ours, flax = make_pair((3, 3), (2, 2), implementation)
+    inputs, params = random((2, 7, 7, 3), seed=0), {"params": {"kernel": random((3, 3, 3, 5), 1), "bias": random(5, 2)}}
+
+    def penalty(module, inputs):
+        return (jax.grad(lambda x: jnp.tanh(module.apply(params, x)).sum())(inputs) ** 2).sum()
+
+    mine, theirs = (jax.jit(jax.grad(lambda x, m=module: penalty(m, x)))(inputs) for module in (ours, flax))
+    assert np.abs(theirs).max() > 0.1
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@both
+def test_bfloat16_is_computed_in_and_parameters_are_not(implementation):
+    conv = Conv(5, (3, 3), (2, 2), implementation=implementation, dtype=jnp.bfloat16)
+    inputs = random((2, 9, 9, 3), seed=0)
+    params = conv.init(jax.random.key(0), inputs)
+    assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
+    result, (gradient, _) = values_and_gradients(conv)(params, inputs)
+    assert result.dtype == jnp.bfloat16
+    assert gradient["params"]["kernel"].dtype == jnp.float32
+    exact = conv.clone(dtype=None).apply(params, inputs)
+    np.testing.assert_allclose(result.astype(jnp.float32), exact, atol=0.1)
+    assert np.abs(result.astype(jnp.float32) - exact).max() > 1e-3
 
 
 @pytest.mark.parametrize(
     ("batch_size", "expected"),
     [
-        (256, 8),
-        (32, 8),
-        (16, 8),
-        (8, 8),
-        (12, 6),
-        (36, 9),
-        (50, 10),
-        (7, 7),
-        (13, 13),
-        (5, 5),
+        (256, 32),
+        (32, 32),
+        (128, 32),
+        (100, 25),
+        (70, 35),
+        (96, 32),
+        (80, 40),
         (31, 31),
-        (3, 3),
+        (8, 8),
+        (106, 106),
         (1, 1),
     ],
 )
-def test_micro_batches_are_the_divisor_nearest_to_8_on_the_cpu(monkeypatch, batch_size, expected):
+def test_micro_batches_are_the_divisor_nearest_to_32_on_the_cpu(monkeypatch, batch_size, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert micro_batch_size(batch_size) == expected
 
@@ -129,8 +158,6 @@ def test_a_gpu_takes_the_whole_batch_and_the_plain_convolution(monkeypatch):
     assert default_implementation() == "xla"
 
 
-def test_the_cpu_takes_patches(monkeypatch):
+def test_the_cpu_takes_channels_last(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert default_implementation() == "patches"
-    params = {"params": {"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)}}
-    assert "stablehlo.convolution" not in jax.jit(Conv(2, (3, 3)).apply).lower(params, jnp.ones((1, 5, 5, 1))).as_text()
+    assert default_implementation() == "channels_last"

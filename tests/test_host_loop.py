@@ -10,9 +10,7 @@ import pytest
 
 from jaxdqn.agent import make_agent
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import make_env_fn
 from jaxdqn.envs.vector import Collector, make_vector_env
-from jaxdqn.run.evaluation import Evaluator
 from jaxdqn.run.host_loop import host_loop
 
 both = pytest.mark.parametrize("collector", ["sync", "async"])
@@ -143,17 +141,3 @@ class Hanging(gym.Env):
 
     def step(self, action):
         threading.Event().wait()
-
-
-@pytest.mark.slow
-def test_workers_play_the_episodes_that_this_process_plays():
-    def policy(obs):
-        return (obs[..., 2] > 0).astype(int)  # towards the side to which the pole leans
-
-    played = []
-    for workers in (False, True):
-        evaluator = Evaluator(make_env_fn("CartPole-v1", pixels=False, frame_size=1), num_envs=3, workers=workers)
-        played.append(evaluator.play(policy, range(7)))
-        evaluator.close()
-    assert played[0] == played[1]
-    assert len({episode.length for episode in played[0]}) > 3

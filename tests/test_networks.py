@@ -14,15 +14,14 @@ FAN_IN = {
     "Conv_0": 6 * 6 * 4,
     "Conv_1": 4 * 4 * 32,
     "Conv_2": 3 * 3 * 64,
-    "advantage_0": 9216,
+    "first": 9216,
     "advantage_1": 64,
     "advantage_output": 64,
-    "value_0": 9216,
     "value_1": 64,
     "value_output": 64,
 }
-WHOLE_NETWORK = [jax.jit(DuelingCNN(2, implementation=name).apply) for name in ("patches", "xla")]
-WITH_RANDOM_BIAS = ("Conv_0", "advantage_0", "value_0")
+WHOLE_NETWORK = [jax.jit(DuelingCNN(2, implementation=name).apply) for name in ("channels_last", "xla")]
+WITH_RANDOM_BIAS = ("Conv_0", "first")
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +39,10 @@ def layers(params):
 
 
 def numpy_head(layers, name, features):
+    half = slice(None, 64) if name == "advantage" else slice(64, None)  # of the first layer, which both share
     x = features
-    for layer in (f"{name}_0", f"{name}_1"):
-        x = x @ np.asarray(layers[layer]["kernel"]) + np.asarray(layers[layer]["bias"])
+    for layer, columns in (("first", half), (f"{name}_1", slice(None))):
+        x = x @ np.asarray(layers[layer]["kernel"])[:, columns] + np.asarray(layers[layer]["bias"])[columns]
         x = np.where(x > 0, x, np.expm1(x))
     return x @ np.asarray(layers[f"{name}_output"]["kernel"]) + np.asarray(layers[f"{name}_output"]["bias"])
 
@@ -132,12 +132,12 @@ def test_the_mlp_takes_any_vector(shape, num_actions):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_patches_and_xla_agree_on_the_whole_network(params, seed):
+def test_channels_last_and_xla_agree_on_the_whole_network(params, seed):
     obs = jnp.asarray(np.random.default_rng(seed).normal(size=(2, 64, 64, 4)), jnp.float32)
-    patches, xla = (q_values(params, obs) for q_values in WHOLE_NETWORK)
-    assert patches.shape == (2, 2)
-    assert np.ptp(patches) > 1e-2  # the values differ, so that agreement says something
-    np.testing.assert_allclose(patches, xla, rtol=0, atol=1e-4)
+    ours, xla = (q_values(params, obs) for q_values in WHOLE_NETWORK)
+    assert ours.shape == (2, 2)
+    assert np.ptp(ours) > 1e-2  # the values differ, so that agreement says something
+    np.testing.assert_allclose(ours, xla, rtol=0, atol=1e-4)
 
 
 def test_frame_differences_are_those_computed_by_hand_and_can_be_undone():
@@ -168,7 +168,7 @@ def test_the_motion_network_is_small_has_lecuns_initialisation_and_sees_differen
     params = network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 4)))["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) == 152_163
     layers = {**params, **params["DuelingHeads_0"]}
-    for layer in ("Conv_0", "Conv_1", "Conv_2", "value_0", "advantage_0", "value_1"):
+    for layer in ("Conv_0", "Conv_1", "Conv_2", "first", "value_1"):
         kernel = np.asarray(layers[layer]["kernel"])
         fan_in = np.prod(kernel.shape[:-1])
         assert np.std(kernel) == pytest.approx(fan_in**-0.5, rel=0.03)

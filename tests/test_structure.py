@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jaxdqn"
 FILES = [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
 FLOORS = [
-    {"types", "returns", "convolution", "config"},
+    {"types", "returns", "compilation", "convolution", "config"},
     {"augmentation", "networks", "replay", "losses", "preprocessing", "exploration", "envs"},
     {"learner"},
     {"agent"},

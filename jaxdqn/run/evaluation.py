@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 
 from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.envs.vector import Episode
-from jaxdqn.envs.workers import LocalEnv, WorkerEnv
 from jaxdqn.preprocessing import next_stack
 
 Policy = Callable[[np.ndarray], np.ndarray]
@@ -64,21 +64,18 @@ def summarise(episodes: Sequence[Episode]) -> Evaluation:
 class Evaluator:
     """Plays episodes with a policy on environments of its own, `num_envs` at a time."""
 
-    def __init__(
-        self, env_fn: EnvFn, *, num_envs: int = 5, frame_stack: int | None = None, workers: bool = False
-    ) -> None:
+    def __init__(self, env_fn: EnvFn, *, num_envs: int = 5, frame_stack: int | None = None) -> None:
         """Build the environments.
 
         Args:
             env_fn: Builds one environment.
             num_envs: Episodes played side by side, so that the policy sees batches.
             frame_stack: Frames to a stack; None hands observations on as they are.
-            workers: Whether each environment has a process of its own. The episodes are the same.
         """
-        self._envs: list[LocalEnv | WorkerEnv] = []
+        self._envs: list[gym.Env] = []
         try:
             for _ in range(num_envs):
-                self._envs.append(WorkerEnv(env_fn) if workers else LocalEnv(env_fn))
+                self._envs.append(env_fn())
         except BaseException:
             self.close()
             raise
@@ -105,17 +102,15 @@ class Evaluator:
             for slot, env in enumerate(self._envs):
                 if slot not in playing and waiting:
                     index, seed = waiting.pop()
-                    frame = env.reset(seed)
+                    frame, _ = env.reset(seed=seed)
                     stack = next_stack(None, frame[None], np.ones(1, bool), self._frame_stack)[0]
                     obs = np.zeros((len(self._envs), *stack.shape), stack.dtype) if obs is None else obs
                     obs[slot] = stack
                     playing[slot] = _Game(index)
             actions = policy(obs)  # slots without an episode keep an old observation: shapes never change
-            for slot in playing:
-                self._envs[slot].begin(int(actions[slot]))
             for slot, game in list(playing.items()):
-                frame, reward, terminated, truncated = self._envs[slot].finish()
-                game.total += reward
+                frame, reward, terminated, truncated, _ = self._envs[slot].step(actions[slot])
+                game.total += float(reward)
                 game.length += 1
                 if terminated or truncated:
                     episodes[game.index] = Episode(game.total, game.length)

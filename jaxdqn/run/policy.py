@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from jaxdqn.agent import make_q_values
+from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
 from jaxdqn.envs.vector import Purpose, spawn_seeds
@@ -45,7 +46,7 @@ class TrainedAgent:
         self.spec = spec
         self.params = params
         self._env_fn = env_fn
-        self._q_values = jax.jit(q_values)
+        self._q_values = jit(q_values)
 
     def build_env(self, *, render: bool = False) -> gym.Env:
         """One environment as the agent sees it: grey frames, or vectors.
@@ -57,9 +58,13 @@ class TrainedAgent:
             ValueError: If it cannot be made, is another than the agent was trained on, or cannot draw itself where
                 it must.
         """
-        if "env_fn" in self.spec.custom and self._env_fn is None:
+        config, env_fn = self.config, self._env_fn
+        if "env_fn" in self.spec.custom and env_fn is None:
             raise ValueError("the agent was trained on an environment of your own: load it with that env_fn")
-        env = self._make_env_fn(render)()
+        build = make_env_fn(
+            config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn, render=render
+        )
+        env = build()
         actions, shape = getattr(env.action_space, "n", None), env.observation_space.shape
         if (actions, shape) != (self.spec.num_actions, self.spec.obs_shape):
             env.close()
@@ -71,12 +76,6 @@ class TrainedAgent:
             env.close()
             raise ValueError(f'env {name_of(env)} does not draw itself: make it with render_mode="rgb_array"')
         return env
-
-    def _make_env_fn(self, render: bool = False) -> EnvFn:
-        config = self.config
-        return make_env_fn(
-            config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=self._env_fn, render=render
-        )
 
     def q_values(self, obs: Shaped[Any, "N ..."]) -> Float[Array, "N A"]:
         """Action values of observations `[N, ...]`: stacks `[N, 64, 64, 4]` uint8 for pixels."""
@@ -91,14 +90,12 @@ class TrainedAgent:
         """Frames to a stack; None where the agent takes vectors."""
         return self.config.frame_stack if self.config.pixels else None
 
-    def evaluate(self, episodes: int, seed: int = 0, *, workers: bool = False) -> Evaluation:
+    def evaluate(self, episodes: int, seed: int = 0) -> Evaluation:
         """Play whole greedy episodes on the real environment.
 
         Args:
             episodes: How many, at least 1.
             seed: Episode `i` starts from the `i`-th seed spawned from it.
-            workers: Whether environments have processes of their own: the same episodes, sooner where there are
-                several cores. A script that asks for them needs `if __name__ == "__main__":`.
 
         Raises:
             ValueError: If `episodes` is below 1 or `seed` below 0, or as `build_env` does.
@@ -106,9 +103,7 @@ class TrainedAgent:
         if episodes < 1:
             raise ValueError(f"episodes {episodes} must be at least 1")
         seeds = spawn_seeds(seed, episodes, Purpose.EVALUATION)
-        self.build_env().close()  # refuses an environment that is another; workers are sent no agent
-        num_envs, stack = min(5, episodes), self.frame_stack
-        evaluator = Evaluator(self._make_env_fn(), num_envs=num_envs, frame_stack=stack, workers=workers)
+        evaluator = Evaluator(self.build_env, num_envs=min(5, episodes), frame_stack=self.frame_stack)
         try:
             return summarise(evaluator.play(self, seeds))
         finally:

@@ -105,12 +105,11 @@ def train(
             free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
             check_store(**sizes, bytes_available=free, where="disk" if on_disk else "memory", smallest=smallest)
         state = agent.init(jax.random.key(config.seed))
-        workers = config.collector == "async"
-        envs = make_vector_env(build, config.num_envs, workers=workers)
+        envs = make_vector_env(build, config.num_envs, workers=config.collector == "async")
         cleanup.callback(envs.close)
         seed = spawn_seeds(config.seed, 1, Purpose.TRAINING)[0]
         collector = Collector(envs, seed=seed, frame_stack=stack, reward_scale=config.reward_scale)
-        evaluator = Evaluator(build, frame_stack=stack, workers=workers)
+        evaluator = Evaluator(build, frame_stack=stack)
         cleanup.callback(evaluator.close)
         folder = claim_folder(config, name)
         if in_store:

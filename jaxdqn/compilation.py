@@ -1,0 +1,67 @@
+"""How programs are compiled and kept: on the CPU with XLA's own convolution and not YNNPACK's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+@lru_cache
+def compiler_options() -> dict[str, str] | None:
+    """Options for `jax.jit` with which `Conv` is fastest; None where the backend needs none, or does not know them.
+
+    jaxlib 0.10 to 0.12 hand convolutions and matrix products on the CPU to YNNPACK by default. Without it an update of
+    the seed's network with batches of 256 takes 0.55 of the time.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(jnp.negative, compiler_options=_CPU_OPTIONS)(jnp.zeros(()))
+    except jax.errors.JaxRuntimeError:  # an option that this jaxlib does not have
+        return None
+    return _CPU_OPTIONS
+
+
+def keep_programs(folder: Path) -> None:
+    """Keep compiled programs in a folder from one process to the next, where the user has not named one to JAX.
+
+    Args:
+        folder: Made where it is missing; where it cannot be written, JAX warns and compiles.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+class jit:  # noqa: N801, it takes the place of jax.jit
+    """A function compiled with `compiler_options`.
+
+    Called within another transformation of JAX, where a program of its own cannot be compiled, it is a plain
+    `jax.jit`: give `compiler_options()` to the outermost `jax.jit` yourself.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, donate_argnums: int | Sequence[int] = ()) -> None:
+        """Bind a function; it is traced when it is called.
+
+        Args:
+            function: Pure function of arrays.
+            donate_argnums: Arguments whose buffers the results may take.
+        """
+        self._nested = jax.jit(function, donate_argnums=donate_argnums)
+        self._outermost = jax.jit(function, donate_argnums=donate_argnums, compiler_options=compiler_options())
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's results."""
+        nested = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+        return (self._nested if nested else self._outermost)(*args)
+
+    def lower(self, *args: Any) -> Any:
+        """`jax.jit(...).lower` of the outermost program, to look at what is compiled."""
+        return self._outermost.lower(*args)
