@@ -24,9 +24,9 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 from torch import nn
-from torchrl.collectors import SyncDataCollector
+from torchrl.collectors import Collector
 from torchrl.data import LazyMemmapStorage, MultiStep, TensorDictReplayBuffer
-from torchrl.data.tensor_specs import TensorSpec
+from torchrl.data.tensor_specs import TensorSpec, Unbounded
 from torchrl.envs import EnvBase, EnvCreator, ExplorationType, ParallelEnv, RewardScaling, StepCounter
 from torchrl.envs.libs.gym import GymEnv
 from torchrl.envs.transforms import (
@@ -59,10 +59,9 @@ class Shrink(ObservationTransform):
 
     def transform_observation_spec(self, observation_spec: TensorSpec) -> TensorSpec:
         """The spec of frames, with the new size."""
-        spec = observation_spec["pixels"].clone()
+        spec = observation_spec["pixels"]
         shape = torch.Size([*spec.shape[:-2], SIDE, SIDE])
-        space = type(spec)(low=0.0, high=1.0, shape=shape, dtype=spec.dtype, device=spec.device)
-        observation_spec["pixels"] = space
+        observation_spec["pixels"] = Unbounded(shape=shape, dtype=spec.dtype, device=spec.device)
         return observation_spec
 
 
@@ -80,7 +79,7 @@ def make_env(base: EnvBase, stats: dict[str, Any]) -> TransformedEnv:
             ToTensorImage(),
             RewardScaling(loc=0.0, scale=0.1),
             GrayScale(),
-            Shrink(in_keys=["pixels"]),
+            Shrink(in_keys=["pixels"], out_keys=["pixels"]),
             CatFrames(4, in_keys=["pixels"], dim=-3),
             ObservationNorm(in_keys=["pixels"], **stats),
         ),
@@ -108,7 +107,7 @@ def run(frames: int) -> dict[str, float]:
     loss_module.make_value_estimator(gamma=GAMMA)
     target_updater = SoftUpdate(loss_module, eps=0.995)
     optimizer = torch.optim.Adam(loss_module.parameters(), lr=2e-3, weight_decay=1e-5)
-    collector = SyncDataCollector(
+    collector = Collector(
         make_env(ParallelEnv(WORKERS, EnvCreator(cartpole), mp_start_method="fork"), stats),
         policy=TensorDictSequential(actor, explore),
         frames_per_batch=FRAMES_PER_BATCH,

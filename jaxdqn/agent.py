@@ -180,7 +180,7 @@ def make_agent(
     def init(key: Key[Array, ""]) -> AgentState:
         params_key, actor_key, sample_key = jax.random.split(key, 3)
         shape = obs_shape if stack is None else (*obs_shape, stack)
-        learner = init_learner(jax.jit(network.init)(params_key, jnp.zeros((1, *shape), jnp.float32)), optimizer)
+        learner = init_learner(network.init(params_key, jnp.zeros((1, *shape), jnp.float32)), optimizer)
         actor = ActorState(copy(learner.params), actor_key, jnp.zeros((), jnp.int32))
         return AgentState(learner=learner, replay=replay.init(), actor=actor, key=sample_key)
 
@@ -224,7 +224,7 @@ def make_agent(
         return state._replace(learner=learner, actor=actor, key=key), metrics
 
     return Agent(
-        init=init,
+        init=jit(init),  # one program: eagerly each of its draws would be compiled apart
         act=jit(act),
         observe=observe,
         learn=learn,

@@ -15,6 +15,7 @@ none mixes episodes or environments.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -173,10 +174,13 @@ def make_replay(
 
     def sample(state: ReplayState, key: Key[Array, ""]) -> Batch:
         # Exactly uniform over the rows that can start a window: draw a rank, find the row that has it.
-        rank_of = jnp.cumsum(can_start(state).reshape(-1), dtype=jnp.int32)
+        candidates = can_start(state)
+        rank_of = jnp.cumsum(candidates.sum(axis=1, dtype=jnp.int32))  # candidates up to the end of each slot
         rank = jax.random.randint(key, (prod(batch_shape),), 0, rank_of[-1])
-        start = jnp.searchsorted(rank_of, rank, side="right").astype(jnp.int32)
-        windows = jax.vmap(lambda index: window(state.rows, index // num_envs, index % num_envs))(start)
+        slot = jnp.searchsorted(rank_of, rank, side="right", method="scan_unrolled").astype(jnp.int32)
+        within = rank - jnp.where(slot > 0, rank_of[slot - 1], 0)
+        env = (jnp.cumsum(candidates[slot], axis=1, dtype=jnp.int32) <= within[:, None]).sum(axis=1, dtype=jnp.int32)
+        windows = jax.vmap(partial(window, state.rows))(slot, env)
         return jax.tree.map(lambda x: x.reshape(*batch_shape, *x.shape[1:]), windows)
 
     def window(rows: Rows, slot: Int[Array, ""], env: Int[Array, ""]) -> Batch:
