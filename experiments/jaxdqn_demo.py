@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import resource
 import time
 
-import psutil
+from process import age, peak_bytes
 
 WARM_UP_BATCHES = 5
 
@@ -40,16 +39,15 @@ def run(frames: int, preset: str, collector_kind: str) -> dict[str, float]:
     warm_frames = 0
     for batch, progress in enumerate(jaxdqn.host_loop(agent, agent.init(jax.random.key(0)), collector, config)):
         if progress.updates and not first_update:
-            first_update = time.time() - psutil.Process().create_time()
+            first_update = age()
         if batch + 1 == WARM_UP_BATCHES:
             warmed, warm_frames = time.monotonic(), progress.frames
     seconds = time.monotonic() - warmed
     envs.close()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "frames_per_second": (progress.frames - warm_frames) / seconds,
         "first_update_seconds": first_update,
-        "peak_bytes": peak,
+        "peak_bytes": peak_bytes(),
     }
 
 

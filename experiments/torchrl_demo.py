@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 import warnings
 from typing import Any
 
-import psutil
 import torch
+from process import age, peak_bytes
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 from torch import nn
@@ -130,14 +129,13 @@ def run(frames: int) -> dict[str, float]:
                 optimizer.step()
                 optimizer.zero_grad()
                 target_updater.step()
-                first_update = first_update or time.time() - psutil.Process().create_time()
+                first_update = first_update or age()
             collector.update_policy_weights_()
             explore.step(FRAMES_PER_BATCH)
         seconds = time.monotonic() - warmed
         collector.shutdown()
     measured = (batch + 1 - WARM_UP_BATCHES) * FRAMES_PER_BATCH
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"frames_per_second": measured / seconds, "first_update_seconds": first_update, "peak_bytes": peak}
+    return {"frames_per_second": measured / seconds, "first_update_seconds": first_update, "peak_bytes": peak_bytes()}
 
 
 def main() -> None:

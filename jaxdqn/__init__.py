@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxdqn.augmentation import mirror_batch as mirror_batch
     from jaxdqn.augmentation import random_shift as random_shift
     from jaxdqn.augmentation import shift_batch as shift_batch
+    from jaxdqn.compilation import compiler_options as compiler_options
     from jaxdqn.config import PRESETS as PRESETS
     from jaxdqn.config import Config as Config
     from jaxdqn.convolution import Conv as Conv
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from jaxdqn.returns import n_step_return as n_step_return
     from jaxdqn.run.evaluation import Evaluation as Evaluation
     from jaxdqn.run.evaluation import Evaluator as Evaluator
+    from jaxdqn.run.frame_store import FrameStore as FrameStore
+    from jaxdqn.run.frame_store import with_frame_store as with_frame_store
     from jaxdqn.run.host_loop import Progress as Progress
     from jaxdqn.run.host_loop import host_loop as host_loop
     from jaxdqn.run.pictures import draw_curve as draw_curve
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "agent": ("ActorState", "Agent", "AgentState", "make_agent"),
     "augmentation": ("mirror_batch", "random_shift", "shift_batch"),
+    "compilation": ("compiler_options",),
     "config": ("Config", "PRESETS"),
     "convolution": ("Conv",),
     "envs.pixels": ("PixelObservation", "make_env_fn"),
@@ -83,6 +87,7 @@ _HOMES = {
     "replay": ("Replay", "ReplayState", "make_replay"),
     "returns": ("n_step_return",),
     "run.evaluation": ("Evaluation", "Evaluator"),
+    "run.frame_store": ("FrameStore", "with_frame_store"),
     "run.host_loop": ("Progress", "host_loop"),
     "run.pictures": ("draw_curve", "record_gif"),
     "run.policy": ("TrainedAgent", "load"),

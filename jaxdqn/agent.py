@@ -67,7 +67,7 @@ class Agent(NamedTuple):
         sample: `(replay, key) -> batches [U, B, ...]`, windows shifted and mirrored as the config says; the key is
             consumed. Not before `learning_start` frames.
         draw: `(replay, key) -> (windows [U, B, ...], keys [U])`: `sample` before `augment`; the key is consumed.
-        augment: `(keys, windows) -> batches`: windows shifted and mirrored, with a key for each update; the keys are consumed.
+        augment: `(keys [U], windows) -> batches`: windows shifted and mirrored; the keys are consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
@@ -197,8 +197,8 @@ def make_agent(
         return state._replace(replay=replay.add(state.replay, rows))
 
     def augment(keys: Key[Array, " U"], batches: Batch) -> Batch:
-        symmetries = {"random_shift": config.random_shift, "mirror": config.mirror, "num_actions": num_actions}
-        return jax.vmap(partial(augment_batch, **symmetries))(keys, batches)
+        one = partial(augment_batch, random_shift=config.random_shift, mirror=config.mirror, num_actions=num_actions)
+        return jax.vmap(one)(keys, batches)
 
     def draw(ring: ReplayState, key: Key[Array, ""]) -> tuple[Batch, Key[Array, " U"]]:
         window_key, augment_key = jax.random.split(key)

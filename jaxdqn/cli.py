@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -150,11 +149,11 @@ def train(args: Sequence[str]) -> None:
             raise ValueError(f"unknown preset {preset!r}: {hint}")
     config = parse_config(args, PRESETS[preset])
     # JAX and the environments are imported only now, when there is something to run.
-    from jaxdqn.compilation import keep_programs
     from jaxdqn.run.display import Display
+    from jaxdqn.run.resources import keep_programs
     from jaxdqn.run.training import train as run_training
 
-    keep_programs(cache_folder())
+    keep_programs()
     folder = None
     with Display(config) as display, contextlib.closing(run_training(config, name=preset)) as steps:
         try:
@@ -169,11 +168,6 @@ def train(args: Sequence[str]) -> None:
     assert folder is not None  # a run has at least one batch
     print(f"kept in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     print(f"next: jaxdqn evaluate {folder} --episodes 100")
-
-
-def cache_folder() -> Path:
-    """Where programs that were compiled are kept: `$XDG_CACHE_HOME/jaxdqn`, by default `~/.cache/jaxdqn`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdqn"
 
 
 def evaluate(args: Sequence[str]) -> None:

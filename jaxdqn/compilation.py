@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,17 +26,6 @@ def compiler_options() -> dict[str, str] | None:
     except jax.errors.JaxRuntimeError:  # an option that this jaxlib does not have
         return None
     return _CPU_OPTIONS
-
-
-def keep_programs(folder: Path) -> None:
-    """Keep compiled programs in a folder from one process to the next, where the user has not named one to JAX.
-
-    Args:
-        folder: Made where it is missing; where it cannot be written, JAX warns and compiles.
-    """
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 class jit:  # noqa: N801, it takes the place of jax.jit

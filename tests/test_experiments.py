@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,34 @@ def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, c
         assert stop.value.code == 2
         assert says in capsys.readouterr().err
     assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
+
+
+def test_throughput_times_what_is_installed_and_says_what_is_not(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
+    rows = script("throughput_rows")
+    monkeypatch.setitem(sys.modules, "throughput_rows", rows)
+    monkeypatch.setattr(rows, "has", lambda *packages: False)
+    throughput = script("throughput")
+    monkeypatch.setattr(sys, "argv", ["throughput.py", "--json", "--rounds", "1", "--only", "replay", "preprocess"])
+    throughput.main()
+    found = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert set(found) == {
+        *("replay_add_32", "replay_sample_256", "replay_bytes_torchrl"),
+        *("grey_resize_pillow", "grey_resize_torch"),
+    }
+    assert all(row["ours"] > 0 and row["unit"] for row in found.values())
+    for name in ("replay_add_32", "replay_sample_256", "grey_resize_torch"):
+        assert found[name]["peer"] is found[name]["ratio"] is None
+        assert found[name]["note"] == "the peer needs pip install -e '.[bench]'"
+    pillow = found["grey_resize_pillow"]
+    assert pillow["ratio"] == pytest.approx(pillow["ours"] / pillow["peer"])
+    assert found["replay_bytes_torchrl"]["ratio"] < 1 / 30
+    for words, says in (
+        (["--rounds", "0"], "--rounds 0 must be at least 1"),
+        (["--only", "nothing"], "invalid choice"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["throughput.py", *words])
+        with pytest.raises(SystemExit) as stop:
+            throughput.main()
+        assert stop.value.code == 2
+        assert says in capsys.readouterr().err

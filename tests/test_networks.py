@@ -1,13 +1,25 @@
 """The networks: their sizes, their initialisation, and the formulas against NumPy."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.networks import DuelingCNN, DuelingHeads, DuelingMLP, elu, frame_differences, motion_cnn, row_moments
+from jaxdqn.agent import make_agent
+from jaxdqn.config import Config
+from jaxdqn.networks import (
+    DuelingCNN,
+    DuelingHeads,
+    DuelingMLP,
+    elu,
+    frame_differences,
+    make_network,
+    motion_cnn,
+    row_moments,
+)
 
 # Fan-in of each layer for 64x64x4: kernel area times channels in, or features in (12 * 12 * 64 = 9216).
 FAN_IN = {
@@ -177,3 +189,29 @@ def test_the_motion_network_is_small_has_lecuns_initialisation_and_sees_differen
     plain = DuelingCNN(2, kernel_sizes=(8, 4, 3), strides=(4, 2, 1), moments=True)
     seen = plain.apply({"params": params}, frame_differences(obs, 4.0))
     np.testing.assert_allclose(network.apply({"params": params}, obs), seen, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_is_computed_in_up_to_the_first_dense_layer_and_values_are_float32():
+    obs = jnp.asarray(np.random.default_rng(0).normal(size=(4, 64, 64, 4)), jnp.float32)
+    network = motion_cnn(2, dtype=jnp.bfloat16)
+    params = jax.jit(network.init)(jax.random.key(0, impl="rbg"), obs[:1])
+    assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
+    q_values = jax.jit(network.apply)(params, obs)
+    assert q_values.dtype == jnp.float32
+    exact = jax.jit(motion_cnn(2).apply)(params, obs)
+    np.testing.assert_allclose(q_values, exact, atol=0.1)
+    assert np.abs(q_values - exact).max() > 1e-4
+    program = jax.jit(network.apply).lower(params, obs).as_text()
+    assert len(re.findall(r"stablehlo.convolution.*bf16", program)) == 3
+    assert len(re.findall(r"stablehlo.dot_general.*bf16", program)) == 1
+    assert len(re.findall(r"stablehlo.dot_general.*f32>", program)) >= 4
+
+
+def test_the_configs_network_computes_in_what_the_config_says():
+    config = Config(compute_dtype="bfloat16")
+    assert make_network(config, 2).dtype == jnp.bfloat16
+    assert make_network(Config(), 2).dtype == jnp.float32
+    with pytest.raises(ValueError, match="compute_dtype 'bfloat16' needs pixels: set it to float32"):
+        Config(compute_dtype="bfloat16", pixels=False)
+    with pytest.raises(ValueError, match="compute_dtype bfloat16 is for the config's own networks: give it to yours"):
+        make_agent(config, num_actions=2, obs_shape=(64, 64), obs_dtype=np.uint8, network=DuelingCNN(2))

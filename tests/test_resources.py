@@ -1,5 +1,9 @@
 """Free memory: the machine's, or what a container leaves of it."""
 
+import os
+import subprocess
+import sys
+
 import psutil
 import pytest
 
@@ -19,3 +23,18 @@ def test_a_container_may_leave_less_than_the_machine_has(monkeypatch, tmp_path, 
     monkeypatch.setattr(resources, "_USED", tmp_path / "current")
     monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 5000})())
     assert resources.free_bytes() == free
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [False, True])
+def test_programs_are_kept_where_the_user_says_or_else_in_the_cache(own, tmp_path):
+    script = (
+        "import jax; from jaxdqn.run.resources import keep_programs; keep_programs();"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); jax.jit(lambda x: x + 1)(1)"
+    )
+    ours, theirs = tmp_path / "xdg" / "jaxdqn", tmp_path / "theirs"
+    named = {"JAX_COMPILATION_CACHE_DIR": str(theirs)} if own else {}
+    rest = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment = {**rest, **named, "XDG_CACHE_HOME": str(tmp_path / "xdg")}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert [bool(list(folder.glob("*"))) for folder in (ours, theirs)] == [not own, own]

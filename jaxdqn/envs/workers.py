@@ -8,7 +8,6 @@ import signal
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from jaxdqn.envs.pixels import EnvFn
 

@@ -1,7 +1,8 @@
-"""Memory and disk that a run may take."""
+"""Memory and disk that a run may take, and where it keeps what it compiled."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -36,3 +37,14 @@ def free_disk_bytes(output: str | None) -> int:
     """Disk free where a run's folder is, or will be made."""
     folder = Path(output or "runs").absolute()
     return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
+
+
+def keep_programs() -> None:
+    """Keep compiled programs from one process to the next, in `~/.cache/jaxdqn` (`$XDG_CACHE_HOME/jaxdqn`).
+
+    Where the user has named a folder to JAX, it is that one. Where it cannot be written, JAX warns and compiles.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdqn"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
