@@ -17,27 +17,18 @@ WARM_UP_BATCHES = 5
 
 def run(frames: int, preset: str, collector_kind: str) -> dict[str, float]:
     """Train for some frames; the figures of the loop after its first batches."""
-    import jax
-
     import jaxdqn
     from jaxdqn.config import PRESETS
-    from jaxdqn.run.training import look_at_env
+    from jaxdqn.run.assembly import assemble
 
     config = dataclasses.replace(PRESETS[preset], total_frames=frames, collector=collector_kind, warmup_frames=0)
     build = jaxdqn.make_env_fn(config.env, pixels=True, frame_size=config.frame_size)
     envs = jaxdqn.make_vector_env(build, config.num_envs, workers=collector_kind == "async")
-    spec = look_at_env(config, build)
-    agent = jaxdqn.make_agent(
-        config,
-        num_actions=spec.num_actions,
-        obs_shape=spec.obs_shape,
-        obs_dtype=spec.obs_dtype,
-        obs_stats=spec.obs_stats,
-    )
+    parts = assemble(config, build)
     collector = jaxdqn.Collector(envs, seed=0, frame_stack=config.frame_stack, reward_scale=config.reward_scale)
     first_update = warmed = 0.0
     warm_frames = 0
-    for batch, progress in enumerate(jaxdqn.host_loop(agent, agent.init(jax.random.key(0)), collector, config)):
+    for batch, progress in enumerate(jaxdqn.host_loop(parts.agent, parts.state, collector, config)):
         if progress.updates and not first_update:
             first_update = age()
         if batch + 1 == WARM_UP_BATCHES:

@@ -20,7 +20,8 @@ from jaxdqn.convolution import micro_batch_size
 from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_optimizer, make_update
 from jaxdqn.losses import LOSSES, Loss
 from jaxdqn.networks import make_network
-from jaxdqn.preprocessing import ObservationStats, normalise
+from jaxdqn.normalisation import init_params, leave_obs_stats, make_q_values
+from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import Replay, ReplayState, make_replay, smallest_slots
 from jaxdqn.types import Batch, Rows
 
@@ -69,6 +70,7 @@ class Agent(NamedTuple):
         draw: `(replay, key) -> (windows [U, B, ...], keys [U])`: `sample` before `augment`; the key is consumed.
         augment: `(keys [U], windows) -> batches`: windows shifted and mirrored; the keys are consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
+        compile: `(state) -> None`: compiles what `learn` runs for states of these shapes, on any thread.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
         replay: The ring's own functions and its size in bytes.
@@ -83,19 +85,11 @@ class Agent(NamedTuple):
     draw: Callable[[ReplayState, Key[Array, ""]], tuple[Batch, Key[Array, " U"]]]
     augment: Callable[[Key[Array, " U"], Batch], Batch]
     update: Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]
+    compile: Callable[[AgentState], None]
     q_values: Callable[[Params, Shaped[Any, "N ..."]], Float[Array, "N A"]]
     epsilon: Callable[[Int[Array, ""]], Float[Array, ""]]
     replay: Replay
     learning_start: int
-
-
-def make_q_values(network: nn.Module, stats: ObservationStats | None) -> Callable[..., Float[Array, "N A"]]:
-    """`(params, obs) -> q_values`: the network behind the normalisation that its observations need."""
-
-    def q_values(params: Params, obs: Shaped[Array, "N ..."]) -> Any:
-        return network.apply(params, obs.astype(jnp.float32) if stats is None else normalise(obs, stats))
-
-    return q_values
 
 
 def make_agent(
@@ -121,7 +115,8 @@ def make_agent(
         num_actions: Number of discrete actions.
         obs_shape: Shape of one observation: `(64, 64)` for frames, without the stack.
         obs_dtype: Its dtype as replay holds it.
-        obs_stats: Mean and deviation of each channel of a stack; None leaves observations as they are.
+        obs_stats: Mean and deviation of each channel of a stack, carried among the parameters; None leaves observations
+            as they are.
         num_envs: Environments in lockstep; None takes the config's.
         network: A Flax module from normalised observations to action values; None: the config's own. On the CPU
             build it from `jaxdqn.Conv`: `flax.linen.Conv` inside the scan over updates is 5 to 9 times slower.
@@ -154,7 +149,9 @@ def make_agent(
         steps = max(batches * config.updates_per_batch - 1, 1)
         learning_rate = optax.linear_schedule(config.learning_rate, config.learning_rate_end, steps)
         optimizer = make_optimizer(learning_rate, config.weight_decay, config.max_gradient_norm)
-    q_values = make_q_values(network, obs_stats)
+    if obs_stats is not None:
+        optimizer = leave_obs_stats(optimizer)
+    q_values = make_q_values(network)
     on_device = config.replay_storage == "device"
     replay = make_replay(
         capacity=config.capacity,
@@ -180,7 +177,7 @@ def make_agent(
     def init(key: Key[Array, ""]) -> AgentState:
         params_key, actor_key, sample_key = jax.random.split(key, 3)
         shape = obs_shape if stack is None else (*obs_shape, stack)
-        learner = init_learner(network.init(params_key, jnp.zeros((1, *shape), jnp.float32)), optimizer)
+        learner = init_learner(init_params(network, params_key, shape, obs_stats), optimizer)
         actor = ActorState(copy(learner.params), actor_key, jnp.zeros((), jnp.int32))
         return AgentState(learner=learner, replay=replay.init(), actor=actor, key=sample_key)
 
@@ -223,6 +220,9 @@ def make_agent(
         actor = state.actor._replace(params=acting_params)
         return state._replace(learner=learner, actor=actor, key=key), metrics
 
+    def compile_learn(state: AgentState) -> None:
+        jitted.lower(state.learner, state.replay, state.key).compile()
+
     return Agent(
         init=jit(init),  # one program: eagerly each of its draws would be compiled apart
         act=jit(act),
@@ -232,6 +232,7 @@ def make_agent(
         draw=jax.jit(draw),
         augment=jax.jit(augment),
         update=jit(update, donate_argnums=0),
+        compile=compile_learn,
         q_values=jit(q_values),
         epsilon=epsilon,
         replay=replay,

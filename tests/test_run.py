@@ -205,7 +205,7 @@ def test_another_network_is_refused(vector_run):
 
 def test_checkpoints_keep_the_last_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    spec = AgentSpec(2, (4,), "float32", None)
+    spec = AgentSpec(2, (4,), "float32")
     for frames, best_mean in ((10, 1.0), (20, None), (30, 2.0), (40, None)):
         checkpoints.save({"w": np.full(2, frames, np.float32)}, spec, frames=frames, best_mean=best_mean)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())

@@ -55,7 +55,7 @@ def make_selection(episodes):
     agent = jaxdqn.make_agent(config, num_actions=2, obs_shape=(1,), obs_dtype=np.float32)
     state = agent.init(jax.random.key(0))
     evaluator, checkpoints = Evaluator(), Checkpoints()
-    selection = Selection(config, agent, evaluator, checkpoints, checkpoint.AgentSpec(2, (1,), "float32", None))
+    selection = Selection(config, agent, evaluator, checkpoints, checkpoint.AgentSpec(2, (1,), "float32"))
     return selection, evaluator, checkpoints, lambda frames: Progress(frames, 0, 0.0, [], {}, state)
 
 

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "jaxdqn"
 FILES = [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
 FLOORS = [
     {"types", "returns", "compilation", "convolution", "config"},
-    {"augmentation", "networks", "replay", "losses", "preprocessing", "exploration", "envs"},
+    {"augmentation", "networks", "normalisation", "replay", "losses", "preprocessing", "exploration", "envs"},
     {"learner"},
     {"agent"},
     {"run"},

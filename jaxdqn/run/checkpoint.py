@@ -1,7 +1,7 @@
 """Agents on disk: parameters by orbax, and what is needed to act with them as JSON beside.
 
     checkpoints/00012000/params/    orbax
-    checkpoints/00012000/agent.json num_actions, obs_shape, obs_dtype, statistics, frames
+    checkpoints/00012000/agent.json num_actions, obs_shape, obs_dtype, frames
     checkpoints/index.json          {"last": 24000, "best": 12000, ...}
 
 `index.json` is replaced in one step after a checkpoint is whole, so that it never names half of one.
@@ -18,7 +18,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxdqn.learner import Params
-from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.run.files import read_json, write_json
 
 Which = Literal["best", "last"]
@@ -31,30 +30,24 @@ class AgentSpec(NamedTuple):
         num_actions: Number of discrete actions.
         obs_shape: Shape of one observation.
         obs_dtype: Name of its dtype.
-        obs_stats: Statistics by which observations are normalised; None for none.
         custom: What of `env_fn` and `network` was the user's own, and must be given again to load the agent.
     """
 
     num_actions: int
     obs_shape: tuple[int, ...]
     obs_dtype: str
-    obs_stats: ObservationStats | None
     custom: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
-        stats = None if self.obs_stats is None else {k: v.tolist() for k, v in self.obs_stats._asdict().items()}
-        return {**self._asdict(), "obs_stats": stats}
+        return self._asdict()
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> AgentSpec:
         """The inverse of `to_dict`; raises `ValueError` where a field is missing or is none."""
         try:
-            stats = fields["obs_stats"]
-            if stats is not None:
-                stats = ObservationStats(**{name: np.asarray(values, np.float32) for name, values in stats.items()})
             shape, custom = tuple(fields["obs_shape"]), tuple(fields["custom"])
-            return cls(int(fields["num_actions"]), shape, str(fields["obs_dtype"]), stats, custom)
+            return cls(int(fields["num_actions"]), shape, str(fields["obs_dtype"]), custom)
         except (KeyError, TypeError) as error:
             raise ValueError(f"the checkpoint's agent.json is damaged: {error!r}") from error
 

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from jaxdqn.agent import make_q_values
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
 from jaxdqn.envs.vector import Purpose, spawn_seeds
 from jaxdqn.learner import Params, QFunction
 from jaxdqn.networks import make_network
+from jaxdqn.normalisation import init_params, make_q_values
+from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints, Which
 from jaxdqn.run.evaluation import Evaluation, Evaluator, Policy, summarise
 from jaxdqn.run.files import read_json
@@ -142,6 +143,8 @@ def load(
             raise ValueError("the agent was trained with a network of your own: load it with that network")
         network = make_network(config, spec.num_actions)
     shape = (*spec.obs_shape, config.frame_stack) if config.pixels else spec.obs_shape
-    like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
+    channels = np.zeros(config.frame_stack, np.float32)
+    stats = ObservationStats(channels, channels) if config.pixels else None
+    like = jax.eval_shape(lambda key: init_params(network, key, shape, stats), jax.random.key(0))
     params = checkpoints.params(checkpoint, like)
-    return TrainedAgent(config, spec, params, make_q_values(network, spec.obs_stats), env_fn)
+    return TrainedAgent(config, spec, params, make_q_values(network), env_fn)

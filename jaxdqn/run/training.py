@@ -10,26 +10,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import gymnasium as gym
-import jax
-import numpy as np
 import optax
 
-from jaxdqn.agent import Agent, make_agent
+from jaxdqn.agent import Agent
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
-from jaxdqn.envs.vector import Collector, Episode, Purpose, make_vector_env, random_stacks, spawn_seeds
+from jaxdqn.envs.pixels import EnvFn, make_env_fn
+from jaxdqn.envs.vector import Collector, Episode, Purpose, make_vector_env, spawn_seeds
 from jaxdqn.losses import Loss
-from jaxdqn.preprocessing import observation_stats
-from jaxdqn.replay import smallest_slots
+from jaxdqn.run.assembly import assemble, store_sizes
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
 from jaxdqn.run.evaluation import Evaluation, Evaluator, summarise
-from jaxdqn.run.frame_store import FrameStore, check_store, with_frame_store
+from jaxdqn.run.frame_store import FrameStore, with_frame_store
 from jaxdqn.run.host_loop import Progress, host_loop
 from jaxdqn.run.pictures import draw_curve, record_gif
 from jaxdqn.run.policy import greedy_policy, load
 from jaxdqn.run.recorder import Recorder, check_output, claim_folder, passed, release_folder
-from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
 
 
 class RunProgress(NamedTuple):
@@ -80,31 +75,8 @@ def train(
     with contextlib.ExitStack() as pictures, contextlib.ExitStack() as cleanup:
         own = {"env_fn": env_fn, "network": network}
         custom = tuple(name for name, given in own.items() if given is not None)
-        spec = look_at_env(config, build)._replace(custom=custom)
-        agent = make_agent(
-            config,
-            num_actions=spec.num_actions,
-            obs_shape=spec.obs_shape,
-            obs_dtype=spec.obs_dtype,
-            obs_stats=spec.obs_stats,
-            network=network,
-            optimizer=optimizer,
-            loss=loss,
-            bytes_available=free_bytes(),
-        )
-        in_store, on_disk = config.replay_storage != "device", config.replay_storage == "disk"
-        sizes: dict[str, Any] = {
-            "capacity": config.capacity,
-            "num_envs": config.num_envs,
-            "obs_shape": spec.obs_shape,
-            "obs_dtype": spec.obs_dtype,
-        }
-        stack = config.frame_stack if config.pixels else None
-        if in_store:
-            smallest = smallest_slots(config.n_steps, stack or 1) * config.num_envs
-            free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
-            check_store(**sizes, bytes_available=free, where="disk" if on_disk else "memory", smallest=smallest)
-        state = agent.init(jax.random.key(config.seed))
+        parts = assemble(config, build, network=network, optimizer=optimizer, loss=loss)
+        spec, agent, stack = parts.spec._replace(custom=custom), parts.agent, parts.stack
         envs = make_vector_env(build, config.num_envs, workers=config.collector == "async")
         cleanup.callback(envs.close)
         seed = spawn_seeds(config.seed, 1, Purpose.TRAINING)[0]
@@ -112,8 +84,8 @@ def train(
         evaluator = Evaluator(build, frame_stack=stack)
         cleanup.callback(evaluator.close)
         folder = claim_folder(config, name)
-        if in_store:
-            store = _make_store(folder, sizes, on_disk)
+        if config.replay_storage != "device":
+            store = _make_store(folder, config, spec)
             cleanup.callback(store.close)
             agent = with_frame_store(agent, store, updates=config.updates_per_batch, stacked=config.pixels)
         title = config.env if env_fn is None else None
@@ -122,7 +94,7 @@ def train(
         cleanup.callback(recorder.close)
         selection = Selection(config, agent, evaluator, Checkpoints(folder / "checkpoints"), spec)
 
-        for batch, progress in enumerate(host_loop(agent, state, collector, config), start=1):
+        for batch, progress in enumerate(host_loop(agent, parts.state, collector, config), start=1):
             final = batch == config.num_batches
             evaluation = None
             recorder.log(progress, force=final)
@@ -134,10 +106,11 @@ def train(
         _try("agent.gif", lambda: record_gif(load(folder, env_fn=env_fn, network=network), agent_gif, seed=config.seed))
 
 
-def _make_store(folder: Path, sizes: dict[str, Any], on_disk: bool) -> FrameStore:
+def _make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
     """The store of a run's frames; where it cannot be had, the folder is given back."""
+    path = folder / "replay.npy" if config.replay_storage == "disk" else None
     try:
-        return FrameStore(**sizes, path=folder / "replay.npy" if on_disk else None)
+        return FrameStore(**store_sizes(config, spec), path=path)
     except ValueError:
         release_folder(folder)
         raise
@@ -149,26 +122,6 @@ def _try(picture: str, draw: Callable[..., object], *args: Any, **options: Any) 
         draw(*args, **options)
     except Exception as error:
         warnings.warn(f"no {picture}: {error}", RuntimeWarning, stacklevel=2)
-
-
-def look_at_env(config: Config, build: EnvFn) -> AgentSpec:
-    """What an environment tells the agent: shapes, actions, and for pixels the statistics of a random rollout."""
-    env = build()
-    try:
-        stats = None
-        if config.pixels:
-            seed = spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0]
-            frames = config.normalisation_frames
-            stats = observation_stats(random_stacks(env, frames=frames, frame_stack=config.frame_stack, seed=seed))
-        observations, actions = env.observation_space, env.action_space
-        assert isinstance(observations, gym.spaces.Box)  # as `make_env_fn` has checked
-        assert isinstance(actions, gym.spaces.Discrete)
-        dtype = np.dtype(np.uint8 if observations.dtype == np.uint8 else np.float32)
-        return AgentSpec(int(actions.n), observations.shape, dtype.name, stats)
-    except gym.error.Error as error:  # what drawing needs is missed only when it draws
-        raise ValueError(f"env {name_of(env)} cannot be used: {error}") from error
-    finally:
-        env.close()
 
 
 class Selection:

@@ -1,0 +1,134 @@
+"""How a run begins: what the environment tells, the agent, and its first state."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import gymnasium as gym
+import jax
+import numpy as np
+import optax
+
+from jaxdqn.agent import Agent, AgentState, make_agent
+from jaxdqn.config import Config
+from jaxdqn.envs.pixels import EnvFn, name_of
+from jaxdqn.envs.vector import Purpose, random_stacks, spawn_seeds
+from jaxdqn.losses import Loss
+from jaxdqn.normalisation import put_obs_stats
+from jaxdqn.preprocessing import ObservationStats, observation_stats
+from jaxdqn.replay import smallest_slots
+from jaxdqn.run.checkpoint import AgentSpec
+from jaxdqn.run.frame_store import check_store
+from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
+
+
+class Assembled(NamedTuple):
+    """An agent that can be trained.
+
+    Attributes:
+        spec: What the environment told.
+        agent: The pure functions.
+        state: Their first state.
+        stack: Frames to a stack; None for vectors.
+    """
+
+    spec: AgentSpec
+    agent: Agent
+    state: AgentState
+    stack: int | None
+
+
+def assemble(
+    config: Config,
+    build: EnvFn,
+    *,
+    network: nn.Module | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+) -> Assembled:
+    """Look at an environment and make an agent for it.
+
+    Args:
+        config: The run.
+        build: Builds one environment, checked (`make_env_fn`).
+        network: As `make_agent` has it, and so the next two.
+        optimizer: .
+        loss: .
+
+    Raises:
+        ValueError: If the environment or the sizes cannot be used.
+    """
+    with contextlib.closing(build()) as env:
+        spec = look_at_env(env)
+        stack = config.frame_stack if config.pixels else None
+        agent = make_agent(
+            config,
+            num_actions=spec.num_actions,
+            obs_shape=spec.obs_shape,
+            obs_dtype=spec.obs_dtype,
+            obs_stats=None if stack is None else ObservationStats(np.zeros(stack), np.ones(stack)),  # replaced below
+            network=network,
+            optimizer=optimizer,
+            loss=loss,
+            bytes_available=free_bytes(),
+        )
+        if config.replay_storage != "device":
+            smallest = smallest_slots(config.n_steps, stack or 1) * config.num_envs
+            on_disk = config.replay_storage == "disk"
+            free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
+            where = "disk" if on_disk else "memory"
+            check_store(**store_sizes(config, spec), bytes_available=free, where=where, smallest=smallest)
+        return Assembled(spec, agent, initial_state(agent, config, env), stack)
+
+
+def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:
+    """The arguments of `FrameStore` that say how much it holds."""
+    fields = {"capacity": config.capacity, "num_envs": config.num_envs}
+    return {**fields, "obs_shape": spec.obs_shape, "obs_dtype": spec.obs_dtype}
+
+
+def look_at_env(env: gym.Env) -> AgentSpec:
+    """What an environment tells the agent."""
+    observations, actions = env.observation_space, env.action_space
+    assert isinstance(observations, gym.spaces.Box)  # as `make_env_fn` has checked
+    assert isinstance(actions, gym.spaces.Discrete)
+    dtype = np.dtype(np.uint8 if observations.dtype == np.uint8 else np.float32)
+    return AgentSpec(int(actions.n), observations.shape, dtype.name)
+
+
+def initial_state(agent: Agent, config: Config, env: gym.Env) -> AgentState:
+    """An agent's first state; for pixels with the statistics of a random rollout.
+
+    The environment is played while another thread compiles what `learn` will run.
+    """
+    key = jax.random.key(config.seed)
+    if not config.pixels:
+        return agent.init(key)
+
+    def prepare() -> AgentState:
+        state = agent.init(key)
+        if config.replay_storage == "device":  # elsewhere it learns by other programs
+            agent.compile(state)
+        return state
+
+    with ThreadPoolExecutor(1, "compiler") as thread:
+        prepared = thread.submit(prepare)
+        seed = spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0]
+        try:
+            stacks = random_stacks(env, frames=config.normalisation_frames, frame_stack=config.frame_stack, seed=seed)
+        except gym.error.Error as error:  # what drawing needs is missed only when it draws
+            raise ValueError(f"env {name_of(env)} cannot be used: {error}") from error
+        return _with_obs_stats(prepared.result(), observation_stats(stacks))
+
+
+def _with_obs_stats(state: AgentState, obs_stats: ObservationStats) -> AgentState:
+    """A fresh state with other statistics than the agent was made with."""
+    learner, actor = state.learner, state.actor
+    params, target_params, acting = (
+        put_obs_stats(params, obs_stats) for params in (learner.params, learner.target_params, actor.params)
+    )
+    learner = learner._replace(params=params, target_params=target_params)
+    return state._replace(learner=learner, actor=actor._replace(params=acting))
