@@ -20,7 +20,9 @@ def run(frames: int, preset: str, collector_kind: str) -> dict[str, float]:
     import jaxdqn
     from jaxdqn.config import PRESETS
     from jaxdqn.run.assembly import assemble
+    from jaxdqn.run.resources import keep_programs
 
+    keep_programs()
     config = dataclasses.replace(PRESETS[preset], total_frames=frames, collector=collector_kind, warmup_frames=0)
     build = jaxdqn.make_env_fn(config.env, pixels=True, frame_size=config.frame_size)
     envs = jaxdqn.make_vector_env(build, config.num_envs, workers=collector_kind == "async")

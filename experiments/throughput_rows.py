@@ -174,7 +174,9 @@ def replay_rows(rounds: int) -> Iterator[Row]:
 
         adds["peer"], samples["peer"] = peer_add, lambda: take(buffer, key)
     found = race(rounds * 5, **adds)
-    yield Row("replay_add_32", found["ours"], found.get("peer"), "s", needs("flashbax"))
+    yield Row(
+        "replay_add_32", found["ours"], found.get("peer"), "s", needs("flashbax") or "the peer: both stacks a row"
+    )
     found = race(rounds * 5, **samples)
     yield Row("replay_sample_256", found["ours"], found.get("peer"), "s", needs("flashbax"))
     per_row = agent.replay.num_bytes / capacity

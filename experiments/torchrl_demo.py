@@ -4,7 +4,8 @@
     python3 experiments/torchrl_demo.py --frames 1600
 
 It collects, stores, samples and learns as TorchRL's tutorial does in its demo, without evaluations and logs: two
-workers, 32 frames a batch, 8 updates of 32 a batch, 5-step returns, replay in a memory map with prefetching. TorchRL's
+workers, 32 frames a batch, 8 updates of 32 a batch, 5-step returns, replay in a memory map with prefetching. TorchRL
+leaves its learner the threads that its workers do not take, one of two cores here (`ParallelEnv(num_threads=...)`). TorchRL's
 `Resize` needs torchvision, for which there may be no CPU build; `Shrink` is the same filter.
 """
 
@@ -120,8 +121,6 @@ def run(frames: int) -> dict[str, float]:
         replay = TensorDictReplayBuffer(batch_size=BATCH_SIZE, storage=storage, prefetch=UPDATES)
         warmed, first_update = time.monotonic(), 0.0
         for batch, rows in enumerate(collector):
-            if batch == WARM_UP_BATCHES:
-                warmed = time.monotonic()
             replay.extend(rows.reshape(-1))
             for _ in range(UPDATES):
                 loss = loss_module(replay.sample())["loss"]
@@ -132,6 +131,8 @@ def run(frames: int) -> dict[str, float]:
                 first_update = first_update or age()
             collector.update_policy_weights_()
             explore.step(FRAMES_PER_BATCH)
+            if batch + 1 == WARM_UP_BATCHES:
+                warmed = time.monotonic()
         seconds = time.monotonic() - warmed
         collector.shutdown()
     measured = (batch + 1 - WARM_UP_BATCHES) * FRAMES_PER_BATCH

@@ -47,8 +47,14 @@ class jit:  # noqa: N801, it takes the place of jax.jit
 
     def __call__(self, *args: Any) -> Any:
         """The function's results."""
-        nested = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
-        return (self._nested if nested else self._outermost)(*args)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+            return self._nested(*args)
+        try:
+            return self._outermost(*args)
+        except ValueError as error:  # arguments that are known already can stand within a transformation, too
+            if "compiler_options" not in str(error):
+                raise
+            return self._nested(*args)
 
     def lower(self, *args: Any) -> Any:
         """`jax.jit(...).lower` of the outermost program, to look at what is compiled."""

@@ -20,8 +20,9 @@ def fresh():
 
 
 def test_no_program_is_handed_to_ynnpack():
-    if jax.default_backend() != "cpu" or compiler_options() is None:
-        pytest.skip("this backend has no such option")
+    if jax.default_backend() != "cpu":
+        pytest.skip("for the CPU alone")
+    assert compiler_options() is not None, "this jaxlib has lost the option: updates take twice the time"
     assert "__ynn_fusion" in jax.jit(lambda x: x @ x).lower(X).compile().as_text()
     assert "__ynn_fusion" not in jit(lambda x: x @ x).lower(X).compile().as_text()
 
@@ -39,6 +40,29 @@ def test_no_program_is_handed_to_ynnpack():
 )
 def test_it_can_be_called_within_every_transformation(transform):
     np.testing.assert_allclose(transform(jit(jnp.sin))(X), transform(jnp.sin)(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda f: jax.jit(lambda y: y + f(X))(X),
+        lambda f: jax.lax.scan(lambda carry, _: (carry + f(X), None), X, None, length=1)[0],
+        lambda f: jax.lax.cond(True, lambda y: y + f(X), lambda y: y, X),
+        lambda f: jax.grad(lambda y: (y * f(X)).sum())(X) + X,
+        lambda f: jax.jit(lambda y: jit(lambda x: x + f(y))(X))(X),
+    ],
+    ids=["jit", "scan", "cond", "grad", "closed over"],
+)
+def test_it_can_be_called_there_with_arguments_that_are_known(within):
+    np.testing.assert_allclose(within(jit(jnp.sin)), X + jnp.sin(X), rtol=1e-5)
+
+
+def test_an_error_of_the_function_is_raised():
+    def refuse(x):
+        raise ValueError("not this")
+
+    with pytest.raises(ValueError, match="not this"):
+        jit(refuse)(X)
 
 
 def test_donated_buffers_are_given_up():

@@ -158,3 +158,22 @@ def test_a_run_whose_file_cannot_be_had_gives_its_folder_back(monkeypatch, tmp_p
     with pytest.raises(ValueError, match="No space left on device"):
         next(jaxdqn.train(Config(**fields), env_fn=probes.Delayed))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_exists_is_left_alone(tmp_path):
+    path = tmp_path / "replay.npy"
+    path.write_text("mine")
+    with pytest.raises(ValueError, match=r"replay's file .* exists: name another"):
+        FrameStore(**SIZES, path=path)
+    assert path.read_text() == "mine"
+
+
+def test_a_store_of_another_size_is_refused_before_it_is_written(make):
+    _, state = make("host")
+    other = FrameStore(**{**SIZES, "capacity": 40})
+    config = dataclasses.replace(CONFIG, replay_storage="host")
+    plain = jaxdqn.make_agent(config, num_actions=2, obs_shape=(36, 36), obs_dtype=np.uint8)
+    wrong = with_frame_store(plain, other, updates=6, stacked=True)
+    with pytest.raises(ValueError, match=r"a store of \(20, 2\) places is not the ring's \(30, 2\)"):
+        wrong.observe(state, rows_of(0))
+    other.close()

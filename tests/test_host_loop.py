@@ -125,9 +125,22 @@ def test_a_worker_that_does_not_answer_is_an_error(monkeypatch):
     monkeypatch.setattr("jaxdqn.envs.workers.STEP_TIMEOUT", 0.2)
     envs = make_vector_env(Hanging, 2, workers=True)
     envs.reset(seed=0)
-    with pytest.raises(TimeoutError, match="has not answered a step"):
+    with pytest.raises(TimeoutError, match="has not answered within"):
         envs.step(np.zeros(2, int))
     envs.close()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_an_error_that_names_it_and_the_others_are_ended():
+    envs = make_vector_env(probes.Delayed, 2, workers=True)
+    envs.reset(seed=0)
+    processes = list(envs.processes)
+    processes[1].kill()
+    processes[1].join()
+    with pytest.raises(RuntimeError, match=r"the process of an environment has ended \(number 1 from 0\)"):
+        envs.step(np.zeros(2, int))
+    envs.close()
+    assert not any(process.is_alive() for process in processes)
 
 
 class Hanging(gym.Env):

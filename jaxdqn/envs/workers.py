@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +14,7 @@ import gymnasium as gym
 from jaxdqn.envs.pixels import EnvFn
 
 STEP_TIMEOUT = 120.0
-"""Seconds that a step of all environments may take."""
+"""Seconds that a step or a reset of all environments may take."""
 
 
 def start_method() -> str:
@@ -40,18 +42,43 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         mode = gym.vector.AutoresetMode.NEXT_STEP
         super().__init__([_InWorker(env_fn)] * num_envs, context=start_method(), autoreset_mode=mode)
 
+    def reset(self, **options: Any) -> Any:
+        """Reset every environment; raises as `step` does."""
+        self.reset_async(**options)
+        return self._answer(self.reset_wait)
+
     def step(self, actions: Any) -> Any:
         """Step every environment.
 
         Raises:
             TimeoutError: If one has not answered after `STEP_TIMEOUT` seconds.
+            RuntimeError: If the process of one has ended.
         """
         self.step_async(actions)
+        return self._answer(self.step_wait)
+
+    def step_async(self, actions: Any) -> None:
+        """Send the actions."""
+        with self._dead_workers():
+            super().step_async(actions)
+
+    def _answer(self, wait: Callable[..., Any]) -> Any:
         try:
-            return self.step_wait(timeout=STEP_TIMEOUT)
+            with self._dead_workers():
+                return wait(timeout=STEP_TIMEOUT)
         except multiprocessing.TimeoutError as error:
             self.close(terminate=True)  # closed politely it would wait for that environment for ever
-            raise TimeoutError(f"an environment has not answered a step within {STEP_TIMEOUT:.0f} s") from error
+            raise TimeoutError(f"an environment has not answered within {STEP_TIMEOUT:.0f} s") from error
+
+    @contextlib.contextmanager
+    def _dead_workers(self) -> Iterator[None]:
+        try:
+            yield
+        except (BrokenPipeError, ConnectionResetError, EOFError) as error:
+            ended = [index for index, process in enumerate(self.processes) if not process.is_alive()]
+            self.close(terminate=True)
+            numbers = ", ".join(map(str, ended)) or "unknown"
+            raise RuntimeError(f"the process of an environment has ended (number {numbers} from 0)") from error
 
 
 class _InWorker:

@@ -54,9 +54,9 @@ def assemble(
     Args:
         config: The run.
         build: Builds one environment, checked (`make_env_fn`).
-        network: As `make_agent` has it, and so the next two.
-        optimizer: .
-        loss: .
+        network: As `make_agent` has it.
+        optimizer: As `make_agent` has it.
+        loss: As `make_agent` has it.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.

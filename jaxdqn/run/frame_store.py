@@ -59,6 +59,7 @@ class FrameStore:
         self._path = path
         shape = (self._slots * num_envs, *obs_shape)
         self._frames = _reserve(path, shape, np.dtype(obs_dtype))
+        self._nameless = path is None or not path.exists()
         self._thread = ThreadPoolExecutor(1, "replay")
 
     def write(self, cursor: int, obs: Shaped[Any, "T N *obs"]) -> Int[np.ndarray, "T N"]:
@@ -76,11 +77,16 @@ class FrameStore:
         """Begin to read two sets of places, in a thread."""
         return self._thread.submit(lambda: (self.read(places[0]), self.read(places[1])))
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Slots and environments."""
+        return self._slots, self._num_envs
+
     def close(self) -> None:
         """End the thread and give the memory or the file back."""
         self._thread.shutdown()
         self._frames = np.zeros(0, np.uint8)
-        if self._path is not None:
+        if self._path is not None and not self._nameless:
             _remove(self._path)
 
 
@@ -97,10 +103,10 @@ def check_store(
     """Raise `ValueError` where a store of these sizes does not fit, with the largest capacity that does.
 
     Args:
-        capacity: As `FrameStore` has it, and so the next three.
-        num_envs: .
-        obs_shape: .
-        obs_dtype: .
+        capacity: As `FrameStore` has it.
+        num_envs: As `FrameStore` has it.
+        obs_shape: As `FrameStore` has it.
+        obs_dtype: As `FrameStore` has it.
         bytes_available: Bytes free.
         where: What should be freed where even the smallest ring does not fit.
         smallest: Rows of the smallest ring that can be sampled from.
@@ -110,6 +116,8 @@ def check_store(
 
 
 def _reserve(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    if path is not None and path.exists():
+        raise ValueError(f"replay's file {path} exists: name another")
     try:
         if path is None:
             frames = np.empty(shape, dtype)
@@ -122,9 +130,11 @@ def _reserve(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.n
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         _remove(path)
-    except (OSError, MemoryError) as error:
+    except BaseException as error:
         if path is not None:
             _remove(path)
+        if not isinstance(error, OSError | MemoryError):
+            raise
         place, reason = path or "memory", getattr(error, "strerror", None) or error
         raise ValueError(f"replay of {prod(shape) * dtype.itemsize:,} bytes in {place}: {reason}") from error
     return frames
@@ -141,8 +151,11 @@ def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: 
     Args:
         agent: An agent of a config whose `replay_storage` is not "device".
         store: As large as the agent's ring.
-        updates: Updates of one `learn`.
+        updates: Updates of one `learn`, the config's `updates_per_batch`.
         stacked: Whether observations are stacks, whose frames become the last axis.
+
+    Raises:
+        ValueError: In `observe`, if the store is not as large as the ring.
 
     Returns:
         The agent; it gives the samples that one with frames on the device gives for the same key.
@@ -167,6 +180,8 @@ def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: 
             yield arrange(jax.tree.map(lambda x, cut=cut: x[cut], windows), *frames, keys[cut])
 
     def observe(state: AgentState, rows: Rows) -> AgentState:
+        if state.replay.rows.action.shape != store.shape:
+            raise ValueError(f"a store of {store.shape} places is not the ring's {state.replay.rows.action.shape}")
         return agent.observe(state, rows._replace(obs=store.write(int(state.replay.cursor), rows.obs)))
 
     def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:

@@ -5,7 +5,7 @@ What TorchRL's Trainer takes as hooks is code in the body of `for progress in ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ class Progress(NamedTuple):
     state: AgentState
 
 
-def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Config) -> Iterator[Progress]:
+def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Config) -> Generator[Progress, None, None]:
     """Collect, observe, learn, until the config's frames are spent.
 
         sync     collect frames_per_batch rows -> observe them -> learn updates_per_batch times -> yield

@@ -94,7 +94,9 @@ def train(
         cleanup.callback(recorder.close)
         selection = Selection(config, agent, evaluator, Checkpoints(folder / "checkpoints"), spec)
 
-        for batch, progress in enumerate(host_loop(agent, parts.state, collector, config), start=1):
+        loop = host_loop(agent, parts.state, collector, config)
+        cleanup.callback(loop.close)  # before what it uses is closed
+        for batch, progress in enumerate(loop, start=1):
             final = batch == config.num_batches
             evaluation = None
             recorder.log(progress, force=final)
@@ -111,7 +113,7 @@ def _make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
     path = folder / "replay.npy" if config.replay_storage == "disk" else None
     try:
         return FrameStore(**store_sizes(config, spec), path=path)
-    except ValueError:
+    except BaseException:
         release_folder(folder)
         raise
 
