@@ -5,8 +5,8 @@
 
 It collects, stores, samples and learns as TorchRL's tutorial does in its demo, without evaluations and logs: two
 workers, 32 frames a batch, 8 updates of 32 a batch, 5-step returns, replay in a memory map with prefetching. TorchRL
-leaves its learner the threads that its workers do not take, one of two cores here (`ParallelEnv(num_threads=...)`). TorchRL's
-`Resize` needs torchvision, for which there may be no CPU build; `Shrink` is the same filter.
+leaves its learner the threads that its workers do not take, one of two cores here (`ParallelEnv(num_threads=...)`).
+TorchRL's `Resize` needs torchvision, for which there may be no CPU build; `Shrink` is the same filter.
 """
 
 from __future__ import annotations

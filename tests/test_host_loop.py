@@ -90,6 +90,20 @@ def test_a_loop_that_is_left_leaves_no_thread():
     assert not any(thread.name.startswith("collector") for thread in threading.enumerate())
 
 
+@both
+def test_nothing_is_compiled_after_the_first_updates(collector):
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    counts = [len(compiled) for _ in run(collector)]
+    assert counts[1] > 0  # the first batch is collected, and after the second is learned
+    assert counts[2:] == counts[1:2] * 4
+
+
 class Broken(probes.Delayed):
     """Fails in its seventh step."""
 
