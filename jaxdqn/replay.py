@@ -87,6 +87,24 @@ def refuse_what_does_not_fit(
     )
 
 
+def uniform_below(key: Key[Array, ""], size: int, bound: Int[Array, ""]) -> Int[Array, " size"]:
+    """`size` integers from 0 to `bound - 1`, int32: the upper half of 32 random bits times `bound`.
+
+    The probabilities of two integers differ by less than `bound / 2**32` of themselves. In half the time of
+    `jax.random.randint`, which draws twice as many bits from two more keys; the key is consumed.
+
+    References:
+        Lemire, Fast Random Integer Generation in an Interval (2019), without its rejections.
+    """
+    bits, bound = jax.random.bits(key, (size,), jnp.uint32), bound.astype(jnp.uint32)
+    # 64 bits are more than JAX has by default: a product of halves, with what the lower three carry.
+    high, low, bound_high, bound_low = bits >> 16, bits & 0xFFFF, bound >> 16, bound & 0xFFFF
+    crossed = (high * bound_low, low * bound_high)
+    carried = (crossed[0] & 0xFFFF) + (crossed[1] & 0xFFFF) + (low * bound_low >> 16)
+    upper = high * bound_high + (crossed[0] >> 16) + (crossed[1] >> 16) + (carried >> 16)
+    return upper.astype(jnp.int32)
+
+
 def make_replay(
     *,
     capacity: int,
@@ -173,10 +191,10 @@ def make_replay(
         return can_start(state).any()
 
     def sample(state: ReplayState, key: Key[Array, ""]) -> Batch:
-        # Exactly uniform over the rows that can start a window: draw a rank, find the row that has it.
+        # Uniform over the rows that can start a window: draw a rank, find the row that has it.
         candidates = can_start(state)
         rank_of = jnp.cumsum(candidates.sum(axis=1, dtype=jnp.int32))  # candidates up to the end of each slot
-        rank = jax.random.randint(key, (prod(batch_shape),), 0, rank_of[-1])
+        rank = uniform_below(key, prod(batch_shape), rank_of[-1])
         slot = jnp.searchsorted(rank_of, rank, side="right", method="scan_unrolled").astype(jnp.int32)
         within = rank - jnp.where(slot > 0, rank_of[slot - 1], 0)
         env = (jnp.cumsum(candidates[slot], axis=1, dtype=jnp.int32) <= within[:, None]).sum(axis=1, dtype=jnp.int32)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdqn.preprocessing import push_frame
-from jaxdqn.replay import make_replay
+from jaxdqn.replay import make_replay, uniform_below
 from jaxdqn.types import Batch, Rows
 
 # capacity, num_envs, n_steps, stack, gamma. Rewards are whole numbers and gammas 0, 1/2 or 1: returns are exact.
@@ -218,3 +218,11 @@ def test_num_bytes_is_what_the_state_takes():
     for sizes in ({}, {"obs_shape": (3,), "obs_dtype": jnp.float32, "stack": None}):
         replay = image_replay(capacity=107, **sizes)  # 13 slots of 8
         assert replay.num_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(replay.init()))
+
+
+@pytest.mark.parametrize("bound", [1, 7, 65_535, 65_536, 100_001, 2**31 - 1])
+def test_ranks_are_the_upper_half_of_the_product_in_exact_integers(bound):
+    key = jax.random.key(3)
+    bits = np.asarray(jax.random.bits(key, (5_000,), jnp.uint32)).astype(object)
+    ranks = np.asarray(jax.jit(uniform_below, static_argnums=1)(key, 5_000, jnp.int32(bound)))
+    assert ranks.tolist() == [int(x) * bound >> 32 for x in bits]
