@@ -65,9 +65,8 @@ class Agent(NamedTuple):
         observe: `(state, rows [T, N, ...]) -> state`, rows into the ring; donates the ring.
         learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
             donates the learner. Not before `learning_start` frames.
-        sample: `(replay, key) -> batches [U, B, ...]`, windows shifted and mirrored as the config says; the key is
-            consumed. Not before `learning_start` frames.
-        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`: `sample` before `augment`; the key is consumed.
+        sample: `(replay, key) -> batches [U, B, ...]`: `draw`, then `augment`; the key is consumed.
+        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed.
         augment: `(keys [U], windows) -> batches`: windows shifted and mirrored; the keys are consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
         compile: `(state) -> None`: compiles what `learn` runs for states of these shapes, on any thread.
@@ -172,7 +171,6 @@ def make_agent(
         loss=LOSSES[config.loss] if loss is None else loss,
         micro_batch_size=micro_batch_size(config.batch_size) if config.pixels else None,
     )
-    total_frames = config.num_batches * config.frames_per_batch
 
     def init(key: Key[Array, ""]) -> AgentState:
         params_key, actor_key, sample_key = jax.random.split(key, 3)
@@ -182,8 +180,8 @@ def make_agent(
         return AgentState(learner=learner, replay=replay.init(), actor=actor, key=sample_key)
 
     def epsilon(frame: Int[Array, ""]) -> Float[Array, ""]:
-        start, end = config.epsilon_start, config.epsilon_end
-        return exploration.linear_epsilon(frame, start, end, total_frames, config.warmup_frames)
+        start, end, total = config.epsilon_start, config.epsilon_end, config.num_batches * config.frames_per_batch
+        return exploration.linear_epsilon(frame, start, end, total, config.warmup_frames)
 
     def act(actor: ActorState, obs: Shaped[Array, "N ..."]) -> tuple[ActorState, Int[Array, " N"]]:
         key, explore_key = jax.random.split(actor.key)
@@ -201,36 +199,42 @@ def make_agent(
         window_key, augment_key = jax.random.split(key)
         return replay.sample(ring, window_key), jax.random.split(augment_key, config.updates_per_batch)
 
-    def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
-        windows, keys = draw(ring, key)
-        return augment(keys, windows)
-
     def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
         return jax.lax.scan(update_once, learner, batches)
 
-    def sample_and_update(learner: LearnerState, ring: ReplayState, key: Key[Array, ""]) -> Any:
+    def draw_next(ring: ReplayState, key: Key[Array, ""]) -> tuple[Key[Array, ""], Batch, Key[Array, " U"]]:
         key, sample_key = jax.random.split(key)
-        learner, metrics = update(learner, sample(ring, sample_key))
-        return learner, copy(learner.params), key, metrics
+        return key, *draw(ring, sample_key)
 
-    jitted = jit(sample_and_update, donate_argnums=0)
+    def augment_and_update(learner: LearnerState, keys: Key[Array, " U"], windows: Batch) -> Any:
+        learner, metrics = update(learner, augment(keys, windows))
+        return learner, copy(learner.params), metrics
+
+    # Two programs: in one, XLA would gather each pixel anew for every place where an augmentation may read it.
+    drawn, learned = jit(draw_next), jit(augment_and_update, donate_argnums=0)
+    draw_jitted, augment_jitted = jit(draw), jit(augment)
+
+    def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
+        return augment_jitted(*draw_jitted(ring, key)[::-1])
 
     def learn(state: AgentState) -> tuple[AgentState, Metrics]:
-        learner, acting_params, key, metrics = jitted(state.learner, state.replay, state.key)
-        actor = state.actor._replace(params=acting_params)
-        return state._replace(learner=learner, actor=actor, key=key), metrics
+        key, windows, keys = drawn(state.replay, state.key)
+        learner, acting_params, metrics = learned(state.learner, keys, windows)
+        return state._replace(learner=learner, actor=state.actor._replace(params=acting_params), key=key), metrics
 
     def compile_learn(state: AgentState) -> None:
-        jitted.lower(state.learner, state.replay, state.key).compile()
+        drawn.lower(state.replay, state.key).compile()
+        _, windows, keys = jax.eval_shape(draw_next, state.replay, state.key)
+        learned.lower(state.learner, keys, windows).compile()
 
     return Agent(
         init=jit(init),  # one program: eagerly each of its draws would be compiled apart
         act=jit(act),
         observe=observe,
         learn=learn,
-        sample=jax.jit(sample),
-        draw=jax.jit(draw),
-        augment=jax.jit(augment),
+        sample=sample,
+        draw=draw_jitted,
+        augment=augment_jitted,
         update=jit(update, donate_argnums=0),
         compile=compile_learn,
         q_values=jit(q_values),
