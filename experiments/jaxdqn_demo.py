@@ -10,7 +10,7 @@ import dataclasses
 import json
 import time
 
-from process import age, peak_bytes
+from process import peak_bytes
 
 WARM_UP_BATCHES = 5
 
@@ -28,18 +28,15 @@ def run(frames: int, preset: str, collector_kind: str) -> dict[str, float]:
     envs = jaxdqn.make_vector_env(build, config.num_envs, workers=collector_kind == "async")
     parts = assemble(config, build)
     collector = jaxdqn.Collector(envs, seed=0, frame_stack=config.frame_stack, reward_scale=config.reward_scale)
-    first_update = warmed = 0.0
+    warmed = 0.0
     warm_frames = 0
     for batch, progress in enumerate(jaxdqn.host_loop(parts.agent, parts.state, collector, config)):
-        if progress.updates and not first_update:
-            first_update = age()
         if batch + 1 == WARM_UP_BATCHES:
             warmed, warm_frames = time.monotonic(), progress.frames
     seconds = time.monotonic() - warmed
     envs.close()
     return {
         "frames_per_second": (progress.frames - warm_frames) / seconds,
-        "first_update_seconds": first_update,
         "peak_bytes": peak_bytes(),
     }
 

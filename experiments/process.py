@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import resource
-import time
 from pathlib import Path
 
-import psutil
-
 STATUS = Path("/proc/self/status")
-
-
-def age() -> float:
-    """Seconds since the process was started, interpreter and imports included."""
-    return time.time() - psutil.Process().create_time()
 
 
 def peak_bytes() -> int:

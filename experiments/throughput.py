@@ -11,12 +11,14 @@ few minutes in all.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,13 +37,17 @@ HERE = Path(__file__).parent
 LOOP_FRAMES = 1600
 
 
-def demo(script: str, *flags: str, cache: str | None = None) -> dict[str, float]:
-    """The figures of a demo, run in a process of its own, with the programs that are kept in a cache, or none."""
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+def clean_environment(cache: str) -> dict[str, str]:
+    """This process's environment, with compiled programs kept in a folder of their own."""
+    kept = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    return {**kept, "XDG_CACHE_HOME": cache}
+
+
+def demo(script: str, *flags: str) -> dict[str, float]:
+    """The figures of a demo, run in a process of its own."""
     command = [sys.executable, str(HERE / script), *flags]
-    with tempfile.TemporaryDirectory() as fresh:
-        environment["XDG_CACHE_HOME"] = cache or fresh
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as cache:
+        done = subprocess.run(command, env=clean_environment(cache), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{script} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -70,22 +76,57 @@ def loop_rows(rounds: int) -> Iterator[Row]:
     yield Row("loop_peak_memory", memory, median("torchrl", "peak_bytes"), "bytes", "of the process that learns")
 
 
+def seconds_to_first_update(preset: str, cache: str) -> float:
+    """From the start of `jaxdqn train PRESET` to the first row of its metrics that has updates; then it is ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = Path(folder) / "run" / "metrics.csv"
+        words = [sys.executable, "-c", "from jaxdqn.cli import main; main()", "train", preset]
+        started = time.monotonic()
+        process = subprocess.Popen(
+            [*words, "--output", str(metrics.parent)],
+            env=clean_environment(cache),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while not has_updates(metrics):
+                if process.poll() is not None:
+                    raise RuntimeError(f"jaxdqn train {preset} ended with {process.returncode} before its first update")
+                time.sleep(0.01)
+            return time.monotonic() - started
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def has_updates(metrics: Path) -> bool:
+    """Whether the last whole row of a run's metrics has updates."""
+    if not metrics.exists():
+        return False
+    with metrics.open(newline="") as file:
+        return any(int(row["updates"] or 0) > 0 for row in csv.DictReader(file))
+
+
 def start_rows(rounds: int) -> Iterator[Row]:
     """Seconds from the start of the process to the end of the first updates, statistics included.
 
-    Ours ends with the eight updates of the first batch, TorchRL's with the first of them.
+    Ours is the command `jaxdqn train`, and ends with all updates of the first batch; TorchRL's ends with the first of
+    them. The preset `cartpole` collects 1,000 frames before its first updates, `seed-demo` and TorchRL 32.
     """
-    flags = ("--frames", "256")
-    ours: list[float] = []
+    ours: dict[str, list[float]] = {"seed-demo": [], "cartpole": []}
     peers: list[float] = []
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(1 + max(rounds // 3, 1)):
-            ours.append(demo("jaxdqn_demo.py", *flags, "--collector", "sync", cache=cache)["first_update_seconds"])
+            for preset, seconds in ours.items():
+                seconds.append(seconds_to_first_update(preset, cache))
             if has("torchrl"):
-                peers.append(demo("torchrl_demo.py", *flags)["first_update_seconds"])
+                started = time.time()
+                peers.append(demo("torchrl_demo.py", "--frames", "256")["first_update_at"] - started)
     peer = statistics.median(peers) if peers else None
-    yield Row("first_update_cold_cache", ours[0], peer, "s", needs("torchrl") or "ours once")
-    yield Row("first_update_warm_cache", statistics.median(ours[1:]), peer, "s", needs("torchrl"))
+    for preset, seconds in ours.items():
+        name, note = f"first_update_{preset.replace('-', '_')}", needs("torchrl")
+        yield Row(f"{name}_cold", seconds[0], peer, "s", note or "ours once")
+        yield Row(f"{name}_warm", statistics.median(seconds[1:]), peer, "s", note)
 
 
 PARTS: dict[str, Callable[[int], Iterator[Row]]] = {

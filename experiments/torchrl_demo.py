@@ -20,7 +20,7 @@ import warnings
 from typing import Any
 
 import torch
-from process import age, peak_bytes
+from process import peak_bytes
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 from torch import nn
@@ -128,7 +128,7 @@ def run(frames: int) -> dict[str, float]:
                 optimizer.step()
                 optimizer.zero_grad()
                 target_updater.step()
-                first_update = first_update or age()
+                first_update = first_update or time.time()
             collector.update_policy_weights_()
             explore.step(FRAMES_PER_BATCH)
             if batch + 1 == WARM_UP_BATCHES:
@@ -136,7 +136,7 @@ def run(frames: int) -> dict[str, float]:
         seconds = time.monotonic() - warmed
         collector.shutdown()
     measured = (batch + 1 - WARM_UP_BATCHES) * FRAMES_PER_BATCH
-    return {"frames_per_second": measured / seconds, "first_update_seconds": first_update, "peak_bytes": peak_bytes()}
+    return {"frames_per_second": measured / seconds, "first_update_at": first_update, "peak_bytes": peak_bytes()}
 
 
 def main() -> None:

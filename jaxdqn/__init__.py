@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxdqn.agent import Agent as Agent
     from jaxdqn.agent import AgentState as AgentState
     from jaxdqn.agent import make_agent as make_agent
+    from jaxdqn.augmentation import augment_batch as augment_batch
     from jaxdqn.augmentation import mirror_batch as mirror_batch
     from jaxdqn.augmentation import random_shift as random_shift
     from jaxdqn.augmentation import shift_batch as shift_batch
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "agent": ("ActorState", "Agent", "AgentState", "make_agent"),
-    "augmentation": ("mirror_batch", "random_shift", "shift_batch"),
+    "augmentation": ("augment_batch", "mirror_batch", "random_shift", "shift_batch"),
     "compilation": ("compiler_options",),
     "config": ("Config", "PRESETS"),
     "convolution": ("Conv",),

@@ -69,7 +69,7 @@ class Agent(NamedTuple):
         draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed.
         augment: `(keys [U], windows) -> batches`: windows shifted and mirrored; the keys are consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
-        compile: `(state) -> None`: compiles what `learn` runs for states of these shapes, on any thread.
+        compile: `(state) -> None`: compiles `act` and `learn` for states of these shapes, on any thread.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
         replay: The ring's own functions and its size in bytes.
@@ -131,6 +131,7 @@ def make_agent(
     """
     num_envs = config.num_envs if num_envs is None else num_envs
     stack = config.frame_stack if config.pixels else None
+    seen_shape = obs_shape if stack is None else (*obs_shape, stack)
     if network is None:
         network = make_network(config, num_actions)
     elif config.compute_dtype != "float32":
@@ -174,8 +175,7 @@ def make_agent(
 
     def init(key: Key[Array, ""]) -> AgentState:
         params_key, actor_key, sample_key = jax.random.split(key, 3)
-        shape = obs_shape if stack is None else (*obs_shape, stack)
-        learner = init_learner(init_params(network, params_key, shape, obs_stats), optimizer)
+        learner = init_learner(init_params(network, params_key, seen_shape, obs_stats), optimizer)
         actor = ActorState(copy(learner.params), actor_key, jnp.zeros((), jnp.int32))
         return AgentState(learner=learner, replay=replay.init(), actor=actor, key=sample_key)
 
@@ -202,41 +202,37 @@ def make_agent(
     def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
         return jax.lax.scan(update_once, learner, batches)
 
-    def draw_next(ring: ReplayState, key: Key[Array, ""]) -> tuple[Key[Array, ""], Batch, Key[Array, " U"]]:
-        key, sample_key = jax.random.split(key)
-        return key, *draw(ring, sample_key)
-
-    def augment_and_update(learner: LearnerState, keys: Key[Array, " U"], windows: Batch) -> Any:
-        learner, metrics = update(learner, augment(keys, windows))
-        return learner, copy(learner.params), metrics
-
-    # Two programs: in one, XLA would gather each pixel anew for every place where an augmentation may read it.
-    drawn, learned = jit(draw_next), jit(augment_and_update, donate_argnums=0)
-    draw_jitted, augment_jitted = jit(draw), jit(augment)
-
     def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
-        return augment_jitted(*draw_jitted(ring, key)[::-1])
+        windows, keys = draw(ring, key)
+        return augment(keys, windows)
+
+    def learn_from(learner: LearnerState, ring: ReplayState, key: Key[Array, ""]) -> Any:
+        key, sample_key = jax.random.split(key)
+        learner, metrics = update(learner, sample(ring, sample_key))
+        return learner, copy(learner.params), key, metrics
+
+    acting, learning = jit(act), jit(learn_from, donate_argnums=0)
 
     def learn(state: AgentState) -> tuple[AgentState, Metrics]:
-        key, windows, keys = drawn(state.replay, state.key)
-        learner, acting_params, metrics = learned(state.learner, keys, windows)
+        learner, acting_params, key, metrics = learning(state.learner, state.replay, state.key)
         return state._replace(learner=learner, actor=state.actor._replace(params=acting_params), key=key), metrics
 
-    def compile_learn(state: AgentState) -> None:
-        drawn.lower(state.replay, state.key).compile()
-        _, windows, keys = jax.eval_shape(draw_next, state.replay, state.key)
-        learned.lower(state.learner, keys, windows).compile()
+    def compile_loop(state: AgentState) -> None:
+        obs = jax.ShapeDtypeStruct((num_envs, *seen_shape), obs_dtype)
+        acting.lower(state.actor, obs).compile()
+        if on_device:  # elsewhere `with_frame_store` learns by other programs
+            learning.lower(state.learner, state.replay, state.key).compile()
 
     return Agent(
         init=jit(init),  # one program: eagerly each of its draws would be compiled apart
-        act=jit(act),
+        act=acting,
         observe=observe,
         learn=learn,
-        sample=sample,
-        draw=draw_jitted,
-        augment=augment_jitted,
+        sample=jit(sample),
+        draw=jit(draw),
+        augment=jit(augment),
         update=jit(update, donate_argnums=0),
-        compile=compile_learn,
+        compile=compile_loop,
         q_values=jit(q_values),
         epsilon=epsilon,
         replay=replay,

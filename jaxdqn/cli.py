@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
-import io
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
-
-import tyro
+from typing import TYPE_CHECKING, NoReturn
 
 import jaxdqn
 from jaxdqn.config import PRESETS, Config
+from jaxdqn.flags import Evaluate, Play, Plot, parse, parse_config
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from jaxdqn.preprocessing import ObservationStats
+
 USAGE = f"""usage: jaxdqn COMMAND ...
 
   train [PRESET] [--flags]         train an agent; presets: {", ".join(PRESETS)} (default: cartpole)
@@ -28,114 +24,6 @@ USAGE = f"""usage: jaxdqn COMMAND ...
   plot RUN... [--output FILE]      draw runs' learning curves
 
 jaxdqn COMMAND --help lists the flags of a command."""
-
-PRESET_HELP = f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)} (default: cartpole)."
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Play whole greedy episodes on the real environment and report raw returns."""
-
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of a run."""
-    episodes: int = 100
-    """Episodes to play."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which of the run's agents."""
-    seed: int = 0
-    """The episodes' seeds are spawned from it; training and selection never use them."""
-    json: bool = False
-    """Print one line of JSON, last."""
-
-
-@dataclass(frozen=True)
-class Play:
-    """Draw one greedy episode as a GIF, with the action values beside it."""
-
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of a run."""
-    output: Path = Path("agent.gif")
-    """The GIF to write."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which of the run's agents."""
-    seed: int = 0
-    """Seed of the episode."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Draw return against frames, a colour a run."""
-
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
-    """Folders of runs."""
-    output: Path = Path("curve.png")
-    """The picture to write; its suffix chooses the format."""
-
-
-def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = None) -> T:
-    """Parse flags; a flag that is not known is refused, with the nearest one that is.
-
-    Raises:
-        ValueError: If the flags are wrong.
-    """
-    given: dict[str, Any] = {} if default is None else {"default": default, "description": PRESET_HELP}
-    parsed, unknown = _parse_known(kind, args, prog=f"jaxdqn {command}", **given)
-    if unknown:
-        names = [field.name.replace("_", "-") for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-        known = [prefix + name for prefix in ("--", "--no-") for name in names]
-        near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"see jaxdqn {command} --help"
-        if unknown[0] in PRESETS:
-            hint = f"a preset comes first, as in jaxdqn train {unknown[0]}"
-        raise ValueError(f"unknown argument {unknown[0]!r}: {hint}")
-    return parsed
-
-
-def parse_config(args: Sequence[str], preset: Config) -> Config:
-    """A preset changed by the flags of `jaxdqn train`.
-
-    Args:
-        args: The flags. Where they name another environment, or vectors, they change `preset.for_env(...)`.
-        preset: What the flags change.
-
-    Raises:
-        ValueError: If the flags are wrong.
-    """
-    about_env, _ = _parse_known(_AboutEnv, args, add_help=False, default=_AboutEnv(preset.env, preset.pixels))
-    return parse(Config, "train", args, preset.for_env(about_env.env, pixels=about_env.pixels))
-
-
-@dataclass(frozen=True)
-class _AboutEnv:
-    """The flags on which the others' defaults depend."""
-
-    env: str
-    pixels: bool
-
-
-def _parse_known(kind: type[T], args: Sequence[str], **options: Any) -> tuple[T, list[str]]:
-    """What tyro makes of the flags, and those it does not know; its boxed page of an error becomes one line."""
-    page = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(page):
-            parsed, unknown = tyro.cli(kind, args=list(args), return_unknown_args=True, **options)
-    except SystemExit as stop:
-        if not stop.code:
-            raise  # --help
-        raise ValueError(_fold(page.getvalue()).removeprefix(f"{kind.__name__}: ")) from None
-    return parsed, unknown
-
-
-def _fold(page: str) -> str:
-    """The first paragraph of tyro's box as one line, in plain words."""
-    rows = [row.strip("│ ") for row in page.splitlines()][1:]  # the first is the title
-    rules = [index for index, row in enumerate(rows) if row and not row.strip("─-╰╯")]
-    first = 1 if rules[:1] == [0] else 0  # where the box is drawn in ASCII, a rule follows the title
-    until = next((index for index in rules if index > first), len(rows))
-    line = " ".join(row for row in rows[first:until] if row)
-    line = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", line)
-    line = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", line)
-    return line.removeprefix("Error parsing ").replace("Expected 1 values.", "Give it one.") or "bad arguments"
 
 
 def train(args: Sequence[str]) -> None:
@@ -148,14 +36,22 @@ def train(args: Sequence[str]) -> None:
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
             raise ValueError(f"unknown preset {preset!r}: {hint}")
     config = parse_config(args, PRESETS[preset])
-    # JAX and the environments are imported only now, when there is something to run.
+    # The environments and JAX are imported only now, when there is something to run.
+    from jaxdqn.run.rollout import RolloutAhead
+
+    with RolloutAhead(config) as rollout:
+        _train(config, preset, rollout.result)
+
+
+def _train(config: Config, preset: str, obs_stats: Callable[[], ObservationStats | None]) -> None:
     from jaxdqn.run.display import Display
     from jaxdqn.run.resources import keep_programs
     from jaxdqn.run.training import train as run_training
 
     keep_programs()
     folder = None
-    with Display(config) as display, contextlib.closing(run_training(config, name=preset)) as steps:
+    run = run_training(config, obs_stats=obs_stats, name=preset)
+    with Display(config) as display, contextlib.closing(run) as steps:
         try:
             for step in steps:
                 folder = step.folder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdqn.agent import make_agent
-from jaxdqn.augmentation import mirror_batch, random_shift, shift_batch
+from jaxdqn.augmentation import augment_batch, mirror_batch, random_shift, shift_batch
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import make_env_fn
 from jaxdqn.types import Batch, Rows
@@ -82,11 +82,21 @@ def test_half_of_the_windows_are_mirrored_with_their_actions_and_the_others_left
     assert mirrored.discount is batch.discount
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])  # two and four bytes are moved as words
+def test_augmenting_is_shifting_and_then_mirroring(frames):
+    both = jnp.asarray(random_stacks(2, 50, 3, 8, frames))
+    batch = Batch(both[0], jnp.arange(50) % 2, jnp.ones(50), jnp.ones(50), both[1])
+    keys = jax.random.split(jax.random.key(3))
+    augmented = augment_batch(jax.random.key(3), batch, random_shift=2, mirror=True, num_actions=2)
+    expected = mirror_batch(keys[1], shift_batch(keys[0], batch, 2), 2)
+    jax.tree.map(np.testing.assert_array_equal, augmented, expected)
+
+
 def test_what_is_no_stack_of_frames_is_not_mirrored():
     for shape in ((5, 4), (5, 8, 8)):
         obs = jnp.zeros(shape)
         batch = Batch(obs, jnp.zeros(5, jnp.int32), jnp.ones(5), jnp.ones(5), obs)
-        with pytest.raises(ValueError, match=r"mirror needs stacks of frames \[..., H, W, K\], not \(5, "):
+        with pytest.raises(ValueError, match=r"mirrored must be stacks of frames \[..., H, W, K\], not \(5, "):
             mirror_batch.__wrapped__(jax.random.key(0), batch, 2)  # as it is where shapes are not checked
 
 

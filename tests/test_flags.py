@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxdqn.cli import parse_config
 from jaxdqn.config import PRESETS
+from jaxdqn.flags import parse_config
 
 
 @pytest.mark.parametrize(

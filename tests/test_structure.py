@@ -16,7 +16,7 @@ FLOORS = [
     {"learner"},
     {"agent"},
     {"run"},
-    {"cli"},
+    {"cli", "flags"},
 ]
 
 

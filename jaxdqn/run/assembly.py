@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -14,15 +15,15 @@ import optax
 
 from jaxdqn.agent import Agent, AgentState, make_agent
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import EnvFn, name_of
-from jaxdqn.envs.vector import Purpose, random_stacks, spawn_seeds
+from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.losses import Loss
 from jaxdqn.normalisation import put_obs_stats
-from jaxdqn.preprocessing import ObservationStats, observation_stats
+from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import smallest_slots
 from jaxdqn.run.checkpoint import AgentSpec
 from jaxdqn.run.frame_store import check_store
 from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
+from jaxdqn.run.rollout import rollout_stats
 
 
 class Assembled(NamedTuple):
@@ -48,6 +49,7 @@ def assemble(
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
+    obs_stats: Callable[[], ObservationStats | None] | None = None,
 ) -> Assembled:
     """Look at an environment and make an agent for it.
 
@@ -57,6 +59,8 @@ def assemble(
         network: As `make_agent` has it.
         optimizer: As `make_agent` has it.
         loss: As `make_agent` has it.
+        obs_stats: Called, once all is compiled, for what normalises frames; without it, or where it gives None, a
+            random rollout is played.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.
@@ -81,7 +85,7 @@ def assemble(
             free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
             where = "disk" if on_disk else "memory"
             check_store(**store_sizes(config, spec), bytes_available=free, where=where, smallest=smallest)
-        return Assembled(spec, agent, initial_state(agent, config, env), stack)
+        return Assembled(spec, agent, initial_state(agent, config, env, obs_stats), stack)
 
 
 def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:
@@ -99,10 +103,12 @@ def look_at_env(env: gym.Env) -> AgentSpec:
     return AgentSpec(int(actions.n), observations.shape, dtype.name)
 
 
-def initial_state(agent: Agent, config: Config, env: gym.Env) -> AgentState:
+def initial_state(
+    agent: Agent, config: Config, env: gym.Env, obs_stats: Callable[[], ObservationStats | None] | None = None
+) -> AgentState:
     """An agent's first state; for pixels with the statistics of a random rollout.
 
-    The environment is played while another thread compiles what `learn` will run.
+    The environment is played while another thread compiles what the loop will run.
     """
     key = jax.random.key(config.seed)
     if not config.pixels:
@@ -110,18 +116,13 @@ def initial_state(agent: Agent, config: Config, env: gym.Env) -> AgentState:
 
     def prepare() -> AgentState:
         state = agent.init(key)
-        if config.replay_storage == "device":  # elsewhere it learns by other programs
-            agent.compile(state)
+        agent.compile(state)
         return state
 
     with ThreadPoolExecutor(1, "compiler") as thread:
         prepared = thread.submit(prepare)
-        seed = spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0]
-        try:
-            stacks = random_stacks(env, frames=config.normalisation_frames, frame_stack=config.frame_stack, seed=seed)
-        except gym.error.Error as error:  # what drawing needs is missed only when it draws
-            raise ValueError(f"env {name_of(env)} cannot be used: {error}") from error
-        return _with_obs_stats(prepared.result(), observation_stats(stacks))
+        stats = (obs_stats() if obs_stats else None) or rollout_stats(env, config)
+        return _with_obs_stats(prepared.result(), stats)
 
 
 def _with_obs_stats(state: AgentState, obs_stats: ObservationStats) -> AgentState:
