@@ -24,10 +24,10 @@ def run(frames: int, preset: str, collector_kind: str) -> dict[str, float]:
 
     keep_programs()
     config = dataclasses.replace(PRESETS[preset], total_frames=frames, collector=collector_kind, warmup_frames=0)
-    build = jaxdqn.make_env_fn(config.env, pixels=True, frame_size=config.frame_size)
+    build = jaxdqn.make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size)
     envs = jaxdqn.make_vector_env(build, config.num_envs, workers=collector_kind == "async")
     parts = assemble(config, build)
-    collector = jaxdqn.Collector(envs, seed=0, frame_stack=config.frame_stack, reward_scale=config.reward_scale)
+    collector = jaxdqn.Collector(envs, seed=0, frame_stack=parts.stack, reward_scale=config.reward_scale)
     warmed = 0.0
     warm_frames = 0
     for batch, progress in enumerate(jaxdqn.host_loop(parts.agent, parts.state, collector, config)):

@@ -189,6 +189,8 @@ def make_agent(
         return actor._replace(key=key, frame=actor.frame + actions.shape[0]), actions
 
     def observe(state: AgentState, rows: Rows) -> AgentState:
+        if not on_device and rows.obs.shape != rows.action.shape:
+            raise ValueError(f"replay_storage {config.replay_storage!r} needs the agent within with_frame_store")
         return state._replace(replay=replay.add(state.replay, rows))
 
     def augment(keys: Key[Array, " U"], batches: Batch) -> Batch:

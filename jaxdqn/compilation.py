@@ -45,17 +45,17 @@ class jit:  # noqa: N801, it takes the place of jax.jit
         self._nested = jax.jit(function, donate_argnums=donate_argnums)
         self._outermost = jax.jit(function, donate_argnums=donate_argnums, compiler_options=compiler_options())
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The function's results."""
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
-            return self._nested(*args)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            return self._nested(*args, **kwargs)
         try:
-            return self._outermost(*args)
+            return self._outermost(*args, **kwargs)
         except ValueError as error:  # arguments that are known already can stand within a transformation, too
             if "compiler_options" not in str(error):
                 raise
-            return self._nested(*args)
+            return self._nested(*args, **kwargs)
 
-    def lower(self, *args: Any) -> Any:
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
         """`jax.jit(...).lower` of the outermost program, to look at what is compiled."""
-        return self._outermost.lower(*args)
+        return self._outermost.lower(*args, **kwargs)

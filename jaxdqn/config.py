@@ -54,7 +54,7 @@ class Config:
     """Side in pixels to which frames are resized."""
     frame_stack: int = 4
     """Newest frames that the network sees at once."""
-    normalisation_frames: int = 1000
+    normalisation_frames: int = 200
     """Random-policy frames from which each channel's mean and deviation are taken."""
     network: Literal["motion", "seed"] = "motion"
     """Network for frames: a small one that is given their differences, or the seed's own. Vectors have an MLP."""
@@ -215,6 +215,7 @@ class Config:
 # What the seed sets where our default differs, in both of its columns.
 _SEED = Config(
     network="seed",
+    normalisation_frames=1000,
     updates_per_batch=8,
     learning_rate=2e-3,
     learning_rate_end=2e-3,

@@ -214,7 +214,7 @@ def test_folders_that_are_no_runs_are_refused(capsys, tmp_path):
 
 
 def test_a_fault_in_mid_run_is_not_taken_for_bad_input(monkeypatch, tmp_path):
-    def faulty(config, name):
+    def faulty(config, obs_stats, name):
         yield RunProgress(Progress(1, 0, 0.0, [], {}, None), None, tmp_path)
         raise OSError(28, "No space left on device")
 

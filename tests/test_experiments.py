@@ -86,3 +86,28 @@ def test_throughput_times_what_is_installed_and_says_what_is_not(monkeypatch, ca
             throughput.main()
         assert stop.value.code == 2
         assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("collector", ["sync", "async"])
+def test_the_demo_of_ours_gives_its_figures(collector, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
+    demo = script("jaxdqn_demo")
+    tiny = jaxdqn.Config(pixels=False, num_envs=2, frames_per_batch=16, batch_size=8, updates_per_batch=1)
+    monkeypatch.setitem(jaxdqn.PRESETS, "tiny", tiny)
+    found = demo.run(160, "tiny", collector)
+    assert set(found) == {"frames_per_second", "peak_bytes"}
+    assert found["frames_per_second"] > 0
+    assert found["peak_bytes"] > 2**26
+
+
+def test_the_time_to_the_first_update_ends_with_a_row_that_has_updates(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
+    throughput = script("throughput")
+    metrics = tmp_path / "metrics.csv"
+    assert not throughput.has_updates(metrics)
+    metrics.write_text("frames,updates\n32,0\n64,")
+    assert not throughput.has_updates(metrics)
+    metrics.write_text("frames,updates\n32,0\n64,8\n")
+    assert throughput.has_updates(metrics)
+    with pytest.raises(RuntimeError, match="jaxdqn train nothing ended with 2 before its first update"):
+        throughput.seconds_to_first_update("nothing", str(tmp_path))

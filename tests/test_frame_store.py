@@ -160,6 +160,28 @@ def test_a_run_whose_file_cannot_be_had_gives_its_folder_back(monkeypatch, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_where_blocks_cannot_be_reserved_they_are_written(monkeypatch, tmp_path):
+    def refused(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refused)
+    monkeypatch.setattr("jaxdqn.run.frame_store._remove", lambda path: None)
+    monkeypatch.setattr("jaxdqn.run.frame_store._BLOCK", 10_000)
+    store = FrameStore(**SIZES, path=tmp_path / "replay.npy")
+    assert (tmp_path / "replay.npy").stat().st_blocks * 512 >= 77_760
+    frames = np.arange(2 * 2 * 36 * 36, dtype=np.uint8).reshape(2, 2, 36, 36)
+    assert np.array_equal(store.read(store.write(0, frames)), frames)
+    assert not store.read(np.arange(4, 60)).any()
+    store.close()
+
+
+def test_without_its_store_an_agent_says_what_it_needs():
+    config = dataclasses.replace(CONFIG, replay_storage="host")
+    agent = jaxdqn.make_agent(config, num_actions=2, obs_shape=(36, 36), obs_dtype=np.uint8)
+    with pytest.raises(ValueError, match="replay_storage 'host' needs the agent within with_frame_store"):
+        agent.observe(agent.init(jax.random.key(0)), rows_of(0))
+
+
 def test_a_file_that_exists_is_left_alone(tmp_path):
     path = tmp_path / "replay.npy"
     path.write_text("mine")

@@ -8,6 +8,7 @@ keys, as numbers, and a thread fetches the frames of the next updates while the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,8 @@ from jaxdqn.types import Batch, Rows
 PIECES = 4
 """Pieces into which the updates after a batch are cut, at most. Only the first has to be waited for."""
 
+_BLOCK = 2**24
+
 
 class FrameStore:
     """Observations of a ring of `capacity // num_envs` slots, in an array or in a file."""
@@ -41,7 +44,7 @@ class FrameStore:
         obs_dtype: DTypeLike,
         path: Path | None = None,
     ) -> None:
-        """Take all the memory, or all the blocks of the file where the system can reserve them, before it is needed.
+        """Take all the memory, or all the blocks of the file, before it is needed.
 
         Args:
             capacity: Rows over all environments; rounded down to a multiple of `num_envs`.
@@ -125,10 +128,7 @@ def _reserve(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.n
             return frames
         path.parent.mkdir(parents=True, exist_ok=True)
         frames = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        if hasattr(os, "posix_fallocate"):
-            # A memory map of a sparse file that meets a full disk kills the process: all blocks are taken here.
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        _take_blocks(path, frames.nbytes)
         _remove(path)
     except BaseException as error:
         if path is not None:
@@ -138,6 +138,20 @@ def _reserve(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.n
         place, reason = path or "memory", getattr(error, "strerror", None) or error
         raise ValueError(f"replay of {prod(shape) * dtype.itemsize:,} bytes in {place}: {reason}") from error
     return frames
+
+
+def _take_blocks(path: Path, num_bytes: int) -> None:
+    """Have all blocks of a file: a memory map of a sparse one that meets a full disk kills the process."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except (AttributeError, OSError) as error:  # a system, or a file system, that cannot reserve
+            if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            file.seek(size - num_bytes)
+            for start in range(0, num_bytes, _BLOCK):
+                file.write(bytes(min(_BLOCK, num_bytes - start)))
 
 
 def _remove(path: Path) -> None:

@@ -16,8 +16,8 @@ from jaxdqn.envs.pixels import make_env_fn, name_of
 from jaxdqn.envs.vector import Purpose, random_stacks, spawn_seeds
 from jaxdqn.preprocessing import ObservationStats, observation_stats
 
-WORTH_A_PROCESS = 250
-"""Frames from which on a process of its own, which takes a second to start, is sooner done."""
+WORTH_A_PROCESS = 100
+"""Frames from which on a process of its own is sooner done, which takes a second to start."""
 
 
 def rollout_stats(env: gym.Env, config: Config) -> ObservationStats:
