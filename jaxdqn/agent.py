@@ -69,7 +69,7 @@ class Agent(NamedTuple):
         draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed.
         augment: `(keys [U], windows) -> batches`: windows shifted and mirrored; the keys are consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
-        compile: `(state) -> None`: compiles `act` and `learn` for states of these shapes, on any thread.
+        compile: `(state) -> None`: compiles `act`, and `learn` unless frames are elsewhere; on any thread.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
         replay: The ring's own functions and its size in bytes.

@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Int, Key, Shaped
 
 from jaxdqn.types import Batch
 
+_WORDS = {2: jnp.uint16, 4: jnp.uint32}
+
 
 def augment_batch(
     key: Key[Array, ""], batch: Batch, *, random_shift: int = 0, mirror: bool = False, num_actions: int
@@ -24,9 +26,9 @@ def augment_batch(
     Raises:
         ValueError: If `random_shift` is negative, or observations that are to be changed are no stacks of frames.
     """
-    shift_key, mirror_key = jax.random.split(key)
     if not random_shift and not mirror:
         return batch
+    shift_key, mirror_key = jax.random.split(key)
     columns = _columns(batch)
     if random_shift:
         columns = _shifted(shift_key, columns, random_shift)
@@ -117,6 +119,7 @@ def _columns(batch: Batch) -> Int[Array, "*B W"]:
 
 
 def _shifted(key: Key[Array, ""], columns: Int[Array, "*B W"], pixels: int) -> Int[Array, "*B W"]:
+    """Columns as they are after a random shift; raises `ValueError` if `pixels` is negative."""
     if pixels < 0:
         raise ValueError(f"random_shift {pixels} must be 0 or above")
     shift = jax.random.randint(key, columns.shape[:-1], -pixels, pixels + 1)
@@ -124,14 +127,17 @@ def _shifted(key: Key[Array, ""], columns: Int[Array, "*B W"], pixels: int) -> I
 
 
 def _coins(key: Key[Array, ""], batch: Batch) -> Bool[Array, "*B"]:
+    """Which transitions are mirrored."""
     return jax.random.bernoulli(key, 0.5, batch.action.shape)
 
 
 def _turned(columns: Int[Array, "*B W"], mirrored: Bool[Array, "*B"]) -> Int[Array, "*B W"]:
+    """Columns from the other side, where a transition is mirrored."""
     return jnp.where(mirrored[..., None], columns[..., ::-1], columns)
 
 
 def _reversed_actions(batch: Batch, mirrored: Bool[Array, "*B"], num_actions: int) -> Batch:
+    """Action `a` as `num_actions - 1 - a`, where a transition is mirrored."""
     return batch._replace(action=jnp.where(mirrored, num_actions - 1 - batch.action, batch.action))
 
 
@@ -153,6 +159,3 @@ def _take_columns(stacks: Shaped[Array, "*B H W K"], columns: Int[Array, "*B W"]
     if word is not None:
         taken = jax.lax.bitcast_convert_type(taken, dtype)
     return taken.reshape(shape)
-
-
-_WORDS = {2: jnp.uint16, 4: jnp.uint32}

@@ -14,7 +14,7 @@ from jaxdqn.config import PRESETS, Config
 from jaxdqn.flags import Evaluate, Play, Plot, parse, parse_config
 
 if TYPE_CHECKING:
-    from jaxdqn.preprocessing import ObservationStats
+    from jaxdqn.run.rollout import RolloutAhead
 
 USAGE = f"""usage: jaxdqn COMMAND ...
 
@@ -36,21 +36,22 @@ def train(args: Sequence[str]) -> None:
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
             raise ValueError(f"unknown preset {preset!r}: {hint}")
     config = parse_config(args, PRESETS[preset])
-    # The environments and JAX are imported only now, when there is something to run.
+    # The environments are imported only now, when there is something to run.
     from jaxdqn.run.rollout import RolloutAhead
 
-    with RolloutAhead(config) as rollout:
-        _train(config, preset, rollout.result)
+    with contextlib.closing(RolloutAhead(config)) as rollout:
+        _train(config, preset, rollout)
 
 
-def _train(config: Config, preset: str, obs_stats: Callable[[], ObservationStats | None]) -> None:
+def _train(config: Config, preset: str, rollout: RolloutAhead) -> None:
+    # And JAX only here: the rollout draws meanwhile.
     from jaxdqn.run.display import Display
     from jaxdqn.run.resources import keep_programs
     from jaxdqn.run.training import train as run_training
 
     keep_programs()
     folder = None
-    run = run_training(config, obs_stats=obs_stats, name=preset)
+    run = run_training(config, rollout=rollout, name=preset)
     with Display(config) as display, contextlib.closing(run) as steps:
         try:
             for step in steps:

@@ -85,9 +85,10 @@ def test_a_preset_comes_first_and_flags_change_it(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_default_preset_trains_on_pixels(capsys, tmp_path):
+def test_the_default_preset_trains_on_pixels(capsys, tmp_path, monkeypatch):
     """The preset's own network, shifts and mirror images, on frames large enough for two columns of features."""
-    small = ["--frame-size", "44", "--normalisation-frames", "20", "--total-frames", "320", "--warmup-frames", "256"]
+    monkeypatch.setattr("jaxdqn.run.assembly.rollout_stats", None)  # that another process plays it
+    small = ["--frame-size", "44", "--normalisation-frames", "100", "--total-frames", "320", "--warmup-frames", "256"]
     cheap = ["--updates-per-batch", "2", "--evaluation-episodes", "1", "--output", str(tmp_path / "run")]
     assert call(capsys, "train", *small, *cheap)[0] == 0
     fields = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -214,7 +215,7 @@ def test_folders_that_are_no_runs_are_refused(capsys, tmp_path):
 
 
 def test_a_fault_in_mid_run_is_not_taken_for_bad_input(monkeypatch, tmp_path):
-    def faulty(config, obs_stats, name):
+    def faulty(config, rollout, name):
         yield RunProgress(Progress(1, 0, 0.0, [], {}, None), None, tmp_path)
         raise OSError(28, "No space left on device")
 

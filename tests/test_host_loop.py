@@ -90,15 +90,32 @@ def test_a_loop_that_is_left_leaves_no_thread():
     assert not any(thread.name.startswith("collector") for thread in threading.enumerate())
 
 
-@both
-def test_nothing_is_compiled_after_the_first_updates(collector):
-    compiled = []
+@pytest.fixture
+def compiled():
+    """Programs that JAX compiles from here on, or loads."""
+    programs = []
 
     def listen(event, duration, **_):
         if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(event)
+            programs.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
+    return programs
+
+
+def test_what_is_compiled_ahead_is_what_the_loop_runs(compiled):
+    agent = make_agent(CONFIG, num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
+    state = agent.init(jax.random.key(0))
+    agent.compile(state)
+    ahead = len(compiled)
+    assert ahead >= 3
+    actor, _ = agent.act(state.actor, np.zeros((2, 2), np.float32))
+    agent.learn(state._replace(actor=actor))
+    assert len(compiled) == ahead
+
+
+@both
+def test_nothing_is_compiled_after_the_first_updates(collector, compiled):
     counts = [len(compiled) for _ in run(collector)]
     assert counts[1] > 0  # the first batch is collected, and after the second is learned
     assert counts[2:] == counts[1:2] * 4

@@ -62,7 +62,7 @@ def test_there_is_no_import_circle():
         done |= free
 
 
-@pytest.mark.parametrize("module", ["jaxdqn", "jaxdqn.cli", "jaxdqn.envs.vector", "jaxdqn.preprocessing"])
+@pytest.mark.parametrize("module", ["jaxdqn", "jaxdqn.cli", "jaxdqn.run.rollout", "jaxdqn.preprocessing"])
 def test_what_workers_and_help_need_does_not_import_jax(module):
     code = f"import sys, {module}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

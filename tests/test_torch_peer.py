@@ -12,6 +12,7 @@ from jaxdqn.config import PRESETS
 from jaxdqn.types import Batch
 
 torch = pytest.importorskip("torch")
+FIELDS = {"batch_size": 8, "updates_per_batch": 3, "capacity": 1000, "weight_decay": 0.1, "tau": 0.02}
 
 
 def as_torch(params):
@@ -37,7 +38,10 @@ def test_three_updates_of_the_peer_are_three_of_ours(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
     import torch_peer
 
-    config = jaxdqn.Config(**{**PRESETS["seed"].to_dict(), "batch_size": 8, "updates_per_batch": 3, "capacity": 1000})
+    monkeypatch.setattr(torch_peer, "WEIGHT_DECAY", FIELDS["weight_decay"])
+    monkeypatch.setattr(torch_peer, "TAU", FIELDS["tau"])
+
+    config = jaxdqn.Config(**{**PRESETS["seed"].to_dict(), **FIELDS})
     stats = jaxdqn.ObservationStats(np.full(4, 0.5, np.float32), np.full(4, 0.25, np.float32))
     agent = jaxdqn.make_agent(config, num_actions=2, obs_shape=(64, 64), obs_dtype=np.uint8, obs_stats=stats)
     learner = agent.init(jax.random.key(0)).learner
@@ -48,8 +52,9 @@ def test_three_updates_of_the_peer_are_three_of_ours(monkeypatch):
 
     peer = torch_peer.Learner()
     assert sum(parameter.numel() for parameter in peer.network.parameters()) == 1_262_691
-    for network, params in ((peer.network, learner.params), (peer.target, learner.target_params)):
-        network.load_state_dict(as_torch(params))
+    before = as_torch(learner.params)
+    for network in (peer.network, peer.target):
+        network.load_state_dict(before)
     seen = torch.tensor(((obs / 255 - 0.5) / 0.25).astype(np.float32)).permute(0, 1, 2, 5, 3, 4)
     losses = []
     for index in range(3):
@@ -62,6 +67,6 @@ def test_three_updates_of_the_peer_are_three_of_ours(monkeypatch):
     for network, params in ((peer.network, learner.params), (peer.target, learner.target_params)):
         for name, value in as_torch(params).items():
             # Adam's first steps have the size of the learning rate whatever the gradient: where that is all rounding,
-            # the sign can differ.
-            difference = (network.state_dict()[name] - value).abs()
-            assert difference.mean() < 2e-5, name
+            # the sign can differ. A few may, of many.
+            ours, theirs = value - before[name], network.state_dict()[name] - before[name]
+            assert (theirs - ours).norm() < 0.02 * ours.norm(), name

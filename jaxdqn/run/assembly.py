@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from jaxdqn.replay import smallest_slots
 from jaxdqn.run.checkpoint import AgentSpec
 from jaxdqn.run.frame_store import check_store
 from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
-from jaxdqn.run.rollout import rollout_stats
+from jaxdqn.run.rollout import RolloutAhead, rollout_stats
 
 
 class Assembled(NamedTuple):
@@ -49,7 +48,7 @@ def assemble(
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
-    obs_stats: Callable[[], ObservationStats | None] | None = None,
+    rollout: RolloutAhead | None = None,
 ) -> Assembled:
     """Look at an environment and make an agent for it.
 
@@ -59,8 +58,7 @@ def assemble(
         network: As `make_agent` has it.
         optimizer: As `make_agent` has it.
         loss: As `make_agent` has it.
-        obs_stats: Called, once all is compiled, for what normalises frames; without it, or where it gives None, a
-            random rollout is played.
+        rollout: A random rollout of `config.env` that has begun already; None plays it here.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.
@@ -85,7 +83,7 @@ def assemble(
             free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
             where = "disk" if on_disk else "memory"
             check_store(**store_sizes(config, spec), bytes_available=free, where=where, smallest=smallest)
-        return Assembled(spec, agent, initial_state(agent, config, env, obs_stats), stack)
+        return Assembled(spec, agent, initial_state(agent, config, env, rollout), stack)
 
 
 def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:
@@ -103,12 +101,10 @@ def look_at_env(env: gym.Env) -> AgentSpec:
     return AgentSpec(int(actions.n), observations.shape, dtype.name)
 
 
-def initial_state(
-    agent: Agent, config: Config, env: gym.Env, obs_stats: Callable[[], ObservationStats | None] | None = None
-) -> AgentState:
+def initial_state(agent: Agent, config: Config, env: gym.Env, rollout: RolloutAhead | None = None) -> AgentState:
     """An agent's first state; for pixels with the statistics of a random rollout.
 
-    The environment is played while another thread compiles what the loop will run.
+    It is played, or waited for, while another thread compiles.
     """
     key = jax.random.key(config.seed)
     if not config.pixels:
@@ -121,7 +117,7 @@ def initial_state(
 
     with ThreadPoolExecutor(1, "compiler") as thread:
         prepared = thread.submit(prepare)
-        stats = (obs_stats() if obs_stats else None) or rollout_stats(env, config)
+        stats = (rollout and rollout.result()) or rollout_stats(env, config)
         return _with_obs_stats(prepared.result(), stats)
 
 

@@ -44,7 +44,7 @@ class FrameStore:
         obs_dtype: DTypeLike,
         path: Path | None = None,
     ) -> None:
-        """Take all the memory, or all the blocks of the file, before it is needed.
+        """Take all the memory, or all the blocks of the file where its system can reserve them, before it is needed.
 
         Args:
             capacity: Rows over all environments; rounded down to a multiple of `num_envs`.
@@ -141,17 +141,24 @@ def _reserve(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.n
 
 
 def _take_blocks(path: Path, num_bytes: int) -> None:
-    """Have all blocks of a file: a memory map of a sparse one that meets a full disk kills the process."""
+    """Have the blocks of a file: a memory map of a sparse one that meets a full disk kills the process.
+
+    Where they cannot be reserved, zeros are written, which a file system that compresses may still not keep.
+    """
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except (AttributeError, OSError) as error:  # a system, or a file system, that cannot reserve
-            if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            file.seek(size - num_bytes)
-            for start in range(0, num_bytes, _BLOCK):
-                file.write(bytes(min(_BLOCK, num_bytes - start)))
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
+        file.seek(size - num_bytes)
+        for start in range(0, num_bytes, _BLOCK):
+            file.write(bytes(min(_BLOCK, num_bytes - start)))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:

@@ -47,7 +47,7 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
     With `config.collector` "async" a thread collects the next rows while the learner learns, with the parameters from
     before it: the policy is one batch old, always, so that a seed gives the same run here, too. A loop that is left
     has collected a batch that nobody has seen: to go on from its state, collect from fresh environments. Make them with
-    `make_vector_env(..., workers=True)`: in this process they would take turns with the learner for Python's lock.
+    `make_vector_env(..., workers=True)`: in this process the two would slow each other.
 
     Args:
         agent: The pure functions.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import signal
+import warnings
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from types import TracebackType
 
 import gymnasium as gym
 
@@ -19,6 +21,9 @@ from jaxdqn.preprocessing import ObservationStats, observation_stats
 WORTH_A_PROCESS = 100
 """Frames from which on a process of its own is sooner done, which takes a second to start."""
 
+TIMEOUT = 120.0
+"""Seconds that are waited for that process."""
+
 
 def rollout_stats(env: gym.Env, config: Config) -> ObservationStats:
     """Statistics of `config.normalisation_frames` frames of a random policy.
@@ -26,6 +31,9 @@ def rollout_stats(env: gym.Env, config: Config) -> ObservationStats:
     Args:
         env: The environment as `make_env_fn` builds it.
         config: The run.
+
+    Returns:
+        `config.frame_stack` means and deviations.
 
     Raises:
         ValueError: If the environment cannot be played.
@@ -41,57 +49,66 @@ def rollout_stats(env: gym.Env, config: Config) -> ObservationStats:
 class RolloutAhead:
     """`rollout_stats` of `config.env` in a process of its own, begun at once.
 
-    It imports the script that starts it, which needs `if __name__ == "__main__":`.
+    Whatever goes wrong there is no more than a lost start: `result` then is None, and who asks plays the rollout. The
+    process imports the script that starts it, which needs `if __name__ == "__main__":`.
     """
 
     def __init__(self, config: Config) -> None:
-        """Start the process, where the run needs statistics and enough frames for them."""
-        self._process = None
+        """Start the process, where the run needs statistics, and enough frames for them."""
+        self._process: multiprocessing.process.BaseProcess | None = None
         if not config.pixels or config.normalisation_frames < WORTH_A_PROCESS:
             return
         context = multiprocessing.get_context("spawn")
         self._receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_send_stats, args=(sender, config), name="rollout", daemon=True)
-        with sender, _deaf_to_ctrl_c():
-            self._process.start()
+        process = context.Process(target=_send_stats, args=(sender, config), name="rollout", daemon=True)
+        try:
+            with sender, _deaf_to_ctrl_c():
+                process.start()
+        except (OSError, AssertionError):  # no process can be had, or this one may have none
+            self._receiver.close()
+        else:
+            self._process = process
 
     def result(self) -> ObservationStats | None:
-        """Wait for the statistics; None where there is no process, or it met an error, which is met here again."""
-        if self._process is not None:
+        """Wait for the statistics, once, and end the process; None where there are none."""
+        try:
             with contextlib.suppress(EOFError, OSError):
-                return self._receiver.recv()
-        return None
+                if self._process is not None and self._receiver.poll(TIMEOUT):
+                    return self._receiver.recv()
+            return None
+        finally:
+            self.close()
 
-    def __enter__(self) -> RolloutAhead:
-        """The rollout itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """End the process."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
+            self._process.close()
             self._receiver.close()
+            self._process = None
 
 
 def _send_stats(sender: Connection, config: Config) -> None:
-    """Send the statistics, or nothing: then the process that waits plays the rollout itself and reports its error."""
-    with (
-        sender,
-        contextlib.suppress(Exception),
-        contextlib.closing(make_env_fn(config.env, pixels=True, frame_size=config.frame_size)()) as env,
-    ):
-        sender.send(rollout_stats(env, config))
+    """Send the statistics, or nothing; what is said on the way is said again by who plays the rollout then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    with sender, contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
+        build = make_env_fn(config.env, pixels=True, frame_size=config.frame_size)
+        with contextlib.closing(build()) as env:
+            sender.send(rollout_stats(env, config))
 
 
 @contextlib.contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes started within inherit that SIGINT, which a terminal sends to all of a group, does not reach them."""
+    """Processes started within inherit that SIGINT, which a terminal sends to all of a group, does not reach them.
+
+    Where signals cannot be blocked, as on Windows, they hear it until `_send_stats` begins.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # it comes with the first process, and would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

@@ -17,7 +17,6 @@ from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn
 from jaxdqn.envs.vector import Collector, Episode, Purpose, make_vector_env, spawn_seeds
 from jaxdqn.losses import Loss
-from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.run.assembly import assemble, store_sizes
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
 from jaxdqn.run.evaluation import Evaluation, Evaluator, summarise
@@ -26,6 +25,7 @@ from jaxdqn.run.host_loop import Progress, host_loop
 from jaxdqn.run.pictures import draw_curve, record_gif
 from jaxdqn.run.policy import greedy_policy, load
 from jaxdqn.run.recorder import Recorder, check_output, claim_folder, passed, release_folder
+from jaxdqn.run.rollout import RolloutAhead
 
 
 class RunProgress(NamedTuple):
@@ -49,7 +49,7 @@ def train(
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
-    obs_stats: Callable[[], ObservationStats | None] | None = None,
+    rollout: RolloutAhead | None = None,
     name: str = "run",
 ) -> Generator[RunProgress, None, None]:
     """Train, and leave a run's folder: the whole job as a generator.
@@ -63,8 +63,7 @@ def train(
         network: A Flax module in place of the config's; `load` then needs it again.
         optimizer: An optax transformation in place of the config's Adam.
         loss: Loss of one TD error in place of the config's.
-        obs_stats: Called once for what normalises frames, in place of the statistics of a random rollout; those are
-            taken where it gives None.
+        rollout: The random rollout of this config, which has begun already; None plays it here.
         name: Folder under `runs/` where `config.output` is None.
 
     Yields:
@@ -79,7 +78,7 @@ def train(
     with contextlib.ExitStack() as pictures, contextlib.ExitStack() as cleanup:
         own = {"env_fn": env_fn, "network": network}
         custom = tuple(name for name, given in own.items() if given is not None)
-        parts = assemble(config, build, network=network, optimizer=optimizer, loss=loss, obs_stats=obs_stats)
+        parts = assemble(config, build, network=network, optimizer=optimizer, loss=loss, rollout=rollout)
         spec, agent, stack = parts.spec._replace(custom=custom), parts.agent, parts.stack
         envs = make_vector_env(build, config.num_envs, workers=config.collector == "async")
         cleanup.callback(envs.close)
