@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import jaxdqn
 from jaxdqn.config import PRESETS, Config
 from jaxdqn.flags import Evaluate, Play, Plot, parse, parse_config
+from jaxdqn.run.interrupts import ctrl_c_held
 
 if TYPE_CHECKING:
     from jaxdqn.run.rollout import RolloutAhead
@@ -37,7 +38,8 @@ def train(args: Sequence[str]) -> None:
             raise ValueError(f"unknown preset {preset!r}: {hint}")
     config = parse_config(args, PRESETS[preset])
     # The environments are imported only now, when there is something to run.
-    from jaxdqn.run.rollout import RolloutAhead
+    with ctrl_c_held():
+        from jaxdqn.run.rollout import RolloutAhead
 
     with contextlib.closing(RolloutAhead(config)) as rollout:
         _train(config, preset, rollout)
@@ -45,9 +47,10 @@ def train(args: Sequence[str]) -> None:
 
 def _train(config: Config, preset: str, rollout: RolloutAhead) -> None:
     # And JAX only here: the rollout draws meanwhile.
-    from jaxdqn.run.display import Display
-    from jaxdqn.run.resources import keep_programs
-    from jaxdqn.run.training import train as run_training
+    with ctrl_c_held():
+        from jaxdqn.run.display import Display
+        from jaxdqn.run.resources import keep_programs
+        from jaxdqn.run.training import train as run_training
 
     keep_programs()
     folder = None
@@ -72,7 +75,8 @@ def evaluate(args: Sequence[str]) -> None:
     options = parse(Evaluate, "evaluate", args)
     if options.episodes < 1:
         raise ValueError(f"--episodes {options.episodes} must be at least 1")
-    from jaxdqn.run.policy import load
+    with ctrl_c_held():
+        from jaxdqn.run.policy import load
 
     if sys.stderr.isatty():
         print(f"playing {options.episodes} episodes ...", file=sys.stderr)
@@ -91,8 +95,9 @@ def play(args: Sequence[str]) -> None:
     options = parse(Play, "play", args)
     if options.output.suffix.lower() != ".gif":
         raise ValueError(f"--output {str(options.output)!r} must end in .gif")
-    from jaxdqn.run.pictures import record_gif
-    from jaxdqn.run.policy import load
+    with ctrl_c_held():
+        from jaxdqn.run.pictures import record_gif
+        from jaxdqn.run.policy import load
 
     total = record_gif(load(options.run, options.checkpoint), options.output, seed=options.seed)
     print(f"{options.output}: an episode of return {total:g}")
@@ -103,8 +108,9 @@ def plot(args: Sequence[str]) -> None:
     options = parse(Plot, "plot", args)
     if not options.runs:
         raise ValueError("name at least one run's folder")
-    from jaxdqn.run.pictures import draw_curve
-    from jaxdqn.run.policy import read_config
+    with ctrl_c_held():
+        from jaxdqn.run.pictures import draw_curve
+        from jaxdqn.run.policy import read_config
 
     configs = [read_config(run) for run in options.runs]
     draw_curve(options.runs, options.output, label=configs[0].env)

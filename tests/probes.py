@@ -5,6 +5,11 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 
+TINY = [  # flags of the smallest whole run
+    *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
+    *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "0", "--evaluation-episodes", "4"),
+]
+
 
 class Probe(gym.Env):
     """A chain of `length` steps with vector observations; subclasses say what each step gives."""

@@ -3,21 +3,13 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
+from probes import TINY
 
 from jaxdqn.cli import main
 from jaxdqn.run.host_loop import Progress
 from jaxdqn.run.training import RunProgress
-
-TINY = [
-    *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
-    *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "0", "--evaluation-episodes", "4"),
-]
 
 
 def call(capsys, *words):
@@ -223,27 +215,3 @@ def test_a_fault_in_mid_run_is_not_taken_for_bad_input(monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match=f"agents of the last evaluation are in {tmp_path}") as fault:
         main(["train", *TINY])
     assert isinstance(fault.value.__cause__, OSError)
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_with_130_and_whole_files(tmp_path):
-    words = ["train", *TINY, "--total-frames", "1000000", "--capacity", "1000", "--output", "run"]
-    # A shell starts background jobs with SIGINT ignored, and a child keeps that: undo it, as a terminal would.
-    restore = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-c", f"{restore}; from jaxdqn.cli import main; main()", *words]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    metrics = tmp_path / "run" / "metrics.csv"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") > 20):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err.strip().splitlines() == ["jaxdqn: interrupted; what was written is whole"]
-    text = metrics.read_text()
-    assert text.endswith("\n")
-    columns = {line.count(",") for line in text.splitlines()}
-    assert len(columns) == 1
-    assert (tmp_path / "run" / "curve.png").exists()

@@ -7,7 +7,6 @@ import io
 import multiprocessing
 import signal
 import warnings
-from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
@@ -17,6 +16,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.pixels import make_env_fn, name_of
 from jaxdqn.envs.vector import Purpose, random_stacks, spawn_seeds
 from jaxdqn.preprocessing import ObservationStats, observation_stats
+from jaxdqn.run.interrupts import ctrl_c_held
 
 WORTH_A_PROCESS = 100
 """Frames from which on a process of its own is sooner done, which takes a second to start."""
@@ -62,7 +62,8 @@ class RolloutAhead:
         self._receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_send_stats, args=(sender, config), name="rollout", daemon=True)
         try:
-            with sender, _deaf_to_ctrl_c():
+            resource_tracker.ensure_running()  # it comes with the first process, and would let Ctrl-C through again
+            with sender, ctrl_c_held():
                 process.start()
         except (OSError, AssertionError):  # no process can be had, or this one may have none
             self._receiver.close()
@@ -91,26 +92,9 @@ class RolloutAhead:
 
 def _send_stats(sender: Connection, config: Config) -> None:
     """Send the statistics, or nothing; what is said on the way is said again by who plays the rollout then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems where a process does not inherit that
     warnings.simplefilter("ignore")
     with sender, contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
         build = make_env_fn(config.env, pixels=True, frame_size=config.frame_size)
         with contextlib.closing(build()) as env:
             sender.send(rollout_stats(env, config))
-
-
-@contextlib.contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes started within inherit that SIGINT, which a terminal sends to all of a group, does not reach them.
-
-    Where signals cannot be blocked, as on Windows, they hear it until `_send_stats` begins.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it comes with the first process, and would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
