@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Int, Key, Shaped
 
 from jaxdqn.types import Batch
 
+# Words as wide as a stack of so many bytes.
 _WORDS = {2: jnp.uint16, 4: jnp.uint32}
 
 
@@ -29,7 +30,7 @@ def augment_batch(
     if not random_shift and not mirror:
         return batch
     shift_key, mirror_key = jax.random.split(key)
-    columns = _columns(batch)
+    columns = _columns_of(batch)
     if random_shift:
         columns = _shifted(shift_key, columns, random_shift)
     if mirror:
@@ -59,8 +60,7 @@ def random_shift(key: Key[Array, ""], stacks: Shaped[Array, "*B H W K"], pixels:
     """
     if stacks.ndim < 3:
         raise ValueError(f"random_shift takes stacks of frames [..., H, W, K], got shape {stacks.shape}")
-    columns = jnp.broadcast_to(jnp.arange(stacks.shape[-2]), (*stacks.shape[:-3], stacks.shape[-2]))
-    return _take_columns(stacks, _shifted(key, columns, pixels))
+    return _take_columns(stacks, _shifted(key, _columns(stacks), pixels))
 
 
 def shift_batch(key: Key[Array, ""], batch: Batch, pixels: int) -> Batch:
@@ -81,7 +81,7 @@ def shift_batch(key: Key[Array, ""], batch: Batch, pixels: int) -> Batch:
     Raises:
         ValueError: If `pixels` is negative or observations are no stacks of frames.
     """
-    return _move(batch, _shifted(key, _columns(batch), pixels))
+    return _move(batch, _shifted(key, _columns_of(batch), pixels))
 
 
 def mirror_batch(key: Key[Array, ""], batch: Batch, num_actions: int) -> Batch:
@@ -107,15 +107,20 @@ def mirror_batch(key: Key[Array, ""], batch: Batch, num_actions: int) -> Batch:
         build this symmetry of CartPole into the network; Lin et al., Invariant Transform Experience Replay (2020).
     """
     mirrored = _coins(key, batch)
-    return _move(_reversed_actions(batch, mirrored, num_actions), _turned(_columns(batch), mirrored))
+    return _move(_reversed_actions(batch, mirrored, num_actions), _turned(_columns_of(batch), mirrored))
 
 
-def _columns(batch: Batch) -> Int[Array, "*B W"]:
-    """The columns of each transition's frames, where they are."""
+def _columns(stacks: Shaped[Array, "*B H W K"]) -> Int[Array, "*B W"]:
+    """The columns of each stack's frames, where they are."""
+    *batch, _, width, _ = stacks.shape
+    return jnp.broadcast_to(jnp.arange(width), (*batch, width))
+
+
+def _columns_of(batch: Batch) -> Int[Array, "*B W"]:
+    """`_columns` of both ends of transitions; raises `ValueError` if their observations are no stacks of frames."""
     if batch.obs.ndim != batch.action.ndim + 3:
         raise ValueError(f"what is shifted or mirrored must be stacks of frames [..., H, W, K], not {batch.obs.shape}")
-    width = batch.obs.shape[-2]
-    return jnp.broadcast_to(jnp.arange(width), (*batch.action.shape, width))
+    return _columns(batch.obs)
 
 
 def _shifted(key: Key[Array, ""], columns: Int[Array, "*B W"], pixels: int) -> Int[Array, "*B W"]:
