@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import jaxdqn
-from jaxdqn.config import PRESETS, Config
+from jaxdqn.config import Config
 from jaxdqn.flags import parse_config
+from jaxdqn.presets import PRESETS
 from jaxdqn.run.checkpoint import Checkpoints
 from jaxdqn.run.files import written_aside
 from jaxdqn.run.pictures import draw_curve, read_table

@@ -18,7 +18,7 @@ WARM_UP_BATCHES = 5
 def run(frames: int, preset: str, collector_kind: str) -> dict[str, float]:
     """Train for some frames; the figures of the loop after its first batches."""
     import jaxdqn
-    from jaxdqn.config import PRESETS
+    from jaxdqn.presets import PRESETS
     from jaxdqn.run.assembly import assemble
     from jaxdqn.run.resources import keep_programs
 

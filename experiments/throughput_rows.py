@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 import jaxdqn
-from jaxdqn.config import PRESETS
 from jaxdqn.preprocessing import preprocess_frame
+from jaxdqn.presets import PRESETS
 from jaxdqn.types import Batch, Rows
 
 WIDTH = 8

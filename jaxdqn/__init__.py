@@ -24,9 +24,17 @@ if TYPE_CHECKING:
     from jaxdqn.augmentation import random_shift as random_shift
     from jaxdqn.augmentation import shift_batch as shift_batch
     from jaxdqn.compilation import compiler_options as compiler_options
-    from jaxdqn.config import PRESETS as PRESETS
+    from jaxdqn.compilation import jit as jit
     from jaxdqn.config import Config as Config
     from jaxdqn.convolution import Conv as Conv
+    from jaxdqn.envs.adapters import GymnasiumEnv as GymnasiumEnv
+    from jaxdqn.envs.adapters import from_func_env as from_func_env
+    from jaxdqn.envs.adapters import from_gymnax as from_gymnax
+    from jaxdqn.envs.ball import make_ball as make_ball
+    from jaxdqn.envs.cartpole import make_cartpole as make_cartpole
+    from jaxdqn.envs.functional import FunctionalEnv as FunctionalEnv
+    from jaxdqn.envs.functional import time_limit as time_limit
+    from jaxdqn.envs.functional import vectorise as vectorise
     from jaxdqn.envs.pixels import PixelObservation as PixelObservation
     from jaxdqn.envs.pixels import make_env_fn as make_env_fn
     from jaxdqn.envs.vector import Collector as Collector
@@ -53,20 +61,25 @@ if TYPE_CHECKING:
     from jaxdqn.preprocessing import observation_stats as observation_stats
     from jaxdqn.preprocessing import preprocess_frame as preprocess_frame
     from jaxdqn.preprocessing import push_frame as push_frame
+    from jaxdqn.presets import PRESETS as PRESETS
     from jaxdqn.replay import Replay as Replay
     from jaxdqn.replay import ReplayState as ReplayState
     from jaxdqn.replay import make_replay as make_replay
     from jaxdqn.returns import n_step_return as n_step_return
+    from jaxdqn.run.device_loop import device_loop as device_loop
+    from jaxdqn.run.device_run import DeviceRun as DeviceRun
+    from jaxdqn.run.device_run import RunState as RunState
+    from jaxdqn.run.device_run import make_device_run as make_device_run
     from jaxdqn.run.evaluation import Evaluation as Evaluation
     from jaxdqn.run.evaluation import Evaluator as Evaluator
     from jaxdqn.run.frame_store import FrameStore as FrameStore
     from jaxdqn.run.frame_store import with_frame_store as with_frame_store
-    from jaxdqn.run.host_loop import Progress as Progress
     from jaxdqn.run.host_loop import host_loop as host_loop
     from jaxdqn.run.pictures import draw_curve as draw_curve
     from jaxdqn.run.pictures import record_gif as record_gif
     from jaxdqn.run.policy import TrainedAgent as TrainedAgent
     from jaxdqn.run.policy import load as load
+    from jaxdqn.run.progress import Progress as Progress
     from jaxdqn.run.training import RunProgress as RunProgress
     from jaxdqn.run.training import train as train
     from jaxdqn.types import Batch as Batch
@@ -75,9 +88,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "agent": ("ActorState", "Agent", "AgentState", "make_agent"),
     "augmentation": ("augment_batch", "mirror_batch", "random_shift", "shift_batch"),
-    "compilation": ("compiler_options",),
-    "config": ("Config", "PRESETS"),
+    "compilation": ("compiler_options", "jit"),
+    "config": ("Config",),
     "convolution": ("Conv",),
+    "envs.adapters": ("GymnasiumEnv", "from_func_env", "from_gymnax"),
+    "envs.ball": ("make_ball",),
+    "envs.cartpole": ("make_cartpole",),
+    "envs.functional": ("FunctionalEnv", "time_limit", "vectorise"),
     "envs.pixels": ("PixelObservation", "make_env_fn"),
     "envs.vector": ("Collector", "Episode", "make_vector_env", "random_stacks"),
     "exploration": ("epsilon_greedy", "linear_epsilon"),
@@ -85,13 +102,17 @@ _HOMES = {
     "losses": ("huber_loss", "q_learning_td_error", "squared_loss"),
     "networks": ("DuelingCNN", "DuelingMLP", "frame_differences", "motion_cnn", "row_moments"),
     "preprocessing": ("ObservationStats", "normalise", "observation_stats", "preprocess_frame", "push_frame"),
+    "presets": ("PRESETS",),
     "replay": ("Replay", "ReplayState", "make_replay"),
     "returns": ("n_step_return",),
     "run.evaluation": ("Evaluation", "Evaluator"),
     "run.frame_store": ("FrameStore", "with_frame_store"),
-    "run.host_loop": ("Progress", "host_loop"),
+    "run.device_loop": ("device_loop",),
+    "run.device_run": ("DeviceRun", "RunState", "make_device_run"),
+    "run.host_loop": ("host_loop",),
     "run.pictures": ("draw_curve", "record_gif"),
     "run.policy": ("TrainedAgent", "load"),
+    "run.progress": ("Progress",),
     "run.training": ("RunProgress", "train"),
     "types": ("Batch", "Rows"),
 }

@@ -14,15 +14,17 @@ from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
 
 from jaxdqn import exploration
 from jaxdqn.augmentation import augment_batch
-from jaxdqn.compilation import jit
+from jaxdqn.compilation import jit, one_after_another
 from jaxdqn.config import Config
 from jaxdqn.convolution import micro_batch_size
-from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_optimizer, make_update
+from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_update
 from jaxdqn.losses import LOSSES, Loss
 from jaxdqn.networks import make_network
 from jaxdqn.normalisation import init_params, leave_obs_stats, make_q_values
 from jaxdqn.preprocessing import ObservationStats
-from jaxdqn.replay import Replay, ReplayState, make_replay, smallest_slots
+from jaxdqn.replay import Replay, ReplayState, make_replay
+from jaxdqn.returns import NStepReturn, n_step_return
+from jaxdqn.schedules import config_optimizer, learning_start
 from jaxdqn.types import Batch, Rows
 
 
@@ -102,6 +104,7 @@ def make_agent(
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
+    returns: NStepReturn = n_step_return,
     bytes_available: int | None = None,
 ) -> Agent:
     """Bind a config and an environment's shapes into an agent.
@@ -122,6 +125,7 @@ def make_agent(
             `config.random_shift` and `config.mirror` apply to a network of yours as well.
         optimizer: An optax transformation; None: Adam as the config says.
         loss: Loss of one TD error; None: the config's own.
+        returns: Reward, discount and length of a window.
         bytes_available: Memory that replay may take; None does not check.
 
     Raises:
@@ -139,19 +143,12 @@ def make_agent(
     for name, none in (("random_shift", 0), ("mirror", False)):
         if getattr(config, name) and len(obs_shape) != 2:
             raise ValueError(f"{name} {getattr(config, name)} needs frames [H, W], not {obs_shape}: set it to {none}")
-    learning_start = max(config.warmup_frames, smallest_slots(config.n_steps, stack or 1) * num_envs)
-    if learning_start > config.num_batches * config.frames_per_batch:
-        raise ValueError(
-            f"total_frames {config.total_frames} end before learning starts at {learning_start}: raise them"
-        )
-    if optimizer is None:
-        batches = config.num_batches - -(-learning_start // config.frames_per_batch) + 1
-        steps = max(batches * config.updates_per_batch - 1, 1)
-        learning_rate = optax.linear_schedule(config.learning_rate, config.learning_rate_end, steps)
-        optimizer = make_optimizer(learning_rate, config.weight_decay, config.max_gradient_norm)
+    start = learning_start(config, num_envs)
+    optimizer = config_optimizer(config, num_envs) if optimizer is None else optimizer
     if obs_stats is not None:
         optimizer = leave_obs_stats(optimizer)
     q_values = make_q_values(network)
+    seed_by_seed = one_after_another if config.pixels else (lambda function: function)
     on_device = config.replay_storage == "device"
     replay = make_replay(
         capacity=config.capacity,
@@ -162,6 +159,7 @@ def make_agent(
         n_steps=config.n_steps,
         gamma=config.gamma,
         stack=stack,
+        returns=returns,
         bytes_available=bytes_available,
     )
     update_once = make_update(
@@ -185,7 +183,8 @@ def make_agent(
 
     def act(actor: ActorState, obs: Shaped[Array, "N ..."]) -> tuple[ActorState, Int[Array, " N"]]:
         key, explore_key = jax.random.split(actor.key)
-        actions = exploration.epsilon_greedy(explore_key, q_values(actor.params, obs), epsilon(actor.frame))
+        values = seed_by_seed(q_values)(actor.params, obs)
+        actions = exploration.epsilon_greedy(explore_key, values, epsilon(actor.frame))
         return actor._replace(key=key, frame=actor.frame + actions.shape[0]), actions
 
     def observe(state: AgentState, rows: Rows) -> AgentState:
@@ -202,7 +201,7 @@ def make_agent(
         return replay.sample(ring, window_key), jax.random.split(augment_key, config.updates_per_batch)
 
     def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
-        return jax.lax.scan(update_once, learner, batches)
+        return seed_by_seed(partial(jax.lax.scan, update_once))(learner, batches)
 
     def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
         windows, keys = draw(ring, key)
@@ -238,7 +237,7 @@ def make_agent(
         q_values=jit(q_values),
         epsilon=epsilon,
         replay=replay,
-        learning_start=learning_start,
+        learning_start=start,
     )
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import jaxdqn
-from jaxdqn.config import PRESETS, Config
+from jaxdqn.config import Config
 from jaxdqn.flags import Evaluate, Play, Plot, parse, parse_config
+from jaxdqn.presets import PRESETS
 from jaxdqn.run.interrupts import ctrl_c_held
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Everything that decides a run, in one frozen record; the presets; and what is refused."""
+"""Everything that decides a run, in one frozen record, and what is refused."""
 
 from __future__ import annotations
 
@@ -68,6 +68,8 @@ class Config:
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8
     """Environments stepped in lockstep."""
+    loop: Literal["host", "device"] = "host"
+    """Step gymnasium's environments, or their functional twins in one program with the learner."""
     collector: Literal["sync", "async"] = "sync"
     """Step environments in this process between two rounds of updates, or in processes of their own beside them."""
     frames_per_batch: int = 32
@@ -156,6 +158,9 @@ class Config:
         self._require(
             "batch_size", self.batch_size <= self.capacity, f"is larger than capacity {self.capacity}: lower it"
         )
+        if self.loop == "device":
+            self._require("collector", self.collector == "sync", "needs loop host: set it to sync")
+            self._require("replay_storage", self.replay_storage == "device", "needs loop host: set it to device")
         self._require("random_shift", self.pixels or not self.random_shift, "needs pixels: set it to 0")
         self._require("mirror", self.pixels or not self.mirror, "needs pixels: set it to False")
         own = self.pixels or self.compute_dtype == "float32"
@@ -210,39 +215,3 @@ class Config:
                 near = difflib.get_close_matches(name, known, 1)
                 raise ValueError(f"unknown field {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
         return cls(**fields)
-
-
-# What the seed sets where our default differs, in both of its columns.
-_SEED = Config(
-    network="seed",
-    normalisation_frames=1000,
-    updates_per_batch=8,
-    learning_rate=2e-3,
-    learning_rate_end=2e-3,
-    n_steps=5,
-    double=False,
-    warmup_frames=0,
-    greedy_params="online",
-)
-
-PRESETS: dict[str, Config] = {
-    "cartpole": Config(random_shift=2, mirror=True),  # true of CartPole; `for_env` takes them back
-    "seed-demo": dataclasses.replace(
-        _SEED,
-        total_frames=5000,
-        num_envs=2,
-        frames_per_batch=32,
-        batch_size=32,
-        capacity=5000,
-        evaluate_every=3200,  # every 100 batches
-    ),
-    "seed": dataclasses.replace(
-        _SEED,
-        total_frames=500_000,
-        num_envs=8,
-        frames_per_batch=128,
-        batch_size=256,
-        capacity=100_000,
-        evaluate_every=12_800,
-    ),
-}

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from jaxdqn.config import PRESETS, Config
+from jaxdqn.config import Config
+from jaxdqn.presets import PRESETS
 
 T = TypeVar("T")
 PRESET_HELP = f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)} (default: cartpole)."

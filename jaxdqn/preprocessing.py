@@ -73,6 +73,15 @@ def preprocess_frame(frame: UInt8[Any, "H W *C"], size: tuple[int, int] = (64, 6
     return (grey_and_resize(frame, size) + 0.5).clip(0, 255).astype(np.uint8)  # half a level up, then floor: rounds
 
 
+def array_namespace(x: Any) -> Any:
+    """`numpy` for what is NumPy's, `jax.numpy` for all else."""
+    if isinstance(x, np.ndarray | np.generic):
+        return np
+    import jax.numpy as jnp
+
+    return jnp
+
+
 def push_frame(
     stack: Shaped[Any, "N ... K"], frame: Shaped[Any, "N ..."], first: Bool[Any, " N"]
 ) -> Shaped[Any, "N ... K"]:
@@ -86,10 +95,7 @@ def push_frame(
         frame: The next frame of each.
         first: Whether that frame opens an episode.
     """
-    if isinstance(stack, np.ndarray):
-        xp: Any = np
-    else:
-        import jax.numpy as xp
+    xp = array_namespace(stack)
     frame = frame[..., None]
     pushed = xp.concatenate([stack[..., 1:], frame], axis=-1)
     return xp.where(first.reshape(-1, *(1,) * (stack.ndim - 1)), frame, pushed)
@@ -107,7 +113,7 @@ def next_stack(stack: Any, obs: Any, first: Bool[Any, " N"], frame_stack: int | 
     if frame_stack is None:
         return obs
     if stack is None:
-        return np.repeat(obs[..., None], frame_stack, axis=-1)
+        return array_namespace(obs).repeat(obs[..., None], frame_stack, axis=-1)
     return push_frame(stack, obs, first)
 
 

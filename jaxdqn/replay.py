@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Int, Key, Shaped
 
-from jaxdqn.returns import n_step_return
+from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.types import Batch, Rows
 
 
@@ -74,16 +74,33 @@ def smallest_slots(n_steps: int, stack: int) -> int:
 
 
 def refuse_what_does_not_fit(
-    capacity: int, num_envs: int, bytes_a_row: int, bytes_available: int, smallest: int = 1, where: str = "memory"
+    capacity: int,
+    num_envs: int,
+    bytes_a_row: int,
+    bytes_available: int,
+    smallest: int = 1,
+    where: str = "memory",
+    copies: int = 1,
 ) -> None:
-    """Raise `ValueError` where rows need more bytes than there are, with the largest capacity that fits."""
-    num_bytes = capacity // num_envs * num_envs * bytes_a_row + 8
+    """Raise `ValueError` where rows need more bytes than there are, with the largest capacity that fits.
+
+    Args:
+        capacity: Rows of a ring.
+        num_envs: Environments that step in lockstep.
+        bytes_a_row: Memory of a row.
+        bytes_available: Bytes free for all rings.
+        smallest: Rows of the smallest ring that can be sampled from.
+        where: What should be freed where even that does not fit.
+        copies: Rings, one for each seed that is trained side by side.
+    """
+    num_bytes = copies * (capacity // num_envs * num_envs * bytes_a_row + 8)
     if num_bytes <= bytes_available:
         return
-    largest = max(bytes_available - 8, 0) // (bytes_a_row * num_envs) * num_envs
+    largest = max(bytes_available // copies - 8, 0) // (bytes_a_row * num_envs) * num_envs
     mend = f"the largest that fits is {largest}" if largest >= smallest else f"free some {where}"
+    seeds = f" of {copies} seeds" if copies > 1 else ""
     raise ValueError(
-        f"capacity {capacity} needs {num_bytes:,} bytes of replay and {bytes_available:,} are free: {mend}"
+        f"capacity {capacity} needs {num_bytes:,} bytes of replay{seeds} and {bytes_available:,} are free: {mend}"
     )
 
 
@@ -115,6 +132,7 @@ def make_replay(
     n_steps: int,
     gamma: float,
     stack: int | None = None,
+    returns: NStepReturn = n_step_return,
     bytes_available: int | None = None,
 ) -> Replay:
     """Bind the sizes of a ring and what is sampled from it.
@@ -128,6 +146,7 @@ def make_replay(
         n_steps: Longest window.
         gamma: Discount a step.
         stack: Frames to a stack, as a new last axis; None gives observations as they are.
+        returns: Reward, discount and length of a window.
         bytes_available: Memory that the ring may take; None does not check.
 
     Raises:
@@ -203,7 +222,7 @@ def make_replay(
 
     def window(rows: Rows, slot: Int[Array, ""], env: Int[Array, ""]) -> Batch:
         ahead = (slot + jnp.arange(n_steps)) % slots
-        reward, discount, steps = n_step_return(
+        reward, discount, steps = returns(
             rows.reward[ahead, env], rows.terminated[ahead, env], rows.last[(ahead + 1) % slots, env], gamma
         )
         return Batch(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+NStepReturn = Callable[[Array, Array, Array, float], tuple[Array, Array, Array]]
+"""`(reward [n], terminated [n], last [n], gamma) -> (return, discount, steps)`, as `n_step_return` has them."""
 
 
 def n_step_return(

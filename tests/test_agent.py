@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxdqn.agent import make_agent
-from jaxdqn.config import PRESETS, Config
+from jaxdqn.config import Config
 from jaxdqn.networks import make_network
+from jaxdqn.presets import PRESETS
 from jaxdqn.types import Rows
 
 CONFIG = Config(

@@ -8,7 +8,7 @@ import pytest
 from probes import TINY
 
 from jaxdqn.cli import main
-from jaxdqn.run.host_loop import Progress
+from jaxdqn.run.progress import Progress
 from jaxdqn.run.training import RunProgress
 
 

@@ -4,7 +4,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from jaxdqn.envs.vector import Collector, Episode, Purpose, make_vector_env, random_stacks, spawn_seeds
+from jaxdqn.envs.seeds import Purpose, spawn_seeds
+from jaxdqn.envs.vector import Collector, Episode, make_vector_env, random_stacks
 from jaxdqn.run.evaluation import Evaluator, summarise
 
 

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from jaxdqn.config import PRESETS, Config
+from jaxdqn.config import Config
+from jaxdqn.presets import PRESETS
 
 # "Hyperparameters" of the seed: what both columns share, then the demo as it runs, and the proper run of its comments.
 SHARED = {

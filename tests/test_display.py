@@ -9,7 +9,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.vector import Episode
 from jaxdqn.run.display import Display
 from jaxdqn.run.evaluation import summarise
-from jaxdqn.run.host_loop import Progress
+from jaxdqn.run.progress import Progress
 from jaxdqn.run.training import RunProgress
 
 CONFIG = Config(total_frames=320, warmup_frames=64)

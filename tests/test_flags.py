@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxdqn.config import PRESETS
 from jaxdqn.flags import parse_config
+from jaxdqn.presets import PRESETS
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_another_process_finds_what_this_one_finds_and_is_gone():
 
 ALONE = """
 import os, signal, sys, time
-from jaxdqn.config import PRESETS
+from jaxdqn.presets import PRESETS
 from jaxdqn.run.rollout import RolloutAhead
 
 if __name__ == "__main__":

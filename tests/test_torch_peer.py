@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdqn
-from jaxdqn.config import PRESETS
+from jaxdqn.presets import PRESETS
 from jaxdqn.types import Batch
 
 torch = pytest.importorskip("torch")

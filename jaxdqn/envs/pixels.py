@@ -13,6 +13,8 @@ import numpy as np
 
 from jaxdqn.preprocessing import preprocess_frame
 
+BALL = "jaxdqn/Ball-v0"
+
 EnvFn = Callable[[], gym.Env]
 
 # Before pygame is imported. A machine without a screen draws into memory; where there is one, it is left alone.
@@ -90,6 +92,10 @@ def _build(env: str, pixels: bool, frame_size: int, env_fn: EnvFn | None, render
     except ValueError:
         made.close()
         raise
+
+
+# An environment of ours that is drawn by JAX, which is imported only when one is made.
+gym.register(BALL, entry_point="jaxdqn.envs.device:make_gymnasium_ball")
 
 
 def make_by_id(env: str, *, render: bool) -> gym.Env:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
 from jaxdqn.envs.pixels import EnvFn
+from jaxdqn.envs.rows import Answer, Ended, advance, open_episodes
+from jaxdqn.envs.seeds import spawn_seeds
 from jaxdqn.envs.workers import WorkerVectorEnv
 from jaxdqn.preprocessing import next_stack
 from jaxdqn.types import Rows
@@ -38,24 +39,6 @@ class Episode(NamedTuple):
     length: int
 
 
-class Cursor(NamedTuple):
-    """Where each environment stands between two steps: all of it that the next rows depend on.
-
-    Attributes:
-        obs: Newest observation `[N, ...]`.
-        stack: What the agent sees: `[N, ..., K]` newest frames, or `obs` itself where nothing is stacked.
-        last: Whether `obs` is the final one of its episode `[N]`.
-        episode_step: Its index in its episode `[N]` int32.
-        returns: Raw return of the open episodes `[N]` float64.
-    """
-
-    obs: np.ndarray
-    stack: np.ndarray
-    last: np.ndarray
-    episode_step: np.ndarray
-    returns: np.ndarray
-
-
 class Collector:
     """Steps a vector environment and turns what it sees into rows."""
 
@@ -78,17 +61,10 @@ class Collector:
             raise ValueError(f"autoreset_mode {mode} is not NEXT_STEP: make the vector environment with it")
         self._envs = envs
         self.num_envs = envs.num_envs
-        self._reward_scale = np.float32(reward_scale)
+        self._reward_scale = reward_scale
         self._frame_stack = frame_stack
         obs, _ = envs.reset(seed=spawn_seeds(seed, envs.num_envs))  # type: ignore[arg-type]  # a seed for each
-        num_envs = envs.num_envs
-        self.cursor = Cursor(
-            obs=obs,
-            stack=next_stack(None, obs, np.ones(num_envs, bool), frame_stack),
-            last=np.zeros(num_envs, bool),
-            episode_step=np.zeros(num_envs, np.int32),
-            returns=np.zeros(num_envs, np.float64),
-        )
+        self.cursor = open_episodes(obs, frame_stack)
 
     def collect(self, act: Callable[[np.ndarray], np.ndarray], num_steps: int) -> tuple[Rows, list[Episode]]:
         """Step every environment `num_steps` times.
@@ -108,30 +84,19 @@ class Collector:
         return Rows(*(np.stack(field) for field in zip(*rows, strict=True))), episodes
 
     def _step(self, act: Callable[[np.ndarray], np.ndarray]) -> tuple[Rows, list[Episode]]:
-        now = self.cursor
-        actions = act(now.stack)
-        obs, reward, terminated, truncated, _ = self._envs.step(actions)
-        # After a final observation the environments ignore the action: that step is a reset and ends nothing.
-        live = ~now.last
-        row = Rows(
-            obs=now.obs,
-            action=np.asarray(actions, np.int32),
-            reward=np.where(live, reward, 0.0).astype(np.float32) * self._reward_scale,
-            terminated=terminated & live,
-            last=now.last,
-            episode_step=now.episode_step,
+        actions = act(self.cursor.stack)
+        answer = Answer(*self._envs.step(actions)[:4])
+        row, self.cursor, ended = advance(
+            self.cursor, actions, answer, frame_stack=self._frame_stack, reward_scale=self._reward_scale
         )
-        returns = np.where(live, now.returns + reward, 0.0)
-        ended = (terminated | truncated) & live
-        episodes = [Episode(float(returns[i]), int(now.episode_step[i]) + 1) for i in np.flatnonzero(ended)]
-        self.cursor = Cursor(
-            obs=obs,
-            stack=next_stack(now.stack, obs, now.last, self._frame_stack),
-            last=ended,
-            episode_step=np.where(now.last, 0, now.episode_step + 1).astype(np.int32),
-            returns=returns,
-        )
-        return row, episodes
+        return row, episodes_of(ended)
+
+
+def episodes_of(ended: Ended) -> list[Episode]:
+    """The episodes that ended, in the order of time and then of environments; NumPy arrays."""
+    places = np.nonzero(ended.ended)
+    pairs = zip(ended.raw_return[places], ended.length[places], strict=True)
+    return [Episode(float(raw_return), int(length)) for raw_return, length in pairs]
 
 
 def random_stacks(env: gym.Env, *, frames: int, frame_stack: int, seed: int) -> np.ndarray:
@@ -152,25 +117,3 @@ def random_stacks(env: gym.Env, *, frames: int, frame_stack: int, seed: int) -> 
             stack = next_stack(stack, obs[None], np.zeros(1, bool), frame_stack)
             done = terminated or truncated
     return np.stack(stacks)
-
-
-class Purpose(IntEnum):
-    """Separate streams of seeds within a run, so that no episode that is judged was ever trained on."""
-
-    TRAINING = 0
-    STATISTICS = 1
-    SELECTION = 2
-    EVALUATION = 3
-    PICTURE = 4
-
-
-def spawn_seeds(seed: int, count: int, purpose: Purpose = Purpose.TRAINING) -> list[int]:
-    """Seeds below 2**31 for `count` environments or episodes; the first ones are the same for any `count`.
-
-    Raises:
-        ValueError: If `seed` is below 0.
-    """
-    if seed < 0:
-        raise ValueError(f"seed {seed} must be 0 or above")
-    state = np.random.SeedSequence([seed, int(purpose)]).generate_state(count, np.uint32)
-    return [int(value) >> 1 for value in state]

@@ -14,12 +14,15 @@ import optax
 
 from jaxdqn.agent import Agent, AgentState, make_agent
 from jaxdqn.config import Config
+from jaxdqn.envs.device import functional_twin
+from jaxdqn.envs.functional import FunctionalEnv
 from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.losses import Loss
 from jaxdqn.normalisation import put_obs_stats
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import smallest_slots
 from jaxdqn.run.checkpoint import AgentSpec
+from jaxdqn.run.device_run import DeviceRun, bind_run, rollout_stats_of
 from jaxdqn.run.frame_store import check_store
 from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
 from jaxdqn.run.rollout import RolloutAhead, rollout_stats
@@ -33,12 +36,14 @@ class Assembled(NamedTuple):
         agent: The pure functions.
         state: Their first state.
         stack: Frames to a stack; None for vectors.
+        run: With loop "device", the agent and its functional environments as one.
     """
 
     spec: AgentSpec
     agent: Agent
     state: AgentState
     stack: int | None
+    run: DeviceRun | None
 
 
 def assemble(
@@ -65,6 +70,9 @@ def assemble(
     """
     with contextlib.closing(build()) as env:
         spec = look_at_env(env)
+        twin = None
+        if config.loop == "device":
+            twin = functional_twin(env, pixels=config.pixels, frame_size=config.frame_size)
         stack = config.frame_stack if config.pixels else None
         agent = make_agent(
             config,
@@ -83,7 +91,8 @@ def assemble(
             free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
             where = "disk" if on_disk else "memory"
             check_store(**store_sizes(config, spec), bytes_available=free, where=where, smallest=smallest)
-        return Assembled(spec, agent, initial_state(agent, config, env, rollout), stack)
+        state = initial_state(agent, config, twin or env, rollout)
+        return Assembled(spec, agent, state, stack, None if twin is None else bind_run(config, agent, twin))
 
 
 def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:
@@ -101,7 +110,9 @@ def look_at_env(env: gym.Env) -> AgentSpec:
     return AgentSpec(int(actions.n), observations.shape, dtype.name)
 
 
-def initial_state(agent: Agent, config: Config, env: gym.Env, rollout: RolloutAhead | None = None) -> AgentState:
+def initial_state(
+    agent: Agent, config: Config, env: gym.Env | FunctionalEnv, rollout: RolloutAhead | None = None
+) -> AgentState:
     """An agent's first state; for pixels with the statistics of a random rollout.
 
     It is played, or waited for, while another thread compiles.
@@ -109,6 +120,9 @@ def initial_state(agent: Agent, config: Config, env: gym.Env, rollout: RolloutAh
     key = jax.random.key(config.seed)
     if not config.pixels:
         return agent.init(key)
+
+    if isinstance(env, FunctionalEnv):
+        return _with_obs_stats(agent.init(key), rollout_stats_of(env, config))
 
     def prepare() -> AgentState:
         state = agent.init(key)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,27 +14,8 @@ import numpy as np
 from jaxdqn.agent import ActorState, Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Collector, Episode
+from jaxdqn.run.progress import Progress
 from jaxdqn.types import Rows
-
-
-class Progress(NamedTuple):
-    """Where a run stands after a collected batch and its updates.
-
-    Attributes:
-        frames: Rows collected so far.
-        updates: Updates done so far.
-        epsilon: Probability of a random action at this frame.
-        episodes: Episodes that ended in this batch.
-        metrics: Means over this batch's updates (`loss`, `gradient_norm`, `q_value`); empty during warm-up.
-        state: The agent's state; the next iteration donates part of it, so copy what you keep.
-    """
-
-    frames: int
-    updates: int
-    epsilon: float
-    episodes: list[Episode]
-    metrics: dict[str, float]
-    state: AgentState
 
 
 def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Config) -> Generator[Progress, None, None]:

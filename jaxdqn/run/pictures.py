@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxdqn.envs.vector import Purpose, spawn_seeds
+from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.preprocessing import next_stack
 from jaxdqn.run.files import written_aside
 from jaxdqn.run.policy import TrainedAgent

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Shaped
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
-from jaxdqn.envs.vector import Purpose, spawn_seeds
+from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.learner import Params, QFunction
 from jaxdqn.networks import make_network
 from jaxdqn.normalisation import init_params, make_q_values

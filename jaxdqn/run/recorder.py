@@ -20,7 +20,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.vector import Episode
 from jaxdqn.run.evaluation import Evaluation
 from jaxdqn.run.files import write_json
-from jaxdqn.run.host_loop import Progress
+from jaxdqn.run.progress import Progress, passed
 
 METRICS = (
     "frames",
@@ -125,11 +125,6 @@ class _Table:
 
     def close(self) -> None:
         self._file.close()
-
-
-def passed(every: int, frames: int, new_frames: int) -> bool:
-    """Whether a multiple of `every` lies among the newest frames; never where `every` is 0."""
-    return every > 0 and frames // every > (frames - new_frames) // every
 
 
 def _mean(values: Iterable[float]) -> float | None:

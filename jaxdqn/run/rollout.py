@@ -14,7 +14,8 @@ import gymnasium as gym
 
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import make_env_fn, name_of
-from jaxdqn.envs.vector import Purpose, random_stacks, spawn_seeds
+from jaxdqn.envs.seeds import Purpose, spawn_seeds
+from jaxdqn.envs.vector import random_stacks
 from jaxdqn.preprocessing import ObservationStats, observation_stats
 from jaxdqn.run.interrupts import ctrl_c_held
 
@@ -56,7 +57,7 @@ class RolloutAhead:
     def __init__(self, config: Config) -> None:
         """Start the process, where the run needs statistics, and enough frames for them."""
         self._process: multiprocessing.process.BaseProcess | None = None
-        if not config.pixels or config.normalisation_frames < WORTH_A_PROCESS:
+        if not config.pixels or config.loop == "device" or config.normalisation_frames < WORTH_A_PROCESS:
             return
         context = multiprocessing.get_context("spawn")
         self._receiver, sender = context.Pipe(duplex=False)

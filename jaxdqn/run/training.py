@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import optax
 
 from jaxdqn.agent import Agent
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn
-from jaxdqn.envs.vector import Collector, Episode, Purpose, make_vector_env, spawn_seeds
+from jaxdqn.envs.seeds import Purpose, spawn_seeds
+from jaxdqn.envs.vector import Collector, Episode, make_vector_env
 from jaxdqn.losses import Loss
-from jaxdqn.run.assembly import assemble, store_sizes
+from jaxdqn.run.assembly import Assembled, assemble, store_sizes
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
+from jaxdqn.run.device_loop import device_loop
 from jaxdqn.run.evaluation import Evaluation, Evaluator, summarise
 from jaxdqn.run.frame_store import FrameStore, with_frame_store
-from jaxdqn.run.host_loop import Progress, host_loop
+from jaxdqn.run.host_loop import host_loop
 from jaxdqn.run.pictures import draw_curve, record_gif
 from jaxdqn.run.policy import greedy_policy, load
-from jaxdqn.run.recorder import Recorder, check_output, claim_folder, passed, release_folder
+from jaxdqn.run.progress import Progress, passed
+from jaxdqn.run.recorder import Recorder, check_output, claim_folder, release_folder
 from jaxdqn.run.rollout import RolloutAhead
 
 
@@ -80,10 +84,6 @@ def train(
         custom = tuple(name for name, given in own.items() if given is not None)
         parts = assemble(config, build, network=network, optimizer=optimizer, loss=loss, rollout=rollout)
         spec, agent, stack = parts.spec._replace(custom=custom), parts.agent, parts.stack
-        envs = make_vector_env(build, config.num_envs, workers=config.collector == "async")
-        cleanup.callback(envs.close)
-        seed = spawn_seeds(config.seed, 1, Purpose.TRAINING)[0]
-        collector = Collector(envs, seed=seed, frame_stack=stack, reward_scale=config.reward_scale)
         evaluator = Evaluator(build, frame_stack=stack)
         cleanup.callback(evaluator.close)
         folder = claim_folder(config, name)
@@ -97,8 +97,7 @@ def train(
         cleanup.callback(recorder.close)
         selection = Selection(config, agent, evaluator, Checkpoints(folder / "checkpoints"), spec)
 
-        loop = host_loop(agent, parts.state, collector, config)
-        cleanup.callback(loop.close)  # before what it uses is closed
+        loop = _begin(config, build, parts._replace(agent=agent), cleanup)
         for batch, progress in enumerate(loop, start=1):
             final = batch == config.num_batches
             evaluation = None
@@ -109,6 +108,22 @@ def train(
             yield RunProgress(progress, evaluation, folder)
         agent_gif = folder / "agent.gif"
         _try("agent.gif", lambda: record_gif(load(folder, env_fn=env_fn, network=network), agent_gif, seed=config.seed))
+
+
+def _begin(
+    config: Config, build: EnvFn, parts: Assembled, cleanup: contextlib.ExitStack
+) -> Generator[Progress, None, None]:
+    """The config's loop, and what it steps."""
+    seed = spawn_seeds(config.seed, 1, Purpose.TRAINING)[0]
+    if parts.run is not None:
+        loop = device_loop(parts.run, parts.run.start(parts.state, jax.random.key(seed)), config)
+    else:
+        envs = make_vector_env(build, config.num_envs, workers=config.collector == "async")
+        cleanup.callback(envs.close)
+        collector = Collector(envs, seed=seed, frame_stack=parts.stack, reward_scale=config.reward_scale)
+        loop = host_loop(parts.agent, parts.state, collector, config)
+    cleanup.callback(loop.close)  # before what it uses is closed
+    return loop
 
 
 def _make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
@@ -152,6 +167,7 @@ class Selection:
 
     def evaluate(self, progress: Progress) -> Evaluation:
         """Evaluate an agent, and keep it as the last one and perhaps as the best."""
+        assert progress.state is not None  # loops give it where the config evaluates
         learner = progress.state.learner
         params = learner.target_params if self._greedy_params == "target" else learner.params
         policy = greedy_policy(self._agent.q_values, params)

@@ -1,0 +1,135 @@
+"""Environments written in other forms: gymnax's and gymnasium's functional ones, and ours as gymnasium environments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.experimental.functional import FuncEnv
+from jaxtyping import Array, Int, Key
+
+from jaxdqn.envs.functional import FunctionalEnv, State
+
+
+def from_gymnax(env: Any, params: Any = None) -> FunctionalEnv:
+    """An environment in gymnax's form, with the newer step of six values or the older one of five.
+
+    Its `reset_env` and `step_env` are used, which do not reset by themselves, so that the true final observation is a
+    row. A step of six values tells a terminal state from a time limit; of an older one every end is taken for a terminal
+    state, as there is no way to know: to have time limits truncate, give it `params` without one and wrap the result in
+    `time_limit`.
+
+    Args:
+        env: The environment, told by its methods; nothing is imported.
+        params: Its parameters; None takes `env.default_params`.
+
+    Raises:
+        ValueError: If its actions are not discrete, or it has no `reset_env` and `step_env`.
+    """
+    name = getattr(env, "name", type(env).__name__)
+    if not (hasattr(env, "reset_env") and hasattr(env, "step_env")):
+        raise ValueError(f"env {name} has no reset_env and step_env: it is not in gymnax's form")
+    params = env.default_params if params is None else params
+    actions, observations = env.action_space(params), env.observation_space(params)
+    if not hasattr(actions, "n"):
+        raise ValueError(f"env {name} has actions {actions}: DQN needs discrete actions")
+
+    def reset(key: Key[Array, ""]) -> tuple[State, Array]:
+        obs, state = env.reset_env(key, params)
+        return state, jnp.asarray(obs)
+
+    def step(key: Key[Array, ""], state: State, action: Int[Array, ""]) -> tuple[State, Array, Array, Array, Array]:
+        obs, state, reward, *ends, _ = env.step_env(key, state, action, params)
+        terminated, truncated = ends if len(ends) == 2 else (ends[0], False)
+        return state, jnp.asarray(obs), jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated)
+
+    first = jax.eval_shape(reset, jax.random.key(0))[1]
+    low, high = (np.broadcast_to(np.asarray(getattr(observations, side, limit)), first.shape) for side, limit in _ENDS)
+    return FunctionalEnv(
+        reset=reset,
+        step=step,
+        observation_space=gym.spaces.Box(low.astype(first.dtype), high.astype(first.dtype), dtype=first.dtype),
+        action_space=gym.spaces.Discrete(int(actions.n)),
+    )
+
+
+_ENDS = (("low", -np.inf), ("high", np.inf))
+
+
+def from_func_env(env: FuncEnv) -> FunctionalEnv:
+    """One of gymnasium's functional environments, which have no time limit: wrap the result in `time_limit`.
+
+    Args:
+        env: The environment, whose functions JAX can trace.
+
+    Raises:
+        ValueError: If its actions are not discrete from 0, or its observations no `Box`.
+    """
+    actions, observations = env.action_space, env.observation_space
+    if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
+        raise ValueError(f"env {type(env).__name__} has actions {actions}: DQN needs discrete actions from 0")
+    if not isinstance(observations, gym.spaces.Box):
+        raise ValueError(f"env {type(env).__name__} has observations {observations}: they must be a Box")
+
+    def reset(key: Key[Array, ""]) -> tuple[State, Array]:
+        state = env.initial(key)
+        return state, jnp.asarray(env.observation(state, key), observations.dtype)
+
+    def step(key: Key[Array, ""], state: State, action: Int[Array, ""]) -> tuple[State, Array, Array, Array, Array]:
+        step_key, obs_key, reward_key = jax.random.split(key, 3)
+        following = env.transition(state, action, step_key)
+        obs = jnp.asarray(env.observation(following, obs_key), observations.dtype)
+        reward = jnp.float32(env.reward(state, action, following, reward_key))
+        return following, obs, reward, jnp.bool_(env.terminal(following, step_key)), jnp.bool_(False)
+
+    return FunctionalEnv(reset, step, observations, actions)
+
+
+class GymnasiumEnv(gym.Env):
+    """A functional environment as gymnasium's: for evaluation, for pictures, and for the host loop.
+
+    Attributes:
+        functional: The environment within.
+    """
+
+    def __init__(self, functional: FunctionalEnv, render_mode: str | None = None) -> None:
+        """Wrap an environment; its functions are compiled when they are first called.
+
+        Args:
+            functional: The environment.
+            render_mode: `"rgb_array"`, or None not to draw.
+
+        Raises:
+            ValueError: If it is to draw and cannot.
+        """
+        if render_mode is not None and (render_mode != "rgb_array" or functional.draw is None):
+            raise ValueError(f"render_mode {render_mode!r}: this environment draws nothing but an rgb_array, if that")
+        self.functional = functional
+        self.metadata = {"render_modes": [] if functional.draw is None else ["rgb_array"], "render_fps": 50}
+        self.render_mode = render_mode
+        self.observation_space = functional.observation_space
+        self.action_space = functional.action_space
+        self._reset, self._step = jax.jit(functional.reset), jax.jit(functional.step)
+        self._draw = jax.jit(functional.draw) if functional.draw is not None else None
+        self._state: State = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """A first observation; the same seed gives the same episode for the same actions."""
+        super().reset(seed=seed)
+        # A key a reset, from gymnasium's own generator, which goes on where no seed is given.
+        self._key, reset_key = jax.random.split(jax.random.key(int(self.np_random.integers(2**31))))
+        self._state, obs = self._reset(reset_key)
+        return np.asarray(obs), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step, as gymnasium has it."""
+        self._key, key = jax.random.split(self._key)
+        self._state, obs, reward, terminated, truncated = self._step(key, self._state, jnp.int32(action))
+        return np.asarray(obs), float(reward), bool(terminated), bool(truncated), {}
+
+    def render(self) -> Any:
+        """The picture of where it stands."""
+        return None if self._draw is None or self.render_mode is None else np.asarray(self._draw(self._state))

@@ -1,0 +1,155 @@
+"""Environments as pure functions, which a compiled program can step, draw and map over.
+
+env = make_cartpole(pixels=True)                # or `from_gymnax`, `from_func_env`, or two functions of your own
+envs = vectorise(env, 8)                        # autoreset in gymnasium's NEXT_STEP mode
+states, obs = envs.reset(key)
+states, answer = envs.step(key, states, cursor.last, actions)
+row, cursor, ended = advance(cursor, actions, answer, frame_stack=4, reward_scale=1.0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Key, Shaped
+
+from jaxdqn.envs.rows import Answer, advance, open_episodes
+
+State = Any
+"""A pytree of arrays."""
+
+
+class FunctionalEnv(NamedTuple):
+    """One environment: pure functions, and spaces. Nothing resets by itself; `vectorise` sees to that.
+
+    Attributes:
+        reset: `(key) -> (state, obs)`; the key is consumed.
+        step: `(key, state, action) -> (state, obs, reward, terminated, truncated)`; the key is consumed.
+        observation_space: Of one observation; a frame is `Box(0, 255, (H, W), uint8)`.
+        action_space: `Discrete(n)`, from 0.
+        observe: `(state) -> obs`, where the state tells the observation: autoreset then draws once and not twice.
+        draw: `(state) -> [H, W, 3] uint8`, for people to look at.
+    """
+
+    reset: Callable[[Key[Array, ""]], tuple[State, Shaped[Array, "..."]]]
+    step: Callable[[Key[Array, ""], State, Int[Array, ""]], tuple[State, Array, Array, Array, Array]]
+    observation_space: gym.spaces.Box
+    action_space: gym.spaces.Discrete
+    observe: Callable[[State], Shaped[Array, "..."]] | None = None
+    draw: Callable[[State], Shaped[Array, "H W 3"]] | None = None
+
+
+class VectorEnv(NamedTuple):
+    """`N` environments in lockstep, in gymnasium's `NEXT_STEP` autoreset mode.
+
+    Attributes:
+        reset: `(key) -> (states, obs [N, ...])`; the key is consumed.
+        step: `(key, states, last [N], actions [N]) -> (states, answer)`; where `last` says that the newest observation
+            was an episode's final one the action is ignored and the environment is reset. The key is consumed.
+        num_envs: `N`.
+    """
+
+    reset: Callable[[Key[Array, ""]], tuple[State, Shaped[Array, "N ..."]]]
+    step: Callable[[Key[Array, ""], State, Bool[Array, " N"], Int[Array, " N"]], tuple[State, Answer]]
+    num_envs: int
+
+
+def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
+    """`num_envs` copies of an environment, each with keys of its own.
+
+    Raises:
+        ValueError: If `num_envs` is below 1.
+    """
+    if num_envs < 1:
+        raise ValueError(f"num_envs {num_envs} must be at least 1")
+
+    def reset(key: Key[Array, ""]) -> tuple[State, Shaped[Array, "N ..."]]:
+        return jax.vmap(env.reset)(jax.random.split(key, num_envs))
+
+    def step_one(key: Key[Array, ""], state: State, last: Bool[Array, ""], action: Array) -> tuple[State, Answer]:
+        reset_key, step_key = jax.random.split(key)
+        fresh, first_obs = env.reset(reset_key)
+        stepped, obs, reward, terminated, truncated = env.step(step_key, state, action)
+        state, obs = jax.tree.map(partial(jnp.where, last), (fresh, first_obs), (stepped, obs))
+        if env.observe is not None:
+            obs = env.observe(state)
+        # What the ignored step answers is of no meaning: `advance` ends nothing there.
+        return state, Answer(obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
+
+    def step(
+        key: Key[Array, ""], states: State, last: Bool[Array, " N"], actions: Int[Array, " N"]
+    ) -> tuple[State, Answer]:
+        return jax.vmap(step_one)(jax.random.split(key, num_envs), states, last, actions)
+
+    return VectorEnv(reset, step, num_envs)
+
+
+class TimeLimited(NamedTuple):
+    """The state of an environment within `time_limit`.
+
+    Attributes:
+        state: Its own.
+        step: Steps of this episode, int32.
+    """
+
+    state: State
+    step: Int[Array, ""]
+
+
+def time_limit(env: FunctionalEnv, max_steps: int) -> FunctionalEnv:
+    """The same environment, truncated after `max_steps` steps.
+
+    An episode that terminates in its last step has both flags, as in `gymnasium.wrappers.TimeLimit`.
+
+    Raises:
+        ValueError: If `max_steps` is below 1.
+    """
+    if max_steps < 1:
+        raise ValueError(f"max_steps {max_steps} must be at least 1")
+
+    def reset(key: Key[Array, ""]) -> tuple[TimeLimited, Array]:
+        state, obs = env.reset(key)
+        return TimeLimited(state, jnp.zeros((), jnp.int32)), obs
+
+    def step(key: Key[Array, ""], state: TimeLimited, action: Array) -> tuple[TimeLimited, Array, Array, Array, Array]:
+        inner, obs, reward, terminated, truncated = env.step(key, state.state, action)
+        now = state.step + 1
+        return TimeLimited(inner, now), obs, reward, terminated, truncated | (now >= max_steps)
+
+    def unwrapped(function: Callable[[State], Array] | None) -> Callable[[TimeLimited], Array] | None:
+        return None if function is None else lambda state: function(state.state)
+
+    return env._replace(reset=reset, step=step, observe=unwrapped(env.observe), draw=unwrapped(env.draw))
+
+
+def random_rollout(env: FunctionalEnv, key: Key[Array, ""], *, frames: int, frame_stack: int) -> np.ndarray:
+    """Stacks `[frames or more, H, W, K]` that a uniformly random policy sees, final observations left out.
+
+    Eight environments side by side, twice as many steps as `frames` need: the counterpart of `random_stacks`.
+    """
+    envs = vectorise(env, 8)
+    num_steps = 2 * -(-frames // envs.num_envs)
+
+    @jax.jit
+    def play(key: Key[Array, ""]) -> tuple[Array, Array]:
+        reset_key, key = jax.random.split(key)
+        states, obs = envs.reset(reset_key)
+
+        def step(carry: Any, key: Key[Array, ""]) -> tuple[Any, tuple[Array, Array]]:
+            states, cursor = carry
+            step_key, action_key = jax.random.split(key)
+            actions = jax.random.randint(action_key, (envs.num_envs,), 0, int(env.action_space.n))
+            states, answer = envs.step(step_key, states, cursor.last, actions)
+            _, following, _ = advance(cursor, actions, answer, frame_stack=frame_stack, reward_scale=1.0)
+            return (states, following), (cursor.stack, cursor.last)
+
+        return jax.lax.scan(step, (states, open_episodes(obs, frame_stack)), jax.random.split(key, num_steps))[1]
+
+    stacks, last = jax.device_get(play(key))
+    return stacks[~last]

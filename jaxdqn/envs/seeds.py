@@ -1,0 +1,29 @@
+"""Seeds of environments and episodes: separate streams within a run."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Purpose(IntEnum):
+    """Separate streams of seeds within a run, so that no episode that is judged was ever trained on."""
+
+    TRAINING = 0
+    STATISTICS = 1
+    SELECTION = 2
+    EVALUATION = 3
+    PICTURE = 4
+
+
+def spawn_seeds(seed: int, count: int, purpose: Purpose = Purpose.TRAINING) -> list[int]:
+    """Seeds below 2**31 for `count` environments or episodes; the first ones are the same for any `count`.
+
+    Raises:
+        ValueError: If `seed` is below 0.
+    """
+    if seed < 0:
+        raise ValueError(f"seed {seed} must be 0 or above")
+    state = np.random.SeedSequence([seed, int(purpose)]).generate_state(count, np.uint32)
+    return [int(value) >> 1 for value in state]

@@ -1,0 +1,92 @@
+"""The training loop on the device: chunks of batches in one program, progress a batch as the host loop yields it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from jaxdqn.compilation import jit
+from jaxdqn.config import Config
+from jaxdqn.envs.vector import episodes_of
+from jaxdqn.run.device_run import BatchTrace, DeviceRun, RunState
+from jaxdqn.run.progress import Progress, passed
+
+LONGEST = 64
+"""Batches of a chunk, at most: what its traces have room for."""
+
+SECONDS = 0.5
+"""How long a chunk should take, so that progress is seen, and Ctrl-C is heard."""
+
+Chunk = Callable[[RunState, Int[Array, ""]], tuple[RunState, BatchTrace]]
+
+
+def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Progress, None, None]:
+    """Collect, observe, learn in chunks of batches, until the config's frames are spent.
+
+    A chunk ends where the config asks for an evaluation, where learning starts, and where half a second has passed. Its
+    batches are yielded one by one when it is done; how they were cut into chunks changes no number.
+
+    Args:
+        run: The pure functions.
+        state: Their state, fresh or from an earlier loop, which then goes on where it stopped; consumed.
+        config: The run.
+
+    Yields:
+        Progress after each batch, of which the last one of a chunk has `state` and `run_state`.
+    """
+    collect, learn = _chunk(run.collect), _chunk(run.batch)
+    frames, updates = int(state.agent.actor.frame), int(state.agent.learner.num_updates)
+    done = frames // config.frames_per_batch
+    stops = [batch for batch in range(1, config.num_batches + 1) if _is_stop(batch, run, config)]
+    allowed = 1
+    while done < config.num_batches:
+        length = min(next(stop for stop in stops if stop > done) - done, allowed)
+        learning = done >= run.warm_up_batches
+        started = time.monotonic()
+        state, traces = (learn if learning else collect)(state, jnp.int32(length))
+        traces = jax.device_get(traces)
+        seconds = time.monotonic() - started
+        # A first chunk is compiled as well, and says little of how long the next will take: lengths at most double.
+        allowed = int(np.clip(length * SECONDS / max(seconds, 1e-9), 1, min(2 * length, LONGEST)))
+        for index in range(length):
+            done, frames = done + 1, frames + config.frames_per_batch
+            updates += config.updates_per_batch if learning else 0
+            ended, metrics = jax.tree.map(lambda x, index=index: x[index], traces)
+            whole = index == length - 1
+            yield Progress(
+                frames=frames,
+                updates=updates,
+                epsilon=float(run.agent.epsilon(jnp.int32(frames))),
+                episodes=episodes_of(ended),
+                metrics={name: float(value) for name, value in metrics.items()} if learning else {},
+                state=state.agent if whole else None,
+                run_state=state if whole else None,
+            )
+
+
+def _is_stop(batch: int, run: DeviceRun, config: Config) -> bool:
+    evaluated = passed(config.evaluate_every, batch * config.frames_per_batch, config.frames_per_batch)
+    return evaluated or batch in (run.warm_up_batches, config.num_batches)
+
+
+def _chunk(batch: Callable[[RunState], tuple[RunState, BatchTrace]]) -> Chunk:
+    """Up to `LONGEST` batches in one program, which serves every length."""
+
+    def chunk(state: RunState, length: Int[Array, ""]) -> tuple[RunState, BatchTrace]:
+        one = jax.eval_shape(batch, state)[1]
+        room = jax.tree.map(lambda x: jnp.zeros((LONGEST, *x.shape), x.dtype), one)
+
+        def body(index: Int[Array, ""], carry: Any) -> Any:
+            state, traces = carry
+            state, trace = batch(state)
+            return state, jax.tree.map(lambda all_of, new: all_of.at[index].set(new), traces, trace)
+
+        return jax.lax.fori_loop(0, length, body, (state, room))
+
+    return jit(chunk, donate_argnums=0)

@@ -1,0 +1,39 @@
+"""What loops yield, whether they step environments on the host or on the device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from jaxdqn.agent import AgentState
+from jaxdqn.envs.vector import Episode
+
+if TYPE_CHECKING:
+    from jaxdqn.run.device_run import RunState
+
+
+class Progress(NamedTuple):
+    """Where a run stands after a collected batch and its updates.
+
+    Attributes:
+        frames: Rows collected so far.
+        updates: Updates done so far.
+        epsilon: Probability of a random action at this frame.
+        episodes: Episodes that ended in this batch.
+        metrics: Means over this batch's updates (`loss`, `gradient_norm`, `q_value`); empty during warm-up.
+        state: The agent's state; the next iteration donates part of it, so copy what you keep. `device_loop` gives it
+            with the last batch of each chunk only, which is where the config evaluates; else it is None there.
+        run_state: Of `device_loop`, together with `state`: that and the environments.
+    """
+
+    frames: int
+    updates: int
+    epsilon: float
+    episodes: list[Episode]
+    metrics: dict[str, float]
+    state: AgentState | None
+    run_state: RunState | None = None
+
+
+def passed(every: int, frames: int, new_frames: int) -> bool:
+    """Whether a multiple of `every` lies among the newest frames; never where `every` is 0."""
+    return every > 0 and frames // every > (frames - new_frames) // every
