@@ -1,0 +1,31 @@
+"""What makes pixel CartPole collapse after it is solved: the default preset with one setting changed at a time.
+
+    python3 experiments/collapse.py --seeds 0 1 2 --output runs/collapse
+
+It leaves `collapse.csv`, an evaluation a row, and `collapse.png`, and prints a table: of how many seeds were solved, when,
+and what greedy returns they had from then on. Flags of `jaxdqn train` are taken after `--`.
+"""
+
+from __future__ import annotations
+
+from variants import Variant, run_variants
+
+from jaxdqn.presets import PRESETS
+
+CARTPOLE = PRESETS["cartpole"]
+
+VARIANTS = (
+    Variant("preset", {}),
+    Variant("learning rate stays", {"learning_rate_end": CARTPOLE.learning_rate}),
+    Variant("learning rate a third", {"learning_rate": CARTPOLE.learning_rate / 3}),
+    Variant("target 5 times as fast", {"tau": 5 * CARTPOLE.tau}),
+    Variant("target 5 times as slow", {"tau": CARTPOLE.tau / 5}),
+    Variant("epsilon ends at 0.05", {"epsilon_end": 0.05}),
+    Variant("epsilon ends at 0", {"epsilon_end": 0.0}),
+    Variant("no double Q", {"double": False}),
+    Variant("online parameters", {"greedy_params": "online"}),
+)
+
+
+if __name__ == "__main__":
+    run_variants("collapse", VARIANTS, __doc__, seeds=[0, 1, 2])

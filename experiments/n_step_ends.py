@@ -1,0 +1,37 @@
+"""What bootstrapping past a termination costs: TorchRL's n-step targets against correct ones, same seeds.
+
+    python3 experiments/n_step_ends.py --seeds 0 1 2 3 --output runs/n-step-ends
+
+Within `n` steps of a terminal state TorchRL's targets add the value of that state, which is 0 by definition and which no
+update ever corrects. Here the same agents are trained with both targets on the functional CartPole; all else is equal,
+seeds included. It leaves `n_step_ends.csv`, an evaluation a row, and `n_step_ends.png`, and prints a table. Flags of
+`jaxdqn train` are taken after `--`.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array
+from variants import Variant, run_variants
+
+from jaxdqn.returns import n_step_return
+
+
+def bootstrap_past_ends(reward: Array, terminated: Array, last: Array, gamma: float) -> tuple[Array, Array, Array]:
+    """`n_step_return` as TorchRL 0.14 has it: only a window's first step masks the bootstrap.
+
+    Its `MultiStep` moves the next observation `k` steps on and leaves `terminated` where it was.
+    """
+    n_step_reward, _, steps = n_step_return(reward, terminated, last, gamma)
+    powers = jnp.asarray([gamma**i for i in range(reward.shape[0] + 1)], reward.dtype)
+    return n_step_reward, jnp.where(terminated[0], 0.0, powers[steps]), steps
+
+
+VARIANTS = (
+    Variant("correct", {}),
+    Variant("past the end", {}, bootstrap_past_ends),
+)
+
+
+if __name__ == "__main__":
+    run_variants("n_step_ends", VARIANTS, __doc__, seeds=[0, 1, 2, 3])

@@ -1,0 +1,139 @@
+"""Many runs side by side in one program, judged as they go: shared by the experiments on the device."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxdqn
+from jaxdqn.config import Config
+from jaxdqn.returns import NStepReturn, n_step_return
+from jaxdqn.run.device_evaluation import make_device_evaluation
+from jaxdqn.run.device_run import DeviceRun, RunState
+from jaxdqn.run.files import written_aside
+from jaxdqn.run.resources import free_bytes
+from jaxdqn.schedules import config_optimizer
+
+
+class Scores(NamedTuple):
+    """What some runs scored at one moment.
+
+    Attributes:
+        frames: Frames that each has collected.
+        returns: Greedy returns `[S, E]`: an episode a column, a run a row.
+    """
+
+    frames: int
+    returns: np.ndarray
+
+
+def scaled_optimizer(config: Config) -> optax.GradientTransformation:
+    """The config's optimiser times a factor that is part of its state, so that runs side by side can differ in it."""
+    return optax.chain(config_optimizer(config), optax.inject_hyperparams(optax.scale)(step_size=1.0))
+
+
+def with_learning_rate(state: RunState, factor: Any) -> RunState:
+    """A fresh run whose learning rate is a factor times the config's."""
+    learner = state.agent.learner
+    opt_state = optax.tree.set(learner.opt_state, step_size=jnp.float32(factor))
+    return state._replace(agent=state.agent._replace(learner=learner._replace(opt_state=opt_state)))
+
+
+def train_side_by_side(
+    config: Config,
+    seeds: Sequence[int],
+    *,
+    factors: Sequence[float] | None = None,
+    returns: NStepReturn = n_step_return,
+    every: int = 1_500,
+    episodes: int = 10,
+) -> Iterator[Scores]:
+    """Train one run a seed, all in one program, and play greedy episodes with each as they go.
+
+    Args:
+        config: The run, its seed aside.
+        seeds: A run each.
+        factors: Factors on the learning rate, one a run; None leaves it.
+        returns: Targets, as `make_agent` has it.
+        every: Frames between two evaluations; the last one is at the end.
+        episodes: Of an evaluation, on the functional environment.
+
+    Yields:
+        Scores of all runs after each evaluation.
+
+    Raises:
+        ValueError: If the config cannot run, or the replays of all runs do not fit.
+    """
+    run = jaxdqn.make_device_run(
+        config,
+        optimizer=scaled_optimizer(config),
+        returns=returns,
+        num_seeds=len(seeds),
+        bytes_available=free_bytes(),
+    )
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    states = jax.vmap(run.init)(keys)
+    states = jax.vmap(with_learning_rate)(states, jnp.ones(len(seeds)) if factors is None else jnp.asarray(factors))
+    stack = config.frame_stack if config.pixels else None
+    evaluate = jaxdqn.jit(jax.vmap(make_device_evaluation(run, episodes=episodes, frame_stack=stack), (0, None)))
+    collect, learn = (chunk_of(run, learning=learning) for learning in (False, True))
+    done, batches_between = 0, max(every // config.frames_per_batch, 1)
+    while done < config.num_batches:
+        if done < run.warm_up_batches:
+            length = run.warm_up_batches
+            states = collect(states, length)
+        else:
+            length = min(config.num_batches, (done // batches_between + 1) * batches_between) - done
+            states = learn(states, length)
+        done += length
+        if done > run.warm_up_batches and (done % batches_between == 0 or done == config.num_batches):
+            learner = states.agent.learner
+            params = learner.target_params if config.greedy_params == "target" else learner.params
+            played = evaluate(params, jax.random.fold_in(jax.random.key(2**31), done))
+            yield Scores(done * config.frames_per_batch, np.asarray(played))
+
+
+def chunk_of(run: DeviceRun, *, learning: bool) -> Any:
+    """`(states, batches) -> states`: all runs by some batches, for any number of them."""
+    batch = run.batch if learning else run.collect
+
+    @partial(jaxdqn.jit, donate_argnums=0)
+    def chunk(states: RunState, length: Any) -> RunState:
+        return jax.lax.fori_loop(0, length, lambda _, states: jax.vmap(batch)(states)[0], states)
+
+    return lambda states, length: chunk(states, jnp.int32(length))
+
+
+def interquartile_mean(values: np.ndarray) -> float:
+    """Mean of the middle half.
+
+    References:
+        Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice (2021), section 4.3.
+    """
+    ordered = np.sort(np.ravel(values))
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, draws: int = 2_000) -> tuple[float, float]:
+    """Percentile interval of the interquartile mean, by drawing whole runs (rows of `values [S, E]`) anew."""
+    rng = np.random.default_rng(0)
+    means = [interquartile_mean(values[rng.integers(len(values), size=len(values))]) for _ in range(draws)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A CSV file, whole or not there."""
+    with written_aside(path) as aside, aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
