@@ -17,11 +17,9 @@ CARTPOLE = PRESETS["cartpole"]
 VARIANTS = (
     Variant("preset", {}),
     Variant("learning rate stays", {"learning_rate_end": CARTPOLE.learning_rate}),
-    Variant("learning rate a third", {"learning_rate": CARTPOLE.learning_rate / 3}),
     Variant("target 5 times as fast", {"tau": 5 * CARTPOLE.tau}),
     Variant("target 5 times as slow", {"tau": CARTPOLE.tau / 5}),
     Variant("epsilon ends at 0.05", {"epsilon_end": 0.05}),
-    Variant("epsilon ends at 0", {"epsilon_end": 0.0}),
     Variant("no double Q", {"double": False}),
     Variant("online parameters", {"greedy_params": "online"}),
 )

@@ -83,7 +83,8 @@ def train_side_by_side(
     states = jax.vmap(run.init)(keys)
     states = jax.vmap(with_learning_rate)(states, jnp.ones(len(seeds)) if factors is None else jnp.asarray(factors))
     stack = config.frame_stack if config.pixels else None
-    evaluate = jaxdqn.jit(jax.vmap(make_device_evaluation(run, episodes=episodes, frame_stack=stack), (0, None)))
+    play = make_device_evaluation(run.env, run.agent.q_values, episodes=episodes, frame_stack=stack)
+    evaluate = jaxdqn.jit(jax.vmap(play, (0, None)))
     collect, learn = (chunk_of(run, learning=learning) for learning in (False, True))
     done, batches_between = 0, max(every // config.frames_per_batch, 1)
     while done < config.num_batches:

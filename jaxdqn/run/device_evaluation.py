@@ -10,14 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxdqn.compilation import one_after_another
-from jaxdqn.envs.functional import vectorise
+from jaxdqn.envs.functional import FunctionalEnv, vectorise
 from jaxdqn.envs.rows import advance, open_episodes
-from jaxdqn.learner import Params
-from jaxdqn.run.device_run import DeviceRun
+from jaxdqn.learner import Params, QFunction
 
 
 def make_device_evaluation(
-    run: DeviceRun, *, episodes: int, frame_stack: int | None, longest: int = 10_000
+    env: FunctionalEnv, q_function: QFunction, *, episodes: int, frame_stack: int | None, longest: int = 10_000
 ) -> Callable[[Params, Key[Array, ""]], Float[Array, " E"]]:
     """A function that plays greedy episodes side by side.
 
@@ -25,7 +24,8 @@ def make_device_evaluation(
     experiment.
 
     Args:
-        run: Whose environment and network.
+        env: The environment.
+        q_function: `(params, obs [E, ...]) -> [E, A]`.
         episodes: `E`, all played at once, and to their ends.
         frame_stack: Frames to a stack; None for vectors.
         longest: Steps after which episodes that are still open count with what they have got.
@@ -38,8 +38,8 @@ def make_device_evaluation(
     """
     if min(episodes, longest) < 1:
         raise ValueError(f"episodes {episodes} and longest {longest} must be at least 1")
-    envs = vectorise(run.env, episodes)
-    q_values = one_after_another(run.agent.q_values)
+    envs = vectorise(env, episodes)
+    q_values = one_after_another(q_function)
 
     def evaluate(params: Params, key: Key[Array, ""]) -> Float[Array, " E"]:
         reset_key, key = jax.random.split(key)
