@@ -14,10 +14,11 @@ import argparse
 import csv
 import dataclasses
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from command_line import split_flags
 
 import jaxdqn
 from jaxdqn.config import Config
@@ -33,9 +34,7 @@ SOLVED = 475.0
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
-    words = list(sys.argv[1:] if args is None else args)
-    flags = words[words.index("--") + 1 :] if "--" in words else []
-    words = words[: words.index("--")] if "--" in words else words
+    words, flags = split_flags(args)
     parser = argparse.ArgumentParser(description="Train a preset with several seeds and score every agent afresh.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--preset", choices=PRESETS, default="cartpole")

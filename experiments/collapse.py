@@ -2,7 +2,7 @@
 
     python3 experiments/collapse.py --seeds 0 1 2 --output runs/collapse
 
-It leaves `collapse.csv`, an evaluation a row, and `collapse.png`, and prints a table: of how many seeds were solved, when,
+It leaves `collapse.csv`, an evaluation a row, and `collapse.png`, and prints a table: how many seeds were solved, when,
 and what greedy returns they had from then on. Flags of `jaxdqn train` are taken after `--`.
 """
 

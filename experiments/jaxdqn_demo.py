@@ -1,44 +1,65 @@
 """The seed's demo configuration on jaxdqn, without evaluations and logs: what `torchrl_demo.py` is compared with.
 
 python3 experiments/jaxdqn_demo.py --frames 1600 --collector async
+python3 experiments/jaxdqn_demo.py --frames 1600 --loop device
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from process import peak_bytes
+
+if TYPE_CHECKING:
+    from jaxdqn.config import Config
+    from jaxdqn.run.progress import Progress
 
 WARM_UP_BATCHES = 5
 
 
-def run(frames: int, preset: str, collector_kind: str) -> dict[str, float]:
+def run(frames: int, preset: str, loop: str, collector: str) -> dict[str, float]:
     """Train for some frames; the figures of the loop after its first batches."""
-    import jaxdqn
     from jaxdqn.presets import PRESETS
-    from jaxdqn.run.assembly import assemble
     from jaxdqn.run.resources import keep_programs
 
     keep_programs()
-    config = dataclasses.replace(PRESETS[preset], total_frames=frames, collector=collector_kind, warmup_frames=0)
-    build = jaxdqn.make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size)
-    envs = jaxdqn.make_vector_env(build, config.num_envs, workers=collector_kind == "async")
-    parts = assemble(config, build)
-    collector = jaxdqn.Collector(envs, seed=0, frame_stack=parts.stack, reward_scale=config.reward_scale)
-    warmed = 0.0
-    warm_frames = 0
-    for batch, progress in enumerate(jaxdqn.host_loop(parts.agent, parts.state, collector, config)):
-        if batch + 1 == WARM_UP_BATCHES:
-            warmed, warm_frames = time.monotonic(), progress.frames
-    seconds = time.monotonic() - warmed
-    envs.close()
+    fields = {"total_frames": frames, "loop": loop, "collector": collector, "warmup_frames": 0}
+    config = dataclasses.replace(PRESETS[preset], **fields)
+    warmed, warm_frames = 0.0, 0
+    with contextlib.ExitStack() as cleanup:
+        for batch, progress in enumerate(begin(config, cleanup)):
+            # The loop on the device yields the batches of a chunk at once, and a state with the last of them.
+            if not warmed and batch + 1 >= WARM_UP_BATCHES and progress.state is not None:
+                warmed, warm_frames = time.monotonic(), progress.frames
+        seconds = time.monotonic() - warmed
     return {
         "frames_per_second": (progress.frames - warm_frames) / seconds,
         "peak_bytes": peak_bytes(),
     }
+
+
+def begin(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progress]:
+    """The config's loop."""
+    import jax
+
+    import jaxdqn
+    from jaxdqn.run.assembly import assemble
+
+    if config.loop == "device":
+        device_run = jaxdqn.make_device_run(config)
+        return jaxdqn.device_loop(device_run, device_run.init(jax.random.key(0)), config)
+    build = jaxdqn.make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size)
+    envs = jaxdqn.make_vector_env(build, config.num_envs, workers=config.collector == "async")
+    cleanup.callback(envs.close)
+    parts = assemble(config, build)
+    collector = jaxdqn.Collector(envs, seed=0, frame_stack=parts.stack, reward_scale=config.reward_scale)
+    return jaxdqn.host_loop(parts.agent, parts.state, collector, config)
 
 
 def main() -> None:
@@ -46,9 +67,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The seed's demo configuration on jaxdqn.")
     parser.add_argument("--frames", type=int, default=1600)
     parser.add_argument("--preset", default="seed-demo")
-    parser.add_argument("--collector", choices=["sync", "async"], default="async")
+    parser.add_argument("--loop", choices=["host", "device"], default="host")
+    parser.add_argument("--collector", choices=["sync", "async"], default="sync", help="of the host's loop")
     options = parser.parse_args()
-    print(json.dumps(run(options.frames, options.preset, options.collector)))
+    try:
+        print(json.dumps(run(options.frames, options.preset, options.loop, options.collector)))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python3 experiments/n_step_ends.py --seeds 0 1 2 3 --output runs/n-step-ends
 
-Within `n` steps of a terminal state TorchRL's targets add the value of that state, which is 0 by definition and which no
-update ever corrects. Here the same agents are trained with both targets on the functional CartPole; all else is equal,
-seeds included. It leaves `n_step_ends.csv`, an evaluation a row, and `n_step_ends.png`, and prints a table. Flags of
-`jaxdqn train` are taken after `--`.
+Within `n` steps of a terminal state TorchRL's targets add the value of that state, which is 0 by definition and which
+no update ever corrects. Here the same agents are trained with both targets on the functional CartPole; all else is
+equal, seeds included. It leaves `n_step_ends.csv`, an evaluation a row, and `n_step_ends.png`, and prints a table.
+Flags of `jaxdqn train` are taken after `--`.
 """
 
 from __future__ import annotations

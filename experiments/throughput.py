@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from throughput_device import device_rows
 from throughput_rows import (
     Row,
     act_rows,
@@ -58,10 +59,11 @@ def demo(script: str, *flags: str) -> dict[str, float]:
 def loop_rows(rounds: int) -> Iterator[Row]:
     """Seconds a frame of the seed's demo configuration, collecting, storing and learning, and peak memory."""
     flags = ("--frames", str(LOOP_FRAMES))
-    found: dict[str, list[dict[str, float]]] = {"async": [], "sync": [], "torchrl": []}
+    ours_flags = {"sync": [], "async": ["--collector", "async"], "device": ["--loop", "device"]}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in (*ours_flags, "torchrl")}
     for _ in range(max(rounds // 3, 1)):
-        for collector in ("async", "sync"):
-            found[collector].append(demo("jaxdqn_demo.py", *flags, "--collector", collector))
+        for name, own in ours_flags.items():
+            found[name].append(demo("jaxdqn_demo.py", *flags, *own))
         if has("torchrl"):
             found["torchrl"].append(demo("torchrl_demo.py", *flags))
 
@@ -69,10 +71,10 @@ def loop_rows(rounds: int) -> Iterator[Row]:
         return statistics.median(run[field] for run in found[name]) if found[name] else None
 
     peer = median("torchrl", "frames_per_second")
-    for collector in ("async", "sync"):
-        ours = median(collector, "frames_per_second")
+    for name in ours_flags:
+        ours = median(name, "frames_per_second")
         assert ours is not None
-        yield Row(f"loop_seed_demo_{collector}", 1 / ours, peer and 1 / peer, "s a frame", needs("torchrl"))
+        yield Row(f"loop_seed_demo_{name}", 1 / ours, peer and 1 / peer, "s a frame", needs("torchrl"))
     memory = median("async", "peak_bytes")
     assert memory is not None
     yield Row("loop_peak_memory", memory, median("torchrl", "peak_bytes"), "bytes", "of the process that learns")
@@ -134,6 +136,7 @@ PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
     "replay": replay_rows,
     "preprocess": preprocess_rows,
     "environments": environment_rows,
+    "device": device_rows,
     "loop": loop_rows,
     "start": start_rows,
 }

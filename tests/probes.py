@@ -100,3 +100,25 @@ class Bar(Probe):
 
     def reward(self, action):
         return 1.0 - 2.0 * action
+
+
+def counting_env(length, truncates=False):
+    """A functional environment that counts its steps from 0; step `i` gives 10 times `i`, and `length` is the end."""
+    import jax.numpy as jnp
+
+    from jaxdqn.envs.functional import FunctionalEnv
+
+    def observe(state):
+        return jnp.full(1, state, jnp.float32)
+
+    def step(key, state, action):
+        now, end = state + 1, jnp.bool_(state + 1 >= length)
+        return now, observe(now), jnp.float32(10) * state, end & (not truncates), end & truncates
+
+    return FunctionalEnv(
+        reset=lambda key: (jnp.int32(0), observe(jnp.int32(0))),
+        step=step,
+        observation_space=gym.spaces.Box(0, 100, (1,), np.float32),
+        action_space=gym.spaces.Discrete(2),
+        observe=observe,
+    )

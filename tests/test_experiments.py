@@ -88,13 +88,13 @@ def test_throughput_times_what_is_installed_and_says_what_is_not(monkeypatch, ca
         assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("collector", ["sync", "async"])
-def test_the_demo_of_ours_gives_its_figures(collector, monkeypatch):
+@pytest.mark.parametrize(("loop", "collector"), [("host", "sync"), ("host", "async"), ("device", "sync")])
+def test_the_demo_of_ours_gives_its_figures(loop, collector, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
     demo = script("jaxdqn_demo")
     tiny = jaxdqn.Config(pixels=False, num_envs=2, frames_per_batch=16, batch_size=8, updates_per_batch=1)
     monkeypatch.setitem(jaxdqn.PRESETS, "tiny", tiny)
-    found = demo.run(160, "tiny", collector)
+    found = demo.run(160, "tiny", loop, collector)
     assert set(found) == {"frames_per_second", "peak_bytes"}
     assert found["frames_per_second"] > 0
     assert found["peak_bytes"] > 2**26

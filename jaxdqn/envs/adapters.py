@@ -18,9 +18,9 @@ def from_gymnax(env: Any, params: Any = None) -> FunctionalEnv:
     """An environment in gymnax's form, with the newer step of six values or the older one of five.
 
     Its `reset_env` and `step_env` are used, which do not reset by themselves, so that the true final observation is a
-    row. A step of six values tells a terminal state from a time limit; of an older one every end is taken for a terminal
-    state, as there is no way to know: to have time limits truncate, give it `params` without one and wrap the result in
-    `time_limit`.
+    row. A step of six values tells a terminal state from a time limit. Of an older one every end is taken for a
+    terminal state, as there is no way to know: to have time limits truncate, give it `params` whose own limit is out of
+    reach and wrap the result in `time_limit`.
 
     Args:
         env: The environment, told by its methods; nothing is imported.

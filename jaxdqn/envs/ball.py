@@ -1,10 +1,10 @@
 """A ball that falls at a slant, and a paddle too slow to follow it: only who sees its motion catches it.
 
 The ball starts at the top, falls a pixel and a half a step, drifts sideways by two to three and a half, and bounces off
-both walls. The paddle moves by 1.3 pixels a step: kept below the ball it comes too late, so the place where the ball will
-land has to be read from a few frames. A caught ball gives 1, a missed one nothing; twenty balls are an episode, which a
-time limit ends. A random policy catches 4 of 20, a paddle that follows the ball no more, and one that knows where it will
-land all of them.
+both walls. The paddle moves by 1.3 pixels a step: kept below the ball it comes too late, so the place where the ball
+will land has to be read from a few frames. A caught ball gives 1, a missed one nothing; twenty balls are an episode,
+which a time limit ends. A random policy catches 4 of 20, a paddle that follows the ball no more, and one that knows
+where it will land all of them.
 """
 
 from __future__ import annotations

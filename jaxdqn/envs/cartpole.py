@@ -2,7 +2,8 @@
 
 References:
     Barto, Sutton and Anderson, Neuronlike adaptive elements that can solve difficult learning control problems (1983);
-    Florian, Correct equations for the dynamics of the cart-pole system (2007); Gymnasium, `classic_control/cartpole.py`.
+    Florian, Correct equations for the dynamics of the cart-pole system (2007);
+    Gymnasium, `gymnasium/envs/classic_control/cartpole.py`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The picture of CartPole-v1 in JAX: what pygame draws, grey and resized at once, or in colour.
 
 Gymnasium draws 400 by 600 pixels: a black cart, a pole over it, an axle over both, and the track over all. In each row
-each of them is one interval of pixels, and resizing is a weighted sum over columns and then over rows. So the grey frame
-is computed from the ends of intervals, by differences of running sums of the columns' weights, and a product with the
-rows' weights; no large picture is ever made.
+each of them is one interval of pixels, and resizing is a weighted sum over columns and then over rows. So the grey
+frame is computed from the ends of intervals, by the integral of the columns' weights, and a product with the rows'
+weights; no large picture is ever made.
 
-Corners are cut to whole pixels and rows filled from rounded ends, as SDL_gfx does it. What is not followed is the shading
-of the pole's two short ends, a grey level here and there.
+Corners are cut to whole pixels and rows filled from rounded ends, as SDL_gfx does it. What is not followed is the
+shading of the pole's two short ends, a few grey levels here and there.
 """
 
 from __future__ import annotations
@@ -155,9 +155,9 @@ def cartpole_picture(x: Float[Array, ""], theta: Float[Array, ""]) -> UInt8[Arra
     track = jnp.zeros((HEIGHT, WIDTH)).at[TRACK].set(1.0)
     cart = jax.tree.map(lambda end: jnp.broadcast_to(end, _CART_ROWS.shape), _cart(x))
     layers = [
-        (coverage(cart, _CART_ROWS[0]), BLACK),
-        (coverage(_pole(x, theta), _ROWS[0]), POLE),
-        (coverage(_axle(x), _ROWS[_AXLE][0]), AXLE),
+        (coverage(cart, int(_CART_ROWS[0])), BLACK),
+        (coverage(_pole(x, theta), int(_ROWS[0])), POLE),
+        (coverage(_axle(x), int(_ROWS[_AXLE][0])), AXLE),
         (track, BLACK),
     ]
     picture = jnp.broadcast_to(WHITE, (HEIGHT, WIDTH, 3))
@@ -199,8 +199,8 @@ def _pole(x: Float[Array, ""], theta: Float[Array, ""]) -> Intervals:
     place = start[:, 0] + (row - start[:, 1]) * (end[:, 0] - start[:, 0]) / rise
     whole = jnp.floor(place)
     past_half = place - whole >= 0.5
-    # Filled from the rounded left end to the rounded right one, both included. Of steep edges the pixel on either side of
-    # the place is shaded besides, by how near it is: where it is not filled, it lengthens the interval by a part.
+    # Filled from the rounded left end to the rounded right one, both included. Of steep edges the pixel on either side
+    # of the place is shaded besides, by how near it is: where it is not filled, it lengthens the interval by a part.
     left = jnp.where(past_half, jnp.where(steep, place, whole + 1), whole)
     right = jnp.where(past_half, whole + 2, whole + 1 + jnp.where(steep, place - whole, 0.0))
     nowhere = float(WIDTH)

@@ -1,0 +1,51 @@
+"""Many seeds, and many learning rates, in one compiled program, on the device.
+
+    python3 experiments/many_seeds.py --seeds 8 --learning-rates 1e-3 3e-4 --output runs/many-seeds -- --no-pixels
+
+Every seed with every learning rate is a run of its own, and all of them are one `jax.vmap`. It leaves `many_seeds.csv`,
+an evaluation a row, and `many_seeds.png` with the interquartile mean over seeds and its 95 % bootstrap interval, and
+prints a table. Flags of `jaxdqn train` are taken after `--`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+
+from command_line import split_flags
+from variants import make_parser, positive, record, report
+
+from jaxdqn.flags import parse_config
+from jaxdqn.presets import PRESETS
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Parse the command line, train, print, draw."""
+    words, flags = split_flags(args)
+    parser = make_parser(__doc__, "many_seeds")
+    parser.add_argument("--seeds", type=positive, default=8, help="runs of each learning rate, seeded from 0")
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=None, help="by default the config's own")
+    parser.add_argument("--preset", choices=PRESETS, default="cartpole")
+    options = parser.parse_args(words)
+    try:
+        config = parse_config(flags, PRESETS[options.preset])
+        rates = options.learning_rates or [config.learning_rate]
+        if min(rates) <= 0:
+            raise ValueError(f"--learning-rates {min(rates):g} must be above 0")
+        runs = list(itertools.product(rates, range(options.seeds)))
+        factors = [rate / config.learning_rate for rate, _ in runs]
+        names = [f"learning rate {rate:g}" for rate, _ in runs]
+        started = time.monotonic()
+        rows = record(names, [seed for _, seed in runs], config, options, factors=factors)
+    except ValueError as error:
+        parser.error(str(error))
+    report(rows, list(dict.fromkeys(names)), options.output / "many_seeds")
+    seconds = time.monotonic() - started
+    frames = rows[-1]["frames"]
+    rate = len(runs) * frames / seconds
+    print(f"{len(runs)} runs of {frames:,} frames in {seconds:.0f} s: {rate:.0f} frames/s in all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Our CartPole beside gymnasium's; `experiments/cartpole_twin.py` makes the same comparisons at full length."""
+
+import importlib.util
+from pathlib import Path
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdqn.envs.cartpole import MAX_STEPS, MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole
+from jaxdqn.envs.cartpole_picture import cartpole_frame, cartpole_picture
+
+PATH = Path(__file__).parent.parent / "experiments" / "cartpole_twin.py"
+
+
+@pytest.fixture(scope="module")
+def twin():
+    spec = importlib.util.spec_from_file_location("cartpole_twin", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def state(x=0.0, x_dot=0.0, theta=0.0, theta_dot=0.0):
+    return CartPoleState(*(jnp.float32(value) for value in (x, x_dot, theta, theta_dot)))
+
+
+def test_a_step_by_hand():
+    """Upright and at rest, pushed to the right by 10 N: 10 / 1.1 of push, and the pole falls to the left."""
+    after, fallen = cartpole_step(state(), jnp.int32(1))
+    push = 10 / 1.1
+    theta_acc = -push / (0.5 * (4 / 3 - 0.1 / 1.1))
+    x_acc = push - 0.1 * 0.5 * theta_acc / 1.1
+    assert [float(value) for value in after] == pytest.approx([0, 0.02 * x_acc, 0, 0.02 * theta_acc], rel=1e-6)
+    assert not fallen
+    mirrored, _ = cartpole_step(state(), jnp.int32(0))
+    assert [float(value) for value in mirrored] == pytest.approx([-float(value) for value in after])
+
+
+@pytest.mark.parametrize(
+    ("start", "fallen"),
+    [
+        (state(x=MAX_X - 0.01, x_dot=0.4), False),
+        (state(x=MAX_X - 0.01, x_dot=0.6), True),
+        (state(x=-MAX_X + 0.01, x_dot=-0.6), True),
+        (state(theta=MAX_THETA - 0.01, theta_dot=0.4), False),
+        (state(theta=MAX_THETA - 0.01, theta_dot=0.6), True),
+        (state(theta=-MAX_THETA + 0.01, theta_dot=-0.6), True),
+    ],
+)
+def test_it_ends_beyond_the_limits(start, fallen):
+    assert bool(cartpole_step(start, jnp.int32(0))[1]) == fallen
+
+
+def test_physics_are_gymnasiums(twin):
+    found = twin.compare_physics(24)
+    assert found.steps > 24 * 10 + 8 * 490  # a third of the trajectories reach the time limit
+    assert found.step_error < 8  # units in the last place, of sums of a dozen terms
+    assert found.drift < 1e-3  # rounding, in a system whose errors grow e-fold in a quarter of a second
+    assert found.ends_apart == found.borderline == 0
+
+
+def test_pictures_are_pygames(twin):
+    found = twin.compare_pictures(250)
+    assert found.mean < 0.01
+    assert found.high <= 1
+    assert found.largest <= 8
+    assert found.worst.shape == (64, 192)
+
+
+def test_the_picture_in_colour_is_pygames_and_gives_the_frame():
+    env = gym.make("CartPole-v1", render_mode="rgb_array")
+    env.reset(seed=0)
+    for x, theta in ((0.0, 0.0), (-1.3, 0.15), (2.4, -0.2)):
+        env.unwrapped.state = np.array([x, 0, theta, 0])
+        ours = np.asarray(cartpole_picture(jnp.float32(x), jnp.float32(theta))).astype(int)
+        difference = np.abs(ours - env.render())
+        assert ours.shape == (400, 600, 3)
+        assert difference.mean() < 0.02
+        assert (difference.max(axis=-1) > 2).sum() < 80  # pixels of the pole's two short ends
+    env.close()
+
+
+def test_frames_of_another_size():
+    frame = np.asarray(cartpole_frame(jnp.float32(0), jnp.float32(0), 32)).astype(int)
+    assert frame.shape == (32, 32)
+    assert np.abs(frame[:, :16] - frame[:, :15:-1]).max() <= 30  # left and right are alike, but for whole pixels
+    assert frame[0].min() == 255
+
+
+def test_an_episode_is_truncated_after_500_steps_and_starts_near_the_middle(twin):
+    env = make_cartpole(pixels=False)
+
+    def step(carry, key):
+        state, obs = carry
+        action = (obs @ twin.HOLDS > 0).astype(jnp.int32)
+        state, obs, reward, terminated, truncated = env.step(key, state, action)
+        return (state, obs), (reward, terminated, truncated)
+
+    first = env.reset(jax.random.key(3))
+    _, (reward, terminated, truncated) = jax.lax.scan(step, first, jax.random.split(jax.random.key(0), MAX_STEPS))
+    assert not terminated.any()
+    assert truncated.tolist() == [False] * (MAX_STEPS - 1) + [True]
+    assert (reward == 1).all()
+    starts = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 500))[1]
+    assert 0.045 < float(jnp.abs(starts).max()) <= 0.05
+    assert float(jnp.abs(starts.mean(axis=0)).max()) < 0.01
+
+
+def test_observations_are_the_frame_or_the_state():
+    key = jax.random.key(0)
+    pixels, vectors = make_cartpole(), make_cartpole(pixels=False)
+    start, frame = pixels.reset(key)
+    assert np.array_equal(frame, cartpole_frame(start.state.x, start.state.theta))
+    assert pixels.observation_space.contains(np.asarray(frame))
+    start, obs = vectors.reset(key)
+    assert np.array_equal(obs, jnp.stack(start.state))
+    assert vectors.observation_space.contains(np.asarray(obs))
+    assert vectors.observation_space == gym.make("CartPole-v1").observation_space
+    assert vectors.draw(start).shape == (400, 600, 3)

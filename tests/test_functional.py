@@ -1,0 +1,261 @@
+"""Functional environments: autoreset in the one row format, time limits, adapters."""
+
+from types import SimpleNamespace
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.envs.phys2d.cartpole import CartPoleFunctional
+from gymnasium.utils.env_checker import check_env
+from probes import counting_env
+
+import jaxdqn
+from jaxdqn.envs.adapters import GymnasiumEnv, from_func_env, from_gymnax
+from jaxdqn.envs.ball import FALL, FLOOR, RADIUS, SIDE, SPEED, ball_frame, make_ball
+from jaxdqn.envs.cartpole import CartPoleState, cartpole_step, make_cartpole
+from jaxdqn.envs.functional import random_rollout, time_limit, vectorise
+from jaxdqn.envs.rows import advance, open_episodes
+from jaxdqn.envs.vector import Collector, episodes_of, make_vector_env
+
+
+def rows_of(env, num_envs=2, steps=12, key=0, action=0, **options):
+    """Rows `[T, N]` and the episodes that ended, of a constant action."""
+    envs = vectorise(env, num_envs)
+    reset_key, key = jax.random.split(jax.random.key(key))
+    states, obs = envs.reset(reset_key)
+    options = {"frame_stack": None, "reward_scale": 1.0, **options}
+
+    def step(carry, key):
+        states, cursor = carry
+        actions = jnp.full(num_envs, action, jnp.int32)
+        states, answer = envs.step(key, states, cursor.last, actions)
+        row, cursor, ended = advance(cursor, actions, answer, **options)
+        return (states, cursor), (row, ended)
+
+    start = states, open_episodes(obs, options["frame_stack"])
+    _, (rows, ended) = jax.jit(lambda start, keys: jax.lax.scan(step, start, keys))(start, jax.random.split(key, steps))
+    return jax.device_get((rows, ended))
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+def test_an_episode_of_k_transitions_is_k_plus_one_rows(truncates):
+    rows, ended = rows_of(counting_env(3, truncates=truncates), reward_scale=0.5)
+    assert rows.obs[:, 0, 0].tolist() == [0, 1, 2, 3] * 3
+    assert rows.episode_step[:, 0].tolist() == [0, 1, 2, 3] * 3
+    assert rows.last[:, 0].tolist() == [False, False, False, True] * 3
+    assert rows.terminated[:, 0].tolist() == [False, False, not truncates, False] * 3
+    # The step that resets gives nothing, though the environment would: 10 times the index of the step.
+    assert rows.reward[:, 0].tolist() == [0, 5, 10, 0] * 3
+    assert [episode._asdict() for episode in episodes_of(ended)] == [{"raw_return": 30.0, "length": 3}] * 6
+
+
+def test_rows_are_those_of_the_host():
+    """The same environment through gymnasium's vector environment and the Collector."""
+    env = counting_env(3)
+    rows, _ = rows_of(env)
+    envs = make_vector_env(lambda: GymnasiumEnv(env), 2)
+    there, episodes = Collector(envs, seed=0).collect(lambda obs: np.zeros(2, np.int64), 12)
+    envs.close()
+    for ours, theirs in zip(rows, there, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs)
+    assert len(episodes) == 6
+
+
+def test_environments_have_keys_of_their_own_and_new_episodes_start_elsewhere():
+    rows, _ = rows_of(make_cartpole(pixels=False), num_envs=3, steps=40)
+    starts = rows.obs[rows.episode_step == 0]
+    assert len(starts) >= 6
+    assert len(np.unique(starts[:, 0])) == len(starts)
+
+
+def test_stacks_of_a_new_episode_hold_nothing_of_the_one_before():
+    env = counting_env(2)._replace(observe=lambda state: jnp.full((2, 2), state, jnp.uint8))
+    env = env._replace(observation_space=gym.spaces.Box(0, 255, (2, 2), np.uint8))
+    reset, step = env.reset, env.step
+    env = env._replace(
+        reset=lambda key: (reset(key)[0], env.observe(reset(key)[0])),
+        step=lambda key, state, action: (lambda s, _, *rest: (s, env.observe(s), *rest))(*step(key, state, action)),
+    )
+    envs = vectorise(env, 1)
+    states, obs = envs.reset(jax.random.key(0))
+    cursor = open_episodes(obs, 3)
+    seen = []
+    for _ in range(6):
+        seen.append(np.asarray(cursor.stack)[0, 0, 0].tolist())
+        states, answer = envs.step(jax.random.key(0), states, cursor.last, jnp.zeros(1, jnp.int32))
+        _, cursor, _ = advance(cursor, jnp.zeros(1, jnp.int32), answer, frame_stack=3, reward_scale=1.0)
+    assert seen == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [0, 0, 0], [0, 0, 1], [0, 1, 2]]
+
+
+def test_a_time_limit_truncates_and_a_terminal_state_in_its_last_step_is_both():
+    rows, _ = rows_of(time_limit(counting_env(5), 2), num_envs=1, steps=6)
+    assert rows.last[:, 0].tolist() == [False, False, True] * 2
+    assert not rows.terminated.any()
+    env = time_limit(counting_env(2), 2)
+    state, _ = env.reset(jax.random.key(0))
+    state, *_ = env.step(jax.random.key(0), state, jnp.int32(0))
+    *_, terminated, truncated = env.step(jax.random.key(0), state, jnp.int32(0))
+    assert bool(terminated) and bool(truncated)  # noqa: PT018
+    for wrong, says in ((lambda: time_limit(env, 0), "max_steps 0"), (lambda: vectorise(env, 0), "num_envs 0")):
+        with pytest.raises(ValueError, match=says):
+            wrong()
+
+
+def test_a_random_rollout_leaves_final_observations_out():
+    env = make_cartpole(frame_size=44)
+    stacks = random_rollout(env, jax.random.key(0), frames=100, frame_stack=2)
+    assert stacks.dtype == np.uint8
+    assert stacks.shape[1:] == (44, 44, 2)
+    assert 100 <= len(stacks) < 208
+    assert len(np.unique(stacks[..., -1].reshape(len(stacks), -1), axis=0)) > 50
+
+
+class OldGymnax:
+    """gymnax's form as it was: five values, an info with a discount."""
+
+    default_params = SimpleNamespace(length=3)
+
+    def action_space(self, params):
+        return SimpleNamespace(n=2)
+
+    def observation_space(self, params):
+        return SimpleNamespace(low=-1.0, high=9.0)
+
+    def reset_env(self, key, params):
+        return jnp.zeros(1), jnp.int32(0)
+
+    def step_env(self, key, state, action, params):
+        now = state + 1
+        return jnp.full(1, now, jnp.float32), now, 10.0 * state, now >= params.length, {}
+
+
+class NewGymnax(OldGymnax):
+    """And as it is: terminated and truncated apart."""
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, done, info = super().step_env(key, state, action, params)
+        return obs, state, reward, jnp.bool_(False), done, info
+
+
+@pytest.mark.parametrize(("kind", "terminates"), [(OldGymnax, True), (NewGymnax, False)])
+def test_gymnax_environments_of_either_form(kind, terminates):
+    env = from_gymnax(kind())
+    assert env.observation_space == gym.spaces.Box(-1, 9, (1,), np.float32)
+    rows, _ = rows_of(env, steps=8)
+    wanted, _ = rows_of(counting_env(3, truncates=not terminates), steps=8)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(rows, wanted, strict=True))
+    longer, _ = rows_of(from_gymnax(kind(), SimpleNamespace(length=7)), steps=8)
+    assert longer.last[:, 0].tolist() == [False] * 7 + [True]
+
+
+def test_what_is_not_in_gymnax_form_is_refused():
+    with pytest.raises(ValueError, match="object has no reset_env and step_env"):
+        from_gymnax(object())
+    moved = OldGymnax()
+    moved.action_space = lambda params: SimpleNamespace(shape=(1,))
+    with pytest.raises(ValueError, match="needs discrete actions"):
+        from_gymnax(moved)
+
+
+def test_gymnax_itself():
+    gymnax = pytest.importorskip("gymnax", reason="gymnax is not installed")
+    made, params = gymnax.make("CartPole-v1")
+    env = from_gymnax(made, params)
+    assert env.action_space.n == 2
+    assert env.observation_space.shape == (4,)
+    rows, ended = rows_of(env, num_envs=4, steps=60)
+    assert len(episodes_of(ended)) >= 12  # one push and ever the same: an episode lasts 8 to 10 steps
+    assert rows.terminated.sum() == rows.last.sum()
+    # Its physics are ours, up to the final observation of each episode, which its autoreset would hide.
+    for now in np.argwhere(~rows.last[:-1]):
+        start = CartPoleState(*rows.obs[tuple(now)])
+        after, fallen = cartpole_step(start, jnp.int32(0))
+        assert np.allclose(after, rows.obs[now[0] + 1, now[1]], atol=1e-5)
+        assert bool(fallen) == rows.terminated[tuple(now)]
+
+
+def test_gymnasiums_functional_environments():
+    env = time_limit(from_func_env(CartPoleFunctional()), 20)
+    rows, _ = rows_of(env, steps=40)
+    assert rows.obs.dtype == np.float32
+    assert rows.last.any()
+    assert (rows.reward[~rows.last] == 1).all()
+
+    class Wrong(CartPoleFunctional):
+        action_space = gym.spaces.Box(0, 1, (1,))
+
+    with pytest.raises(ValueError, match="Wrong has actions Box"):
+        from_func_env(Wrong())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what the checker would have otherwise: no spec
+@pytest.mark.parametrize("make", [make_cartpole, make_ball])
+def test_as_gymnasium_environments(make):
+    env = GymnasiumEnv(make(), render_mode="rgb_array")
+    check_env(env)
+    first, again = env.reset(seed=5)[0], env.reset(seed=5)[0]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(env.reset()[0], env.reset()[0])
+    assert env.render().ndim == 3
+    with pytest.raises(ValueError, match="render_mode 'human'"):
+        GymnasiumEnv(make(), render_mode="human")
+
+
+def test_the_ball_by_its_id():
+    env = jaxdqn.make_env_fn("jaxdqn/Ball-v0")()
+    assert env.observation_space == gym.spaces.Box(0, 255, (64, 64), np.uint8)
+    assert env.unwrapped.functional.action_space.n == 3
+    env.close()
+
+
+def catches(policy):
+    """Balls caught in each of 20 episodes by a policy of `(state, key)`."""
+    env = make_ball(pixels=False)
+
+    def play(key):
+        def step(state, key):
+            state, _, reward, terminated, truncated = env.step(key, state, policy(state.state, key))
+            return state, (reward, terminated, truncated)
+
+        return jax.lax.scan(step, env.reset(key)[0], jax.random.split(key, 800))[1]
+
+    reward, terminated, truncated = jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(1), 20))
+    assert not terminated.any()
+    assert (truncated == (jnp.arange(800) == 799)).all()
+    return np.asarray(reward.sum(axis=1))
+
+
+def towards(place, state):
+    return 1 + jnp.where(jnp.abs(place - state.paddle) > SPEED / 2, jnp.sign(place - state.paddle), 0).astype(jnp.int32)
+
+
+def test_the_ball_is_caught_by_who_sees_its_motion_and_not_by_who_follows_it():
+    def landing(state):
+        wide = SIDE - 2 * RADIUS
+        folded = (state.x - RADIUS + state.drift * jnp.ceil((FLOOR - state.y) / FALL)) % (2 * wide)
+        return RADIUS + jnp.minimum(folded, 2 * wide - folded)
+
+    assert (catches(lambda state, _: towards(landing(state), state)) == 20).all()
+    assert catches(lambda state, _: towards(state.x, state)).mean() < 6
+    assert catches(lambda _, key: jax.random.randint(key, (), 0, 3)).mean() < 6
+
+
+def test_the_ball_bounces_and_is_drawn_where_it_is():
+    env = make_ball()
+    state, frame = env.reset(jax.random.key(2))
+    seen, keys = [], jax.random.split(jax.random.key(0), 39)
+    for key in keys:
+        seen.append(float(state.state.x))
+        rows, columns = np.nonzero(np.asarray(ball_frame(state.state, 64)) == 255)
+        if len(rows) and state.state.y > 3:
+            assert columns.mean() + 0.5 == pytest.approx(float(state.state.x), abs=0.6)
+            assert rows.mean() + 0.5 == pytest.approx(float(state.state.y), abs=0.6)
+        state, *_ = env.step(key, state, jnp.int32(1))
+    turns = np.diff(np.sign(np.diff(seen))) != 0
+    assert 1 <= turns.sum() <= 3  # 40 steps of 2 to 3.5 pixels across 60
+    assert min(seen) >= RADIUS
+    assert max(seen) <= SIDE - RADIUS
+    assert int(frame.max()) > 0
