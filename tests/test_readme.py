@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import jaxdqn
 from jaxdqn.networks import DuelingCNN, motion_cnn
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -30,10 +31,24 @@ def test_the_example_with_the_pieces_runs(tmp_path):
     assert len(done.stdout.splitlines()[-1].strip("[ ]").split()) == 2  # a value for each action
 
 
+@pytest.mark.slow
+def test_the_example_of_many_seeds_runs(monkeypatch):
+    tiny = jaxdqn.Config(pixels=False, total_frames=256, num_envs=4, batch_size=16, capacity=512, warmup_frames=64)
+    monkeypatch.setitem(jaxdqn.PRESETS, "cartpole", tiny)
+    block = next(block for block in BLOCKS if "jax.vmap" in block)
+    names: dict = {}
+    exec(block, names)
+    batches = tiny.num_batches
+    assert names["traces"].metrics["loss"].shape == (8, batches)
+    assert names["traces"].ended.ended.shape == (8, batches, 8, 4)
+    ends = np.asarray(names["states"].agent.learner.params["params"]["Dense_0"]["kernel"])
+    assert len(np.unique(ends[:, 0, 0])) == 8
+
+
 def test_every_example_is_python():
     for block in BLOCKS:
         compile(block, "README.md", "exec")
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_the_layout_names_every_module():

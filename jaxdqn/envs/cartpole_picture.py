@@ -108,8 +108,9 @@ def _sums_before(column: Float[Array, " N"], size: int) -> Float[Array, "N size"
 def cartpole_frame(x: Float[Array, ""], theta: Float[Array, ""], size: int = 64) -> UInt8[Array, "size size"]:
     """The frame that `preprocess_frame` makes of gymnasium's picture.
 
-    Over 10,000 random states within CartPole's bounds it is pygame's to 0.004 grey levels of 255 in the mean, and never
-    off by more than 8.
+    Over 10,000 random states within CartPole's bounds it is pygame's to 0.004 grey levels of 255 in the mean, and to 1
+    in 99.9 % of pixels. Where a corner is a rounding away from the next pixel, the cart's sides are off by up to 26:
+    gymnasium computes that in float64.
 
     Args:
         x: Position of the cart in metres.
