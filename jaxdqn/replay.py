@@ -84,14 +84,8 @@ def refuse_what_does_not_fit(
 ) -> None:
     """Raise `ValueError` where rows need more bytes than there are, with the largest capacity that fits.
 
-    Args:
-        capacity: Rows of a ring.
-        num_envs: Environments that step in lockstep.
-        bytes_a_row: Memory of a row.
-        bytes_available: Bytes free for all rings.
-        smallest: Rows of the smallest ring that can be sampled from.
-        where: What should be freed where even that does not fit.
-        copies: Rings, one for each seed that is trained side by side.
+    `where` is what should be freed if not even `smallest` rows fit; there are `copies` rings, one for each seed that is
+    trained side by side.
     """
     num_bytes = copies * (capacity // num_envs * num_envs * bytes_a_row + 8)
     if num_bytes <= bytes_available:
