@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     from jaxdqn.envs.adapters import from_gymnax as from_gymnax
     from jaxdqn.envs.ball import make_ball as make_ball
     from jaxdqn.envs.cartpole import make_cartpole as make_cartpole
+    from jaxdqn.envs.device import functional_env as functional_env
     from jaxdqn.envs.functional import FunctionalEnv as FunctionalEnv
     from jaxdqn.envs.functional import time_limit as time_limit
     from jaxdqn.envs.functional import vectorise as vectorise
     from jaxdqn.envs.pixels import PixelObservation as PixelObservation
     from jaxdqn.envs.pixels import make_env_fn as make_env_fn
+    from jaxdqn.envs.rows import advance as advance
+    from jaxdqn.envs.rows import open_episodes as open_episodes
     from jaxdqn.envs.vector import Collector as Collector
     from jaxdqn.envs.vector import Episode as Episode
     from jaxdqn.envs.vector import make_vector_env as make_vector_env
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from jaxdqn.replay import ReplayState as ReplayState
     from jaxdqn.replay import make_replay as make_replay
     from jaxdqn.returns import n_step_return as n_step_return
+    from jaxdqn.run.device_evaluation import make_device_evaluation as make_device_evaluation
     from jaxdqn.run.device_loop import device_loop as device_loop
     from jaxdqn.run.device_run import DeviceRun as DeviceRun
     from jaxdqn.run.device_run import RunState as RunState
@@ -94,8 +98,10 @@ _HOMES = {
     "envs.adapters": ("GymnasiumEnv", "from_func_env", "from_gymnax"),
     "envs.ball": ("make_ball",),
     "envs.cartpole": ("make_cartpole",),
+    "envs.device": ("functional_env",),
     "envs.functional": ("FunctionalEnv", "time_limit", "vectorise"),
     "envs.pixels": ("PixelObservation", "make_env_fn"),
+    "envs.rows": ("advance", "open_episodes"),
     "envs.vector": ("Collector", "Episode", "make_vector_env", "random_stacks"),
     "exploration": ("epsilon_greedy", "linear_epsilon"),
     "learner": ("LearnerState", "init_learner", "make_optimizer", "make_update", "polyak_update"),
@@ -107,6 +113,7 @@ _HOMES = {
     "returns": ("n_step_return",),
     "run.evaluation": ("Evaluation", "Evaluator"),
     "run.frame_store": ("FrameStore", "with_frame_store"),
+    "run.device_evaluation": ("make_device_evaluation",),
     "run.device_loop": ("device_loop",),
     "run.device_run": ("DeviceRun", "RunState", "make_device_run"),
     "run.host_loop": ("host_loop",),

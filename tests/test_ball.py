@@ -1,5 +1,8 @@
 """The ball that falls at a slant: who can catch it, how it moves, how it is drawn."""
 
+import subprocess
+import sys
+
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,19 @@ import numpy as np
 import pytest
 
 import jaxdqn
-from jaxdqn.envs.ball import FALL, FLOOR, RADIUS, SIDE, SPEED, ball_frame, make_ball
+from jaxdqn.envs.ball import (
+    FALL,
+    FLOOR,
+    HALF_PADDLE,
+    RADIUS,
+    SIDE,
+    SPEED,
+    THICKNESS,
+    BallState,
+    ball_frame,
+    bounced,
+    make_ball,
+)
 
 
 def test_the_ball_by_its_id():
@@ -49,19 +64,57 @@ def test_the_ball_is_caught_by_who_sees_its_motion_and_not_by_who_follows_it():
     assert catches(lambda _, key: jax.random.randint(key, (), 0, 3)).mean() < 6
 
 
-def test_the_ball_bounces_and_is_drawn_where_it_is():
+def state_of(**fields):
+    return BallState(**{name: jnp.float32(fields.get(name, 30)) for name in BallState._fields})
+
+
+def test_the_ball_moves_by_its_drift_and_bounces_off_both_walls():
     env = make_ball()
-    state, frame = env.reset(jax.random.key(2))
-    seen, keys = [], jax.random.split(jax.random.key(0), 39)
-    for key in keys:
+    state, _ = env.reset(jax.random.key(2))
+    seen = []
+    for key in jax.random.split(jax.random.key(0), 39):
         seen.append(float(state.state.x))
-        rows, columns = np.nonzero(np.asarray(ball_frame(state.state, 64)) == 255)
-        if len(rows) and state.state.y > 3:
-            assert columns.mean() + 0.5 == pytest.approx(float(state.state.x), abs=0.6)
-            assert rows.mean() + 0.5 == pytest.approx(float(state.state.y), abs=0.6)
         state, *_ = env.step(key, state, jnp.int32(1))
     turns = np.diff(np.sign(np.diff(seen))) != 0
     assert 1 <= turns.sum() <= 3  # 40 steps of 2 to 3.5 pixels across 60
     assert min(seen) >= RADIUS
     assert max(seen) <= SIDE - RADIUS
-    assert int(frame.max()) > 0
+    assert [tuple(map(float, bounced(jnp.float32(x), jnp.float32(3)))) for x in (1, 30, 63)] == [
+        (3, -3),
+        (30, 3),
+        (61, -3),
+    ]
+
+
+@pytest.mark.parametrize("size", [20, 64, 100])
+@pytest.mark.parametrize(("x", "y", "paddle"), [(20, 20, 32), (5.3, 41.7, 9.2), (61.5, 10, 60)])
+def test_ball_and_paddle_are_drawn_where_they_are(size, x, y, paddle):
+    """Centres and areas of both, in pixels of the field."""
+    frame = np.asarray(ball_frame(state_of(x=x, y=y, paddle=paddle), size)) / 255
+    pixel = (np.arange(size) + 0.5) * SIDE / size
+    area = (SIDE / size) ** 2
+    above, below = np.where(pixel[:, None] < FLOOR - 4, frame, 0), np.where(pixel[:, None] < FLOOR - 4, 0, frame)
+    for drawn, centre, size_of_it, within in (
+        (above, (x, y), np.pi * RADIUS**2, 0.05 if size >= 64 else 0.35),  # soft edges widen a disc of half a pixel
+        (below, (paddle, FLOOR + THICKNESS / 2), 0.6 * 2 * HALF_PADDLE * THICKNESS, 0.02),
+    ):
+        assert drawn.sum() * area == pytest.approx(size_of_it, rel=within)
+        assert (drawn.sum(axis=0) @ pixel) / drawn.sum() == pytest.approx(centre[0], abs=0.2)
+        assert (drawn.sum(axis=1) @ pixel) / drawn.sum() == pytest.approx(centre[1], abs=0.2)
+
+
+def test_the_ball_by_its_id_in_a_process_that_knows_nothing_of_us(tmp_path):
+    code = 'import gymnasium; print(gymnasium.make("jaxdqn.envs:jaxdqn/Ball-v0").reset()[0].shape)'
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(64, 64)", done.stderr
+
+
+@pytest.mark.parametrize(("pixels", "shape"), [(True, (20, 20)), (False, (4,))])
+def test_the_ball_is_the_same_on_both_loops(pixels, shape):
+    env = jaxdqn.make_env_fn("jaxdqn/Ball-v0", pixels=pixels, frame_size=20)()
+    twin = jaxdqn.functional_env("jaxdqn/Ball-v0", pixels=pixels, frame_size=20)
+    assert env.observation_space == twin.observation_space
+    obs, _ = env.reset(seed=0)
+    assert obs.shape == shape
+    assert np.array_equal(obs, twin.observe(env.unwrapped._state))
+    env.close()

@@ -11,6 +11,7 @@ import pytest
 
 from jaxdqn.envs.cartpole import MAX_STEPS, MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole
 from jaxdqn.envs.cartpole_picture import cartpole_frame, cartpole_picture
+from jaxdqn.preprocessing import preprocess_frame
 
 PATH = Path(__file__).parent.parent / "experiments" / "cartpole_twin.py"
 
@@ -83,11 +84,20 @@ def test_the_picture_in_colour_is_pygames_and_gives_the_frame():
     env.close()
 
 
-def test_frames_of_another_size():
-    frame = np.asarray(cartpole_frame(jnp.float32(0), jnp.float32(0), 32)).astype(int)
-    assert frame.shape == (32, 32)
-    assert np.abs(frame[:, :16] - frame[:, :15:-1]).max() <= 30  # left and right are alike, but for whole pixels
-    assert frame[0].min() == 255
+@pytest.mark.parametrize("size", [32, 44, 84, 160])
+def test_frames_of_another_size(size):
+    env = gym.make("CartPole-v1", render_mode="rgb_array")
+    env.reset(seed=0)
+    for x, theta in ((0.0, 0.0), (-1.3, 0.15), (2.4, -0.2)):
+        env.unwrapped.state = np.array([x, 0, theta, 0])
+        theirs = preprocess_frame(env.render(), (size, size)).astype(int)
+        difference = np.abs(np.asarray(cartpole_frame(jnp.float32(x), jnp.float32(theta), size)) - theirs)
+        assert difference.mean() < 0.02
+        assert np.quantile(difference, 0.999) <= 2
+        assert (theirs < 200).any()  # there is something to be seen
+    env.close()
+    with pytest.raises(ValueError, match="frame_size 401 must be at most 400"):
+        make_cartpole(frame_size=401).reset(jax.random.key(0))
 
 
 def test_an_episode_is_truncated_after_500_steps_and_starts_near_the_middle(twin):

@@ -132,14 +132,25 @@ class OldGymnax:
 
 
 class NewGymnax(OldGymnax):
-    """And as it is: terminated and truncated apart."""
+    """And as it is since 1.0: the step says what is terminal, another method what the time limit cuts."""
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, _, info = super().step_env(key, state, action, params)
+        return obs, state, reward, jnp.bool_(False), info
+
+    def is_truncated(self, state, params):
+        return state >= params.length
+
+
+class SixValues(OldGymnax):
+    """Both from `step_env` itself."""
 
     def step_env(self, key, state, action, params):
         obs, state, reward, done, info = super().step_env(key, state, action, params)
         return obs, state, reward, jnp.bool_(False), done, info
 
 
-@pytest.mark.parametrize(("kind", "terminates"), [(OldGymnax, True), (NewGymnax, False)])
+@pytest.mark.parametrize(("kind", "terminates"), [(OldGymnax, True), (NewGymnax, False), (SixValues, False)])
 def test_gymnax_environments_of_either_form(kind, terminates):
     env = from_gymnax(kind())
     assert env.observation_space == gym.spaces.Box(-1, 9, (1,), np.float32)
@@ -167,13 +178,20 @@ def test_gymnax_itself():
     assert env.observation_space.shape == (4,)
     rows, ended = rows_of(env, num_envs=4, steps=60)
     assert len(episodes_of(ended)) >= 12  # one push and ever the same: an episode lasts 8 to 10 steps
-    assert rows.terminated.sum() == rows.last.sum()
+    assert np.array_equal(rows.terminated[:-1], rows.last[1:])
     # Its physics are ours, up to the final observation of each episode, which its autoreset would hide.
     for now in np.argwhere(~rows.last[:-1]):
         start = CartPoleState(*rows.obs[tuple(now)])
         after, fallen = cartpole_step(start, jnp.int32(0))
         assert np.allclose(after, rows.obs[now[0] + 1, now[1]], atol=1e-5)
         assert bool(fallen) == rows.terminated[tuple(now)]
+    # A time limit of 5 steps: before 1.0 it looks like a fall, and `time_limit` mends it.
+    short = from_gymnax(made, params.replace(max_steps_in_episode=5))
+    old = not hasattr(made, "is_truncated")
+    for limited, terminated in ((short, 2 if old else 0), (time_limit(env, 5), 0)):
+        rows, _ = rows_of(limited, num_envs=1, steps=12)
+        assert np.flatnonzero(rows.last[:, 0]).tolist() == [5, 11]
+        assert rows.terminated.sum() == terminated
 
 
 def test_gymnasiums_functional_environments():
@@ -199,5 +217,32 @@ def test_as_gymnasium_environments(make):
     assert np.array_equal(first, again)
     assert not np.array_equal(env.reset()[0], env.reset()[0])
     assert env.render().ndim == 3
-    with pytest.raises(ValueError, match="render_mode 'human'"):
+    with pytest.raises(ValueError, match=r"render_mode 'human' is not one .* use 'rgb_array' or None"):
         GymnasiumEnv(make(), render_mode="human")
+    fresh = GymnasiumEnv(make(), render_mode="rgb_array")
+    for early in (lambda: fresh.step(0), fresh.render):
+        with pytest.raises(gym.error.ResetNeeded, match="call reset before"):
+            early()
+
+
+def test_gymnasium_environments_of_one_maker_are_compiled_once(caplog):
+    first, second = GymnasiumEnv(make_ball(frame_size=20)), GymnasiumEnv(make_ball(frame_size=20))
+    first.reset(seed=0)
+    first.step(0)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        second.reset(seed=0)
+        second.step(0)
+    assert not [record for record in caplog.records if "ompil" in record.message]
+
+
+def test_observations_have_the_dtype_that_rows_hold():
+    doubled = counting_env(3)
+    wide = doubled._replace(
+        reset=lambda key: (jnp.int32(0), jnp.zeros(1, jnp.int32)),
+        observe=lambda state: jnp.full(1, state, jnp.int32),
+        observation_space=gym.spaces.Box(0, 100, (1,), np.int32),
+    )
+    envs = vectorise(wide, 2)
+    states, obs = envs.reset(jax.random.key(0))
+    _, answer = envs.step(jax.random.key(0), states, jnp.zeros(2, bool), jnp.zeros(2, jnp.int32))
+    assert obs.dtype == answer.obs.dtype == np.float32

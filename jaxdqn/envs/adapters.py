@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -15,15 +17,17 @@ from jaxdqn.envs.functional import FunctionalEnv, State
 
 
 def from_gymnax(env: Any, params: Any = None) -> FunctionalEnv:
-    """An environment in gymnax's form, with the newer step of six values or the older one of five.
+    """An environment in gymnax's form, of either of its generations.
 
     Its `reset_env` and `step_env` are used, which do not reset by themselves, so that the true final observation is a
-    row. A step of six values tells a terminal state from a time limit. Of an older one every end is taken for a
-    terminal state, as there is no way to know: to have time limits truncate, give it `params` whose own limit is out of
-    reach and wrap the result in `time_limit`.
+    row. From gymnax 1.0 on, an environment has `is_truncated`, which tells its time limit from a terminal state, as the
+    six values of its `step` do. An older one says only that an episode is done, the time limit included: every end is
+    taken for a terminal state, as there is no way to know. To have time limits truncate there, give it `params` whose
+    own limit is out of reach and wrap the result in `time_limit`.
 
     Args:
-        env: The environment, told by its methods; nothing is imported.
+        env: The environment, told by its methods; nothing is imported. A `step_env` that gives `terminated` and
+            `truncated` itself, six values in all, is taken at its word.
         params: Its parameters; None takes `env.default_params`.
 
     Raises:
@@ -42,21 +46,20 @@ def from_gymnax(env: Any, params: Any = None) -> FunctionalEnv:
         return state, jnp.asarray(obs)
 
     def step(key: Key[Array, ""], state: State, action: Int[Array, ""]) -> tuple[State, Array, Array, Array, Array]:
-        obs, state, reward, *ends, _ = env.step_env(key, state, action, params)
-        terminated, truncated = ends if len(ends) == 2 else (ends[0], False)
-        return state, jnp.asarray(obs), jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated)
+        obs, state, reward, terminated, *truncated, _ = env.step_env(key, state, action, params)
+        if not truncated:
+            truncated = [env.is_truncated(state, params) if hasattr(env, "is_truncated") else False]
+        return state, jnp.asarray(obs), jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated[0])
 
     first = jax.eval_shape(reset, jax.random.key(0))[1]
-    low, high = (np.broadcast_to(np.asarray(getattr(observations, side, limit)), first.shape) for side, limit in _ENDS)
+    ends = (getattr(observations, "low", -np.inf), getattr(observations, "high", np.inf))
+    low, high = (np.broadcast_to(np.asarray(end), first.shape).astype(first.dtype) for end in ends)
     return FunctionalEnv(
         reset=reset,
         step=step,
-        observation_space=gym.spaces.Box(low.astype(first.dtype), high.astype(first.dtype), dtype=first.dtype),
+        observation_space=gym.spaces.Box(low, high, dtype=first.dtype),
         action_space=gym.spaces.Discrete(int(actions.n)),
     )
-
-
-_ENDS = (("low", -np.inf), ("high", np.inf))
 
 
 def from_func_env(env: FuncEnv) -> FunctionalEnv:
@@ -75,15 +78,16 @@ def from_func_env(env: FuncEnv) -> FunctionalEnv:
         raise ValueError(f"env {type(env).__name__} has observations {observations}: they must be a Box")
 
     def reset(key: Key[Array, ""]) -> tuple[State, Array]:
-        state = env.initial(key)
-        return state, jnp.asarray(env.observation(state, key), observations.dtype)
+        state_key, obs_key = jax.random.split(key)
+        state = env.initial(state_key)
+        return state, jnp.asarray(env.observation(state, obs_key), observations.dtype)
 
     def step(key: Key[Array, ""], state: State, action: Int[Array, ""]) -> tuple[State, Array, Array, Array, Array]:
-        step_key, obs_key, reward_key = jax.random.split(key, 3)
+        step_key, obs_key, reward_key, end_key = jax.random.split(key, 4)
         following = env.transition(state, action, step_key)
         obs = jnp.asarray(env.observation(following, obs_key), observations.dtype)
         reward = jnp.float32(env.reward(state, action, following, reward_key))
-        return following, obs, reward, jnp.bool_(env.terminal(following, step_key)), jnp.bool_(False)
+        return following, obs, reward, jnp.bool_(env.terminal(following, end_key)), jnp.bool_(False)
 
     return FunctionalEnv(reset, step, observations, actions)
 
@@ -96,7 +100,7 @@ class GymnasiumEnv(gym.Env):
     """
 
     def __init__(self, functional: FunctionalEnv, render_mode: str | None = None) -> None:
-        """Wrap an environment; its functions are compiled when they are first called.
+        """Wrap an environment; its functions are compiled when they are first called, once for all that share them.
 
         Args:
             functional: The environment.
@@ -105,15 +109,15 @@ class GymnasiumEnv(gym.Env):
         Raises:
             ValueError: If it is to draw and cannot.
         """
-        if render_mode is not None and (render_mode != "rgb_array" or functional.draw is None):
-            raise ValueError(f"render_mode {render_mode!r}: this environment draws nothing but an rgb_array, if that")
+        modes = [] if functional.draw is None else ["rgb_array"]
+        if render_mode is not None and render_mode not in modes:
+            known = " or ".join(map(repr, [*modes, None]))
+            raise ValueError(f"render_mode {render_mode!r} is not one that this environment has: use {known}")
         self.functional = functional
-        self.metadata = {"render_modes": [] if functional.draw is None else ["rgb_array"], "render_fps": 50}
+        self.metadata = {"render_modes": modes, "render_fps": 50}
         self.render_mode = render_mode
         self.observation_space = functional.observation_space
         self.action_space = functional.action_space
-        self._reset, self._step = jax.jit(functional.reset), jax.jit(functional.step)
-        self._draw = jax.jit(functional.draw) if functional.draw is not None else None
         self._state: State = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -121,15 +125,47 @@ class GymnasiumEnv(gym.Env):
         super().reset(seed=seed)
         # A key a reset, from gymnasium's own generator, which goes on where no seed is given.
         self._key, reset_key = jax.random.split(jax.random.key(int(self.np_random.integers(2**31))))
-        self._state, obs = self._reset(reset_key)
+        self._state, obs = _compiled(self.functional.reset)(reset_key)
         return np.asarray(obs), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step, as gymnasium has it."""
-        self._key, key = jax.random.split(self._key)
-        self._state, obs, reward, terminated, truncated = self._step(key, self._state, jnp.int32(action))
+        """One step, as gymnasium has it.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first `reset`.
+        """
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset before step")
+        step = _with_next_key(self.functional.step)
+        self._key, answer = step(self._key, self._state, np.int32(action))
+        self._state, obs, reward, terminated, truncated = answer
         return np.asarray(obs), float(reward), bool(terminated), bool(truncated), {}
 
     def render(self) -> Any:
-        """The picture of where it stands."""
-        return None if self._draw is None or self.render_mode is None else np.asarray(self._draw(self._state))
+        """The picture of where it stands.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first `reset`.
+        """
+        if self.render_mode is None or self.functional.draw is None:
+            return None
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset before render")
+        return np.asarray(_compiled(self.functional.draw)(self._state))
+
+
+@lru_cache(maxsize=64)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(function)
+
+
+@lru_cache(maxsize=64)
+def _with_next_key(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that splits its key itself: `(key, state, action) -> (next key, what the step gives)`."""
+
+    @jax.jit
+    def split_and_step(key: Key[Array, ""], state: State, action: Int[Array, ""]) -> tuple[Key[Array, ""], Any]:
+        key, step_key = jax.random.split(key)
+        return key, step(step_key, state, action)
+
+    return split_and_step

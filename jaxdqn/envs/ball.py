@@ -9,6 +9,7 @@ where it will land all of them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -23,7 +24,7 @@ FALL, SPEED = 1.5, 1.3  # pixels a step: of the ball downwards, and of the paddl
 SLOWEST, DRIFT = 2.0, 3.5  # of the ball sideways
 SIDE = 64  # the field, in pixels, whatever the size of the frame
 RADIUS, HALF_PADDLE = 2.0, 4.0
-FLOOR = SIDE - 4.0  # height of the paddle, from the top
+FLOOR, THICKNESS = SIDE - 4.0, 2.0  # top of the paddle, from the top, and its height
 BALLS = 20
 STEPS_A_BALL = 40  # from the top to the floor
 
@@ -44,6 +45,7 @@ class BallState(NamedTuple):
     paddle: Float[Array, ""]
 
 
+@lru_cache  # the same functions for the same arguments, so that they are compiled once
 def make_ball(*, pixels: bool = True, frame_size: int = 64) -> FunctionalEnv:
     """The environment: actions 0 left, 1 stay, 2 right.
 
@@ -105,5 +107,7 @@ def ball_frame(state: BallState, size: int) -> Array:
     away = jnp.sqrt(jnp.square(pixel[:, None] - state.y) + jnp.square(pixel - state.x))
     disc = jnp.clip((RADIUS - away) * scale + 0.5, 0, 1)
     across = jnp.clip((HALF_PADDLE - jnp.abs(pixel - state.paddle)) * scale + 0.5, 0, 1)
-    bar = (pixel > FLOOR)[:, None] & (pixel <= FLOOR + 2)[:, None]
-    return (255 * jnp.maximum(disc, 0.6 * bar * across) + 0.5).astype(jnp.uint8)
+    down = jnp.clip(
+        (THICKNESS / 2 - jnp.abs(pixel - FLOOR - THICKNESS / 2)) * scale + 0.5, 0, min(1, THICKNESS * scale)
+    )
+    return (255 * jnp.maximum(disc, 0.6 * down[:, None] * across) + 0.5).astype(jnp.uint8)

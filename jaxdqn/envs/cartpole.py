@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -65,6 +66,7 @@ def cartpole_step(state: CartPoleState, action: Int[Array, ""]) -> tuple[CartPol
     return state, (jnp.abs(state.x) > MAX_X) | (jnp.abs(state.theta) > MAX_THETA)
 
 
+@lru_cache  # the same functions for the same arguments, so that they are compiled once
 def make_cartpole(*, pixels: bool = True, frame_size: int = 64, max_steps: int = MAX_STEPS) -> FunctionalEnv:
     """CartPole-v1 as a functional environment: reward 1 a step, the last one included.
 

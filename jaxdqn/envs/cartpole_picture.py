@@ -109,14 +109,19 @@ def cartpole_frame(x: Float[Array, ""], theta: Float[Array, ""], size: int = 64)
     """The frame that `preprocess_frame` makes of gymnasium's picture.
 
     Over 10,000 random states within CartPole's bounds it is pygame's to 0.004 grey levels of 255 in the mean, and to 1
-    in 99.9 % of pixels. Where a corner is a rounding away from the next pixel, the cart's sides are off by up to 26:
-    gymnasium computes that in float64.
+    in 99.9 % of pixels; at sizes from 16 to 256 to 0.01 in the mean, and to 2 in 99.9 %. Where a corner is a rounding
+    away from the next pixel, the cart's sides are off by up to 26: gymnasium computes that in float64.
 
     Args:
         x: Position of the cart in metres.
         theta: Angle of the pole in radians, to the right above 0, at most a quarter of a turn.
-        size: Side of the frame.
+        size: Side of the frame, at most `HEIGHT`.
+
+    Raises:
+        ValueError: If the frame would be larger than the picture.
     """
+    if size > HEIGHT:
+        raise ValueError(f"frame_size {size} must be at most {HEIGHT}, the height of CartPole's picture")
     weights = _weights(size)
     white, black, pole_grey, axle_grey = (float(np.dot(colour, GREY_WEIGHTS)) for colour in COLOURS)
 

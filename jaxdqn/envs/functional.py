@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, Shaped
 
-from jaxdqn.envs.rows import Answer, advance, open_episodes
+from jaxdqn.envs.rows import Answer, advance, held_dtype, open_episodes
 
 State = Any
 """A pytree of arrays."""
@@ -61,16 +61,18 @@ class VectorEnv(NamedTuple):
 
 
 def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
-    """`num_envs` copies of an environment, each with keys of its own.
+    """`num_envs` copies of an environment, each with keys of its own, and observations in the dtype that rows hold.
 
     Raises:
         ValueError: If `num_envs` is below 1.
     """
     if num_envs < 1:
         raise ValueError(f"num_envs {num_envs} must be at least 1")
+    dtype = held_dtype(env.observation_space.dtype)
 
     def reset(key: Key[Array, ""]) -> tuple[State, Shaped[Array, "N ..."]]:
-        return jax.vmap(env.reset)(jax.random.split(key, num_envs))
+        states, obs = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+        return states, obs.astype(dtype)
 
     def step_one(key: Key[Array, ""], state: State, last: Bool[Array, ""], action: Array) -> tuple[State, Answer]:
         reset_key, step_key = jax.random.split(key)
@@ -80,7 +82,7 @@ def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
         if env.observe is not None:
             obs = env.observe(state)
         # What the ignored step answers is of no meaning: `advance` ends nothing there.
-        return state, Answer(obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
+        return state, Answer(obs.astype(dtype), jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
 
     def step(
         key: Key[Array, ""], states: State, last: Bool[Array, " N"], actions: Int[Array, " N"]

@@ -11,9 +11,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from jaxdqn.envs import BALL
 from jaxdqn.preprocessing import preprocess_frame
-
-BALL = "jaxdqn/Ball-v0"
 
 EnvFn = Callable[[], gym.Env]
 
@@ -86,7 +85,9 @@ def make_env_fn(
 
 
 def _build(env: str, pixels: bool, frame_size: int, env_fn: EnvFn | None, render: bool) -> gym.Env:
-    made = env_fn() if env_fn is not None else make_by_id(env, render=pixels or render)
+    # Ours need no picture resized: they give what is asked for.
+    ours = {"pixels": pixels, "frame_size": frame_size} if env == BALL else {}
+    made = env_fn() if env_fn is not None else make_by_id(env, render=pixels or render, **ours)
     try:
         return _checked(made, pixels, frame_size)
     except ValueError:
@@ -94,18 +95,14 @@ def _build(env: str, pixels: bool, frame_size: int, env_fn: EnvFn | None, render
         raise
 
 
-# An environment of ours that is drawn by JAX, which is imported only when one is made.
-gym.register(BALL, entry_point="jaxdqn.envs.device:make_gymnasium_ball")
-
-
-def make_by_id(env: str, *, render: bool) -> gym.Env:
-    """`gymnasium.make`, whose many errors become one `ValueError` of one line.
+def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
+    """`gymnasium.make` with an environment's own options; its many errors become one `ValueError` of one line.
 
     Raises:
         ValueError: If the id is unknown, malformed, or needs what is not installed.
     """
     try:
-        return gym.make(env, render_mode="rgb_array" if render else None, disable_env_checker=True)
+        return gym.make(env, render_mode="rgb_array" if render else None, disable_env_checker=True, **options)
     except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())
         raise ValueError(f"env {env!r} cannot be made: {detail}") from error

@@ -14,15 +14,16 @@ import optax
 
 from jaxdqn.agent import Agent, AgentState, make_agent
 from jaxdqn.config import Config
-from jaxdqn.envs.device import functional_twin
+from jaxdqn.envs.device import functional_within
 from jaxdqn.envs.functional import FunctionalEnv
 from jaxdqn.envs.pixels import EnvFn
+from jaxdqn.envs.rows import held_dtype
 from jaxdqn.losses import Loss
 from jaxdqn.normalisation import put_obs_stats
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import smallest_slots
 from jaxdqn.run.checkpoint import AgentSpec
-from jaxdqn.run.device_run import DeviceRun, bind_run, rollout_stats_of
+from jaxdqn.run.device_run import DeviceRun, bind_run, env_of, rollout_stats_of
 from jaxdqn.run.frame_store import check_store
 from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
 from jaxdqn.run.rollout import RolloutAhead, rollout_stats
@@ -54,6 +55,7 @@ def assemble(
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
     rollout: RolloutAhead | None = None,
+    own_env: bool = False,
 ) -> Assembled:
     """Look at an environment and make an agent for it.
 
@@ -64,6 +66,7 @@ def assemble(
         optimizer: As `make_agent` has it.
         loss: As `make_agent` has it.
         rollout: A random rollout of `config.env` that has begun already; None plays it here.
+        own_env: Whether `build` gives the user's own environment and not `config.env`.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.
@@ -72,7 +75,7 @@ def assemble(
         spec = look_at_env(env)
         twin = None
         if config.loop == "device":
-            twin = functional_twin(env, pixels=config.pixels, frame_size=config.frame_size)
+            twin = functional_within(env) if own_env else env_of(config)
         stack = config.frame_stack if config.pixels else None
         agent = make_agent(
             config,
@@ -106,8 +109,7 @@ def look_at_env(env: gym.Env) -> AgentSpec:
     observations, actions = env.observation_space, env.action_space
     assert isinstance(observations, gym.spaces.Box)  # as `make_env_fn` has checked
     assert isinstance(actions, gym.spaces.Discrete)
-    dtype = np.dtype(np.uint8 if observations.dtype == np.uint8 else np.float32)
-    return AgentSpec(int(actions.n), observations.shape, dtype.name)
+    return AgentSpec(int(actions.n), observations.shape, held_dtype(observations.dtype).name)
 
 
 def initial_state(

@@ -52,8 +52,8 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
         state, traces = (learn if learning else collect)(state, jnp.int32(length))
         traces = jax.device_get(traces)
         seconds = time.monotonic() - started
-        # A first chunk is compiled as well, and says little of how long the next will take: lengths at most double.
-        allowed = int(np.clip(length * SECONDS / max(seconds, 1e-9), 1, min(2 * length, LONGEST)))
+        # A first chunk is compiled as well, and says little of how long the next will take: the limit at most doubles.
+        allowed = int(np.clip(length * SECONDS / max(seconds, 1e-9), 1, min(2 * allowed, LONGEST)))
         for index in range(length):
             done, frames = done + 1, frames + config.frames_per_batch
             updates += config.updates_per_batch if learning else 0

@@ -1,16 +1,18 @@
 """A whole run as pure functions: an agent and functional environments, collected and learned from in one program.
 
 run = make_device_run(config)
-state, metrics = jax.jit(run.train)(jax.random.key(0))       # one seed
-states, metrics = jax.jit(jax.vmap(run.train))(keys)         # as many as there are keys
+state, trace = jaxdqn.jit(run.train, donate_argnums=0)(run.init(key))                          # one seed
+states, traces = jaxdqn.jit(jax.vmap(run.train), donate_argnums=0)(jax.vmap(run.init)(keys))   # one for each key
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,13 +24,14 @@ from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.device import functional_env
 from jaxdqn.envs.functional import FunctionalEnv, State, random_rollout, vectorise
-from jaxdqn.envs.rows import Cursor, Ended, advance, open_episodes
+from jaxdqn.envs.rows import Cursor, Ended, advance, held_dtype, open_episodes
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.learner import Metrics
 from jaxdqn.losses import Loss
 from jaxdqn.preprocessing import ObservationStats, observation_stats
 from jaxdqn.replay import refuse_what_does_not_fit, row_bytes, smallest_slots
 from jaxdqn.returns import NStepReturn, n_step_return
+from jaxdqn.run.resources import free_bytes
 from jaxdqn.schedules import warm_up_batches
 from jaxdqn.types import Rows
 
@@ -66,7 +69,8 @@ class DeviceRun(NamedTuple):
 
     Attributes:
         init: `(key) -> state`; the key is consumed.
-        start: `(agent_state, key) -> state`: environments for an agent that is there already; the key is consumed.
+        start: `(agent_state, key) -> state`: environments for an agent that is there already, whose ring is not copied
+            but becomes part of the state; the key is consumed.
         collect: `(state) -> (state, trace)`: `frames_per_batch` rows into replay, without learning from them.
         batch: `(state) -> (state, trace)`: `collect`, and then `updates_per_batch` updates.
         train: `(state) -> (state, trace [batches, ...])`: the whole run, from what `init` gives.
@@ -99,8 +103,11 @@ def make_device_run(
 ) -> DeviceRun:
     """Bind a config and a functional environment into a run.
 
+    The key that `init` is given decides all that is random in a run, except the rollout behind `obs_stats`: that is
+    `config.seed`'s, and runs that are mapped side by side share it.
+
     Args:
-        config: The run.
+        config: The run. Its augmentations are taken as they are: `mirror` must be true of the environment's frames.
         env: The environment; None takes the functional twin of `config.env`.
         obs_stats: As `make_agent` has it; None plays a random rollout for pixels.
         network: As `make_agent` has it.
@@ -108,35 +115,52 @@ def make_device_run(
         loss: As `make_agent` has it.
         returns: As `make_agent` has it.
         num_seeds: Runs that will be mapped side by side, each with a replay of its own.
-        bytes_available: Memory that all their replays may take; None does not check.
+        bytes_available: Memory that all their replays may take; None takes what is free where they will be.
 
     Raises:
-        ValueError: If `config.env` has no functional twin, or as `make_agent` does.
+        ValueError: If `config.env` has no functional twin, the environment or the config cannot be used on the device,
+            the replays do not fit, or as `make_agent` does.
     """
-    env = functional_env(config.env, pixels=config.pixels, frame_size=config.frame_size) if env is None else env
+    if num_seeds < 1:
+        raise ValueError(f"num_seeds {num_seeds} must be at least 1")
+    config = dataclasses.replace(config, loop="device")  # which refuses what needs the host
+    env = _checked(env, config) if env is not None else env_of(config)
+    refuse_what_does_not_fit(
+        config.capacity,
+        config.num_envs,
+        row_bytes(env.observation_space.shape, held_dtype(env.observation_space.dtype)),
+        free_bytes() if bytes_available is None else bytes_available,
+        smallest_slots(config.n_steps, config.frame_stack if config.pixels else 1) * config.num_envs,
+        copies=num_seeds,
+    )
     if obs_stats is None and config.pixels:
         obs_stats = rollout_stats_of(env, config)
     agent = make_agent(
         config,
         num_actions=int(env.action_space.n),
         obs_shape=env.observation_space.shape,
-        obs_dtype=env.observation_space.dtype,
+        obs_dtype=held_dtype(env.observation_space.dtype),
         obs_stats=obs_stats,
         network=network,
         optimizer=optimizer,
         loss=loss,
         returns=returns,
     )
-    if bytes_available is not None:
-        refuse_what_does_not_fit(
-            config.capacity,
-            config.num_envs,
-            row_bytes(env.observation_space.shape, env.observation_space.dtype),
-            bytes_available,
-            smallest_slots(config.n_steps, config.frame_stack if config.pixels else 1) * config.num_envs,
-            copies=num_seeds,
-        )
     return bind_run(config, agent, env)
+
+
+def env_of(config: Config) -> FunctionalEnv:
+    """The functional twin of the config's environment."""
+    return functional_env(config.env, pixels=config.pixels, frame_size=config.frame_size)
+
+
+def _checked(env: FunctionalEnv, config: Config) -> FunctionalEnv:
+    space, actions = env.observation_space, env.action_space
+    if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
+        raise ValueError(f"env has action_space {actions}: DQN needs discrete actions from 0")
+    if config.pixels and (len(space.shape) != 2 or space.dtype != np.uint8):
+        raise ValueError(f"env has observation_space {space}: pixels=True needs frames [H, W] uint8")
+    return env
 
 
 def rollout_stats_of(env: FunctionalEnv, config: Config) -> ObservationStats:
@@ -152,14 +176,18 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv) -> DeviceRun:
     stack = config.frame_stack if config.pixels else None
     not_learned = {name: jnp.full((), jnp.nan) for name in ("loss", "gradient_norm", "q_value")}
     warm_up = warm_up_batches(config)
-    obs_dtype = np.uint8 if env.observation_space.dtype == np.uint8 else np.float32
 
-    def start(state: AgentState, key: Key[Array, ""]) -> RunState:
+    @jit
+    def open_envs(key: Key[Array, ""]) -> tuple[State, Cursor, Key[Array, ""]]:
         reset_key, key = jax.random.split(key)
         states, obs = envs.reset(reset_key)
-        cursor = open_episodes(obs.astype(obs_dtype), stack)
-        # In a buffer of its own also where nothing is stacked: the whole state is donated, and no buffer twice.
-        return RunState(state, states, cursor._replace(stack=jnp.copy(cursor.stack)), key)
+        cursor = open_episodes(obs, stack)
+        return states, cursor._replace(stack=jnp.copy(cursor.stack)), key
+
+    def start(state: AgentState, key: Key[Array, ""]) -> RunState:
+        # The whole state will be donated, and no buffer twice: what may share some is copied. The ring shares none.
+        learner, actor, sampling_key = jax.tree.map(jnp.copy, (state.learner, state.actor, state.key))
+        return RunState(AgentState(learner, state.replay, actor, sampling_key), *open_envs(key))
 
     def init(key: Key[Array, ""]) -> RunState:
         agent_key, env_key = jax.random.split(key)
@@ -170,7 +198,6 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv) -> DeviceRun:
         key, step_key = jax.random.split(key)
         actor, actions = agent.act(actor, cursor.stack)
         states, answer = envs.step(step_key, states, cursor.last, actions)
-        answer = answer._replace(obs=answer.obs.astype(obs_dtype))
         row, cursor, ended = advance(cursor, actions, answer, frame_stack=stack, reward_scale=config.reward_scale)
         return (actor, states, cursor, key), (row, ended)
 
@@ -192,4 +219,4 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv) -> DeviceRun:
         state, rest = jax.lax.scan(lambda state, _: batch(state), state, length=config.num_batches - warm_up)
         return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, rest)
 
-    return DeviceRun(jit(init), jit(start), collect, batch, train, agent, env, warm_up)
+    return DeviceRun(jit(init), start, collect, batch, train, agent, env, warm_up)

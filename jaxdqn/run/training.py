@@ -82,7 +82,9 @@ def train(
     with contextlib.ExitStack() as pictures, contextlib.ExitStack() as cleanup:
         own = {"env_fn": env_fn, "network": network}
         custom = tuple(name for name, given in own.items() if given is not None)
-        parts = assemble(config, build, network=network, optimizer=optimizer, loss=loss, rollout=rollout)
+        parts = assemble(
+            config, build, network=network, optimizer=optimizer, loss=loss, rollout=rollout, own_env=env_fn is not None
+        )
         spec, agent, stack = parts.spec._replace(custom=custom), parts.agent, parts.stack
         evaluator = Evaluator(build, frame_stack=stack)
         cleanup.callback(evaluator.close)
