@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import jax
 import numpy as np
+from command_line import count, positive
 from PIL import Image
 
 import jaxdqn
@@ -123,7 +124,13 @@ def compare_pictures(states: int) -> Picture:
 
 
 def transfer(agent: TrainedAgent, episodes: int) -> dict[str, Any]:
-    """Returns of an agent on gymnasium's environment and on ours."""
+    """Returns of an agent on gymnasium's environment and on ours.
+
+    Raises:
+        ValueError: If it was trained on another.
+    """
+    if agent.config.env != "CartPole-v1":
+        raise ValueError(f"--transfer: the agent was trained on {agent.config.env} and not on CartPole-v1")
     env = make_cartpole(pixels=agent.config.pixels, frame_size=agent.config.frame_size)
     play = make_device_evaluation(
         env, lambda _, obs: agent.q_values(obs), episodes=episodes, frame_stack=agent.frame_stack
@@ -141,36 +148,33 @@ def transfer(agent: TrainedAgent, episodes: int) -> dict[str, Any]:
 def main() -> None:
     """Parse the command line, compare, print."""
     parser = argparse.ArgumentParser(description="How near our CartPole is to gymnasium's.")
-    parser.add_argument("--trajectories", type=int, default=1_000)
-    parser.add_argument("--states", type=int, default=10_000)
+    parser.add_argument("--trajectories", type=count, default=1_000, help="0 leaves physics out")
+    parser.add_argument("--states", type=count, default=10_000, help="0 leaves the picture out")
     parser.add_argument("--transfer", nargs="*", default=[], metavar="RUN", help="runs whose agents play on both")
-    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--episodes", type=positive, default=100, help="of each agent on each")
     parser.add_argument("--output", type=Path, default=Path("runs/cartpole-twin"))
     options = parser.parse_args()
-    for name in ("trajectories", "states", "episodes"):
-        if getattr(options, name) < 0 + (name == "episodes"):
-            parser.error(f"--{name} {getattr(options, name)} is too small")
     if options.trajectories:
-        print(
-            "physics  "
-            + "  ".join(f"{name} {value:g}" for name, value in compare_physics(options.trajectories)._asdict().items())
-        )
+        print("physics  " + in_words(compare_physics(options.trajectories)._asdict()))
     if options.states:
         found = compare_pictures(options.states)
         options.output.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(found.worst).resize((3 * 320, 320), Image.Resampling.NEAREST).save(
-            options.output / "picture.png"
-        )
-        print(
-            f"picture  mean {found.mean:.4f}  99.9 % {found.high:g}  largest {found.largest} of 255, at {found.state}"
-        )
+        worst = Image.fromarray(found.worst).resize((3 * 320, 320), Image.Resampling.NEAREST)
+        worst.save(options.output / "picture.png")
+        largest = f"largest {found.largest} of 255, at {found.state}"
+        print(f"picture  mean {found.mean:.4f}  99.9 % {found.high:g}  {largest}")
     for run in options.transfer:
         for which in ("best", "last"):
             try:
                 scores = transfer(jaxdqn.load(run, which), options.episodes)
             except ValueError as error:
                 parser.error(str(error))
-            print(f"{run} {which}  " + "  ".join(f"{name} {value:g}" for name, value in scores.items()), flush=True)
+            print(f"{run} {which}  {in_words(scores)}", flush=True)
+
+
+def in_words(figures: dict[str, Any]) -> str:
+    """Names and figures, in one line."""
+    return "  ".join(f"{name} {value:g}" for name, value in figures.items())
 
 
 if __name__ == "__main__":

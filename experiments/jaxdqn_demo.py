@@ -38,6 +38,8 @@ def run(frames: int, preset: str, loop: str, collector: str) -> dict[str, float]
             if not warmed and batch + 1 >= WARM_UP_BATCHES and progress.state is not None:
                 warmed, warm_frames = time.monotonic(), progress.frames
         seconds = time.monotonic() - warmed
+    if not warmed or progress.frames == warm_frames:
+        raise ValueError(f"--frames {frames} are too few: the first {WARM_UP_BATCHES} batches are not timed")
     return {
         "frames_per_second": (progress.frames - warm_frames) / seconds,
         "peak_bytes": peak_bytes(),

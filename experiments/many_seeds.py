@@ -10,11 +10,13 @@ prints a table. Flags of `jaxdqn train` are taken after `--`.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 
-from command_line import split_flags
-from variants import make_parser, positive, record, report
+from command_line import positive, split_flags
+from seeds import train_side_by_side
+from variants import make_parser, record, report
 
 from jaxdqn.flags import parse_config
 from jaxdqn.presets import PRESETS
@@ -31,15 +33,18 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         config = parse_config(flags, PRESETS[options.preset])
         rates = options.learning_rates or [config.learning_rate]
-        if min(rates) <= 0:
-            raise ValueError(f"--learning-rates {min(rates):g} must be above 0")
+        for rate in rates:
+            if not 0 < rate < math.inf or rates.count(rate) > 1:
+                raise ValueError(f"--learning-rates {rate:g} must be above 0, finite, and there once")
         runs = list(itertools.product(rates, range(options.seeds)))
         factors = [rate / config.learning_rate for rate, _ in runs]
         names = [f"learning rate {rate:g}" for rate, _ in runs]
         started = time.monotonic()
-        rows = record(names, [seed for _, seed in runs], config, options, factors=factors)
+        seeds = [seed for _, seed in runs]
+        scores = train_side_by_side(config, seeds, factors=factors, every=options.every, episodes=options.episodes)
     except ValueError as error:
         parser.error(str(error))
+    rows = record(names, seeds, scores)
     report(rows, list(dict.fromkeys(names)), options.output / "many_seeds")
     seconds = time.monotonic() - started
     frames = rows[-1]["frames"]

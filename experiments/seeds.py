@@ -16,10 +16,8 @@ import optax
 import jaxdqn
 from jaxdqn.config import Config
 from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.run.device_evaluation import make_device_evaluation
 from jaxdqn.run.device_run import DeviceRun, RunState
 from jaxdqn.run.files import written_aside
-from jaxdqn.run.resources import free_bytes
 from jaxdqn.schedules import config_optimizer
 
 
@@ -66,24 +64,24 @@ def train_side_by_side(
         every: Frames between two evaluations; the last one is at the end.
         episodes: Of an evaluation, on the functional environment.
 
-    Yields:
-        Scores of all runs after each evaluation.
+    Returns:
+        An iterator over the scores of all runs, which trains as it goes.
 
     Raises:
-        ValueError: If the config cannot run, or the replays of all runs do not fit.
+        ValueError: At once, if the config cannot run, or the replays of all runs do not fit.
     """
-    run = jaxdqn.make_device_run(
-        config,
-        optimizer=scaled_optimizer(config),
-        returns=returns,
-        num_seeds=len(seeds),
-        bytes_available=free_bytes(),
-    )
+    run = jaxdqn.make_device_run(config, optimizer=scaled_optimizer(config), returns=returns, num_seeds=len(seeds))
+    return _train(run, config, seeds, factors, every, episodes)
+
+
+def _train(
+    run: DeviceRun, config: Config, seeds: Sequence[int], factors: Sequence[float] | None, every: int, episodes: int
+) -> Iterator[Scores]:
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     states = jax.vmap(run.init)(keys)
     states = jax.vmap(with_learning_rate)(states, jnp.ones(len(seeds)) if factors is None else jnp.asarray(factors))
     stack = config.frame_stack if config.pixels else None
-    play = make_device_evaluation(run.env, run.agent.q_values, episodes=episodes, frame_stack=stack)
+    play = jaxdqn.make_device_evaluation(run.env, run.agent.q_values, episodes=episodes, frame_stack=stack)
     evaluate = jaxdqn.jit(jax.vmap(play, (0, None)))
     collect, learn = (chunk_of(run, learning=learning) for learning in (False, True))
     done, batches_between = 0, max(every // config.frames_per_batch, 1)

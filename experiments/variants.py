@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from command_line import split_flags
-from seeds import bootstrap_interval, interquartile_mean, train_side_by_side, write_table
+from command_line import positive, split_flags
+from seeds import Scores, bootstrap_interval, interquartile_mean, train_side_by_side, write_table
 
 from jaxdqn.config import Config
 from jaxdqn.flags import parse_config
 from jaxdqn.presets import PRESETS
 from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.run.files import written_aside
+from jaxdqn.run.files import write_json, written_aside
 from jaxdqn.run.pictures import COLOURS, read_table
 
 SOLVED = 475.0
@@ -46,13 +48,6 @@ def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
     return parser
 
 
-def positive(word: str) -> int:
-    """A whole number above 0."""
-    if int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word} must be at least 1")
-    return int(word)
-
-
 def run_variants(
     name: str,
     variants: Sequence[Variant],
@@ -72,40 +67,52 @@ def run_variants(
     chosen = [variant for variant in variants if variant.name in options.only]
     try:
         config = parse_config(flags, PRESETS["cartpole"])
-        configs = {variant.name: dataclasses.replace(config, **variant.changes) for variant in chosen}
-        for variant in chosen:
-            for first in range(0, len(options.seeds), options.together):
-                group = options.seeds[first : first + options.together]
-                train_group(options, variant, configs[variant.name], group)
+        configs = [dataclasses.replace(config, **variant.changes) for variant in chosen]
+        for variant, own in zip(chosen, configs, strict=True):
+            claim(options, variant, own)
     except ValueError as error:
         parser.error(str(error))
-    rows = gather(options.output, known)
-    report(rows, known, options.output / name)
+    for variant, own in zip(chosen, configs, strict=True):
+        missing = [seed for seed in options.seeds if not file_of(options.output, variant.name, seed).exists()]
+        for first in range(0, len(missing), options.together):
+            seeds = missing[first : first + options.together]
+            how = {"every": options.every, "episodes": options.episodes, "returns": variant.returns}
+            try:
+                scores = train_side_by_side(own, seeds, **how)
+            except ValueError as error:
+                parser.error(str(error))
+            found = record([variant.name] * len(seeds), seeds, scores)
+            for seed in seeds:
+                write_table(file_of(options.output, variant.name, seed), [row for row in found if row["seed"] == seed])
+    names = [variant.name for variant in chosen]
+    report(gather(options.output, names, options.seeds), names, options.output / name)
 
 
-def train_group(options: argparse.Namespace, variant: Variant, config: Config, seeds: Sequence[int]) -> None:
-    """Train some seeds of a variant, unless they were trained before; a file a seed, written when it is done."""
-    files = [file_of(options.output, variant.name, seed) for seed in seeds]
-    if all(file.exists() for file in files):
-        return
-    names = [variant.name] * len(seeds)
-    found = record(names, seeds, config, options, returns=variant.returns)
-    for file, seed in zip(files, seeds, strict=True):
-        write_table(file, [row for row in found if row["seed"] == seed])
+def claim(options: argparse.Namespace, variant: Variant, config: Config) -> None:
+    """Keep what a variant's files were trained with.
+
+    Raises:
+        ValueError: If there are files that were trained otherwise.
+    """
+    path = options.output / f"{variant.name.replace(' ', '-')}.json"
+    how = {**config.to_dict(), "every": options.every, "episodes": options.episodes}
+    there = json.loads(path.read_text()) if path.exists() else how
+    other = [f"{name} {there.get(name)} and not {value}" for name, value in how.items() if there.get(name) != value]
+    if other:
+        raise ValueError(f"{path} says that runs there have {', '.join(other)}: choose another --output")
+    write_json(path, how)
 
 
-def record(names: Sequence[str], seeds: Sequence[int], config: Config, options: argparse.Namespace, **how: Any) -> Rows:
-    """Train runs side by side; an evaluation a row and a line.
+def record(names: Sequence[str], seeds: Sequence[int], scores: Iterable[Scores]) -> Rows:
+    """Let runs train side by side; an evaluation a row and a line.
 
     Args:
         names: What each run is called.
         seeds: Its seed.
-        config: The run.
-        options: `every` and `episodes`.
-        how: As `train_side_by_side` has it.
+        scores: What `train_side_by_side` gives.
     """
     rows: Rows = []
-    for frames, returns in train_side_by_side(config, seeds, every=options.every, episodes=options.episodes, **how):
+    for frames, returns in scores:
         for name, seed, played in zip(names, seeds, returns, strict=True):
             mean, lowest = round(float(played.mean()), 1), float(played.min())
             rows.append({"variant": name, "seed": seed, "frames": frames, "mean": mean, "min": lowest})
@@ -118,13 +125,12 @@ def file_of(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name.replace(' ', '-')}-{seed}.csv"
 
 
-def gather(folder: Path, names: Sequence[str]) -> Rows:
-    """All evaluations of the variants that are kept in a folder."""
+def gather(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Rows:
+    """The evaluations of some variants and seeds that are kept in a folder."""
     rows: Rows = []
-    for name in names:
-        for path in sorted(folder.glob(f"{name.replace(' ', '-')}-*.csv")):
-            for row in read_table(path):
-                rows.append({**row, "variant": name, "seed": int(row["seed"]), "frames": int(row["frames"])})
+    for name, seed in itertools.product(names, seeds):
+        for row in read_table(file_of(folder, name, seed)):
+            rows.append({**row, "variant": name, "seed": seed, "frames": int(row["frames"])})
     return rows
 
 
@@ -174,8 +180,9 @@ def draw(rows: Rows, names: Sequence[str], output: Path) -> None:
     tall = -(-len(names) // wide)
     figure = Figure(figsize=(1 + 2.9 * wide, 0.6 + 2.3 * tall), dpi=130, layout="constrained")
     panels = figure.subplots(tall, wide, sharex=True, sharey=True, squeeze=False)
-    for panel in panels.flat[len(names) :]:
-        panel.set_visible(False)
+    for index, panel in enumerate(panels.flat):
+        panel.set_visible(index < len(names))
+        panel.tick_params(labelbottom=index + wide >= len(names))  # the lowest of each column
     for panel, name in zip(panels.flat, names, strict=False):
         draw_panel(panel, curves(rows, name))
         panel.set_title(name, fontsize=10)

@@ -1,8 +1,6 @@
 """Our CartPole beside gymnasium's; `experiments/cartpole_twin.py` makes the same comparisons at full length."""
 
-import importlib.util
-from pathlib import Path
-
+import cartpole_twin as twin
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
@@ -12,16 +10,6 @@ import pytest
 from jaxdqn.envs.cartpole import MAX_STEPS, MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole
 from jaxdqn.envs.cartpole_picture import cartpole_frame, cartpole_picture
 from jaxdqn.preprocessing import preprocess_frame
-
-PATH = Path(__file__).parent.parent / "experiments" / "cartpole_twin.py"
-
-
-@pytest.fixture(scope="module")
-def twin():
-    spec = importlib.util.spec_from_file_location("cartpole_twin", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def state(x=0.0, x_dot=0.0, theta=0.0, theta_dot=0.0):
@@ -55,7 +43,7 @@ def test_it_ends_beyond_the_limits(start, fallen):
     assert bool(cartpole_step(start, jnp.int32(0))[1]) == fallen
 
 
-def test_physics_are_gymnasiums(twin):
+def test_physics_are_gymnasiums():
     found = twin.compare_physics(24)
     assert found.steps > 24 * 10 + 8 * 490  # a third of the trajectories reach the time limit
     assert found.step_error < 8  # units in the last place, of sums of a dozen terms
@@ -63,7 +51,7 @@ def test_physics_are_gymnasiums(twin):
     assert found.ends_apart == found.borderline == 0
 
 
-def test_pictures_are_pygames(twin):
+def test_pictures_are_pygames():
     found = twin.compare_pictures(250)
     assert found.mean < 0.01
     assert found.high <= 1
@@ -100,7 +88,7 @@ def test_frames_of_another_size(size):
         make_cartpole(frame_size=401).reset(jax.random.key(0))
 
 
-def test_an_episode_is_truncated_after_500_steps_and_starts_near_the_middle(twin):
+def test_an_episode_is_truncated_after_500_steps_and_starts_near_the_middle():
     env = make_cartpole(pixels=False)
 
     def step(carry, key):

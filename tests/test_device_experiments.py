@@ -1,13 +1,15 @@
 """The experiments on the device, in a short form, and the figures that they report."""
 
 import csv
-import importlib
 import sys
-from pathlib import Path
+from importlib import import_module as script
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import jaxdqn
 
 pytestmark = pytest.mark.slow
 
@@ -17,18 +19,12 @@ TINY = [
 ]
 
 
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
-    return importlib.import_module
-
-
 def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_many_seeds_are_one_program_and_learning_rates_differ(script, tmp_path, capsys):
+def test_many_seeds_are_one_program_and_learning_rates_differ(tmp_path, capsys):
     main = script("many_seeds").main
     words = ["--seeds", "2", "--learning-rates", "1e-3", "1e-9", "--every", "128", "--episodes", "3"]
     main([*words, "--output", str(tmp_path), "--", *TINY])
@@ -42,6 +38,7 @@ def test_many_seeds_are_one_program_and_learning_rates_differ(script, tmp_path, 
     for wrong, says in (
         (["--seeds", "0"], "0 must be at least 1"),
         (["--learning-rates", "-1"], "must be above 0"),
+        (["--learning-rates", "nan"], "must be above 0"),
         (["--", "--gamma", "2"], "gamma 2.0 must be between 0 and 1"),
         (["--seeds", "90000", "--", "--capacity", "2000000"], "bytes of replay of 90000 seeds"),
     ):
@@ -51,12 +48,10 @@ def test_many_seeds_are_one_program_and_learning_rates_differ(script, tmp_path, 
         assert says in capsys.readouterr().err
 
 
-def test_a_factor_on_the_learning_rate_is_that_learning_rate(script, tmp_path):
+def test_a_factor_on_the_learning_rate_is_that_learning_rate(tmp_path):
     import dataclasses
 
     import jax
-
-    import jaxdqn
 
     seeds = script("seeds")
     base = dataclasses.replace(
@@ -73,7 +68,7 @@ def test_a_factor_on_the_learning_rate_is_that_learning_rate(script, tmp_path):
         assert np.allclose(ours, theirs, atol=1e-5)
 
 
-def test_bootstrapping_past_an_end_is_torchrls(script):
+def test_bootstrapping_past_an_end_is_torchrls():
     """Constant value 10, reward 1, n 5: the targets that TorchRL 0.14 gives in the last five steps."""
     wrong = script("n_step_ends").bootstrap_past_ends
     targets = []
@@ -87,7 +82,7 @@ def test_bootstrapping_past_an_end_is_torchrls(script):
     assert float(inside[1]) == pytest.approx(0.99**5)
 
 
-def test_variants_are_trained_once_and_compared(script, tmp_path, capsys):
+def test_variants_are_trained_once_and_compared(tmp_path, capsys):
     ends, variants = script("n_step_ends"), script("variants")
     words = ["--seeds", "0", "1", "--together", "2", "--every", "128", "--episodes", "2", "--output", str(tmp_path)]
     variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*words, "--", *TINY])
@@ -99,12 +94,22 @@ def test_variants_are_trained_once_and_compared(script, tmp_path, capsys):
     kept = (tmp_path / "correct-1.csv").stat().st_mtime_ns
     variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*words, "--", *TINY])
     assert (tmp_path / "correct-1.csv").stat().st_mtime_ns == kept
-    with pytest.raises(SystemExit):
-        variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=["--only", "nothing"])
-    assert "invalid choice: 'nothing'" in capsys.readouterr().err
+    for wrong, says in (
+        (["--only", "nothing"], "invalid choice: 'nothing'"),
+        ([*words, "--", *TINY, "--gamma", "0.5"], "correct.json says that runs there have gamma 0.99 and not 0.5"),
+        ([*words, "--episodes", "3", "--", *TINY], "episodes 2 and not 3: choose another --output"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=wrong)
+        assert stop.value.code == 2
+        assert says in capsys.readouterr().err
+    # What is asked for is shown, and no more: one variant and one seed of what is there.
+    one = [*words[:2], *words[3:], "--only", "correct"]
+    variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*one, "--", *TINY])
+    assert {(row["variant"], row["seed"]) for row in rows_of(tmp_path / "n_step_ends.csv")} == {("correct", "0")}
 
 
-def test_the_settings_of_the_collapse_experiment_can_be_run(script):
+def test_the_settings_of_the_collapse_experiment_can_be_run():
     import dataclasses
 
     from jaxdqn.presets import PRESETS
@@ -114,7 +119,7 @@ def test_the_settings_of_the_collapse_experiment_can_be_run(script):
     assert len(set(configs)) == len(configs)
 
 
-def test_tables_and_means_by_hand(script):
+def test_tables_and_means_by_hand():
     variants, seeds = script("variants"), script("seeds")
     rows = [
         {"variant": "a", "seed": seed, "frames": frames, "mean": mean}
@@ -131,7 +136,7 @@ def test_tables_and_means_by_hand(script):
     assert seeds.bootstrap_interval(np.full((4, 3), 5.0)) == (5, 5)
 
 
-def test_the_twin_experiment_reports_and_draws(script, tmp_path, monkeypatch, capsys):
+def test_the_twin_experiment_reports_and_draws(tmp_path, monkeypatch, capsys):
     twin = script("cartpole_twin")
     monkeypatch.setattr(sys, "argv", ["x", "--trajectories", "2", "--states", "5", "--output", str(tmp_path)])
     twin.main()
@@ -144,3 +149,5 @@ def test_the_twin_experiment_reports_and_draws(script, tmp_path, monkeypatch, ca
         twin.main()
     assert stop.value.code == 2
     assert "does not exist" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="trained on Acrobot-v1 and not on CartPole-v1"):
+        twin.transfer(SimpleNamespace(config=jaxdqn.Config(env="Acrobot-v1")), 1)

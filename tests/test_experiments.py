@@ -1,10 +1,9 @@
 """The experiments' scripts, in a short form."""
 
 import csv
-import importlib.util
 import json
 import sys
-from pathlib import Path
+from importlib import import_module as script
 
 import pytest
 
@@ -16,14 +15,6 @@ TINY = [
     *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
     *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "128", "--evaluation-episodes", "4"),
 ]
-
-
-def script(name):
-    path = Path(__file__).parent.parent / "experiments" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, capsys):
@@ -58,9 +49,7 @@ def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, c
 
 
 def test_throughput_times_what_is_installed_and_says_what_is_not(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
     rows = script("throughput_rows")
-    monkeypatch.setitem(sys.modules, "throughput_rows", rows)
     monkeypatch.setattr(rows, "has", lambda *packages: False)
     throughput = script("throughput")
     monkeypatch.setattr(sys, "argv", ["throughput.py", "--json", "--rounds", "1", "--only", "replay", "preprocess"])
@@ -90,7 +79,6 @@ def test_throughput_times_what_is_installed_and_says_what_is_not(monkeypatch, ca
 
 @pytest.mark.parametrize(("loop", "collector"), [("host", "sync"), ("host", "async"), ("device", "sync")])
 def test_the_demo_of_ours_gives_its_figures(loop, collector, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
     demo = script("jaxdqn_demo")
     tiny = jaxdqn.Config(pixels=False, num_envs=2, frames_per_batch=16, batch_size=8, updates_per_batch=1)
     monkeypatch.setitem(jaxdqn.PRESETS, "tiny", tiny)
@@ -100,8 +88,13 @@ def test_the_demo_of_ours_gives_its_figures(loop, collector, monkeypatch):
     assert found["peak_bytes"] > 2**26
 
 
+def test_a_demo_that_is_too_short_to_be_timed_is_refused(monkeypatch):
+    monkeypatch.setitem(jaxdqn.PRESETS, "tiny", jaxdqn.Config(pixels=False, num_envs=2, frames_per_batch=16))
+    with pytest.raises(ValueError, match="--frames 64 are too few: the first 5 batches"):
+        script("jaxdqn_demo").run(64, "tiny", "host", "sync")
+
+
 def test_the_time_to_the_first_update_ends_with_a_row_that_has_updates(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
     throughput = script("throughput")
     metrics = tmp_path / "metrics.csv"
     assert not throughput.has_updates(metrics)

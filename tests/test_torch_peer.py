@@ -1,7 +1,5 @@
 """That the peer of `throughput.py` computes what our update computes. Needs the extra `bench`."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +33,6 @@ def as_torch(params):
 
 
 def test_three_updates_of_the_peer_are_three_of_ours(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments")
     import torch_peer
 
     monkeypatch.setattr(torch_peer, "WEIGHT_DECAY", FIELDS["weight_decay"])
