@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import variants
 
 import jaxdqn
 from jaxdqn.networks import DuelingCNN, motion_cnn
@@ -37,12 +38,13 @@ def test_the_example_of_many_seeds_runs(monkeypatch):
     monkeypatch.setitem(jaxdqn.PRESETS, "cartpole", tiny)
     block = next(block for block in BLOCKS if "jax.vmap" in block)
     names: dict = {}
-    exec(block, names)
+    exec(block.replace("frame_stack=4", "frame_stack=None"), names)
     batches = tiny.num_batches
     assert names["traces"].metrics["loss"].shape == (8, batches)
     assert names["traces"].ended.ended.shape == (8, batches, 8, 4)
     ends = np.asarray(names["states"].agent.learner.params["params"]["Dense_0"]["kernel"])
     assert len(np.unique(ends[:, 0, 0])) == 8
+    assert names["returns"].shape == (8, 10)
 
 
 def test_every_example_is_python():
@@ -74,6 +76,14 @@ def test_results_and_sizes_are_those_of_the_code():
         shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 64, 64, 4), np.float32))
         assert f"{sum(x.size for x in jax.tree.leaves(shapes)):,}" == size
         assert size in README
+
+
+@pytest.mark.parametrize("name", ["n_step_ends", "collapse"])
+def test_tables_of_experiments_are_their_results(name):
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
+        found = [{**row, "frames": int(row["frames"]), "mean": float(row["mean"])} for row in csv.DictReader(file)]
+    for line in variants.table(found, list(dict.fromkeys(row["variant"] for row in found))).splitlines():
+        assert line in README
 
 
 def test_every_picture_is_there():
