@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from jaxdqn.replay import ReplayState as ReplayState
     from jaxdqn.replay import make_replay as make_replay
     from jaxdqn.returns import n_step_return as n_step_return
+    from jaxdqn.run.course import RunProgress as RunProgress
     from jaxdqn.run.device_evaluation import make_device_evaluation as make_device_evaluation
     from jaxdqn.run.device_loop import device_loop as device_loop
     from jaxdqn.run.device_run import DeviceRun as DeviceRun
@@ -84,7 +85,7 @@ if TYPE_CHECKING:
     from jaxdqn.run.policy import TrainedAgent as TrainedAgent
     from jaxdqn.run.policy import load as load
     from jaxdqn.run.progress import Progress as Progress
-    from jaxdqn.run.training import RunProgress as RunProgress
+    from jaxdqn.run.training import resume as resume
     from jaxdqn.run.training import train as train
     from jaxdqn.types import Batch as Batch
     from jaxdqn.types import Rows as Rows
@@ -113,6 +114,7 @@ _HOMES = {
     "returns": ("n_step_return",),
     "run.evaluation": ("Evaluation", "Evaluator"),
     "run.frame_store": ("FrameStore", "with_frame_store"),
+    "run.course": ("RunProgress",),
     "run.device_evaluation": ("make_device_evaluation",),
     "run.device_loop": ("device_loop",),
     "run.device_run": ("DeviceRun", "RunState", "make_device_run"),
@@ -120,7 +122,7 @@ _HOMES = {
     "run.pictures": ("draw_curve", "record_gif"),
     "run.policy": ("TrainedAgent", "load"),
     "run.progress": ("Progress",),
-    "run.training": ("RunProgress", "train"),
+    "run.training": ("resume", "train"),
     "types": ("Batch", "Rows"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

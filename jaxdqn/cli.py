@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import jaxdqn
 from jaxdqn.config import Config
-from jaxdqn.flags import Evaluate, Play, Plot, parse, parse_config
+from jaxdqn.flags import Evaluate, Play, Plot, Resume, parse, parse_config
 from jaxdqn.presets import PRESETS
 from jaxdqn.run.interrupts import ctrl_c_held
 
 if TYPE_CHECKING:
+    from jaxdqn.run.course import RunProgress
     from jaxdqn.run.rollout import RolloutAhead
 
 USAGE = f"""usage: jaxdqn COMMAND ...
 
   train [PRESET] [--flags]         train an agent; presets: {", ".join(PRESETS)} (default: cartpole)
+  resume RUN [--total-frames N]    go on with a run that was stopped
   evaluate RUN [--episodes N]      play whole greedy episodes with a run's best agent
   play RUN [--output agent.gif]    draw an episode, with the action values beside it
   plot RUN... [--output FILE]      draw runs' learning curves
@@ -49,26 +53,64 @@ def train(args: Sequence[str]) -> None:
 def _train(config: Config, preset: str, rollout: RolloutAhead) -> None:
     # And JAX only here: the rollout draws meanwhile.
     with ctrl_c_held():
-        from jaxdqn.run.display import Display
-        from jaxdqn.run.resources import keep_programs
         from jaxdqn.run.training import train as run_training
 
+    _show(config, lambda **how: run_training(config, rollout=rollout, name=preset, **how))
+
+
+def resume(args: Sequence[str]) -> None:
+    """`jaxdqn resume RUN [--total-frames N]`."""
+    options = parse(Resume, "resume", args)
+    with ctrl_c_held():
+        from jaxdqn.run.policy import read_config
+        from jaxdqn.run.training import resume as go_on
+
+    config = read_config(options.run)
+    if options.total_frames is not None:
+        config = dataclasses.replace(config, total_frames=options.total_frames)
+    _show(config, lambda **how: go_on(options.run, total_frames=options.total_frames, **how))
+
+
+def _show(config: Config, begin: Callable[..., Generator[RunProgress, None, None]]) -> None:
+    """Let a run go on to its end, and show it."""
+    from jaxdqn.run.display import Display
+    from jaxdqn.run.resources import keep_programs
+    from jaxdqn.run.stop import Stop
+
     keep_programs()
-    folder = None
-    run = run_training(config, rollout=rollout, name=preset)
-    with Display(config) as display, contextlib.closing(run) as steps:
+    folder, frames, stop = None, 0, Stop()
+    with Display(config) as display, stop.listening():
         try:
-            for step in steps:
-                folder = step.folder
-                display.show(step)
-        except (ValueError, OSError) as error:
+            with contextlib.closing(begin(stop=stop, say=display.say)) as steps:
+                for step in steps:
+                    folder, frames = step.folder, step.progress.frames
+                    display.show(step)
+        except (ValueError, OSError, ArithmeticError) as error:
             if folder is None:
                 raise
-            # Not the fault of what was typed: the cause is shown, and the exit code is 1.
-            raise RuntimeError(f"training stopped; the agents of the last evaluation are in {folder}") from error
+            # Not the fault of what was typed, and nothing of ours to be looked at: the exit code is 1.
+            raise Stopped(f"training stopped after frame {frames:,}: {_in_one_line(error)}; {_next(folder)}") from error
+        except (KeyboardInterrupt, SystemExit):
+            if folder is not None:
+                display.say(f"stopped after frame {frames:,}; {_next(folder)}")
+            raise
     assert folder is not None  # a run has at least one batch
     print(f"kept in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     print(f"next: jaxdqn evaluate {folder} --episodes 100")
+
+
+class Stopped(Exception):  # noqa: N818, it is said and not caught
+    """A run that ended before its end, in one line."""
+
+
+def _next(folder: Path) -> str:
+    kept = sorted(path.name for path in (folder / "states").glob("*[0-9]"))
+    where = f"from frame {int(kept[-1]):,}" if kept else "from its beginning"
+    return f"`jaxdqn resume {folder}` goes on {where}"
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def evaluate(args: Sequence[str]) -> None:
@@ -120,6 +162,7 @@ def plot(args: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
+    "resume": resume,
     "evaluate": evaluate,
     "play": play,
     "plot": plot,
@@ -127,7 +170,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Entry point: exits with 0, with 2 on bad input, with 130 on Ctrl-C; a fault in mid-run is raised."""
+    """Entry point: exits with 0, with 1 where a run was stopped by a fault, with 2 on bad input, with 130 on Ctrl-C."""
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
@@ -142,8 +185,11 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             raise ValueError(f"unknown command {words[0]!r}: {hint}")
         COMMANDS[words[0]](words[1:])
     except (ValueError, OSError) as error:
-        print(f"jaxdqn: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"jaxdqn: {_in_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as error:
+        print(f"jaxdqn: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("jaxdqn: interrupted; what was written is whole", file=sys.stderr)
         sys.exit(130)

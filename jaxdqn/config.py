@@ -20,6 +20,7 @@ _POSITIVE = (
     "capacity",
     "n_steps",
     "evaluation_episodes",
+    "keep",
     "learning_rate",
     "reward_scale",
 )
@@ -28,6 +29,7 @@ _NOT_NEGATIVE = (
     "warmup_frames",
     "evaluate_every",
     "log_every",
+    "checkpoint_every",
     "learning_rate_end",
     "weight_decay",
     "seed",
@@ -116,6 +118,14 @@ class Config:
     """Parameters of the greedy agent that is evaluated and kept: the online ones, or the target's Polyak average."""
     log_every: int = 0
     """Frames between rows of metrics.csv; 0 writes one a collected batch."""
+    checkpoint_every: int = 3000
+    """Frames between checkpoints of the whole state, for `jaxdqn resume`; 0 writes one at the end only."""
+    keep: int = 2
+    """Newest checkpoints of the whole state to keep; the older ones are for where the newest is damaged."""
+    checkpoint_replay: bool = True
+    """Keep replay in them; without it a resumed run refills replay before it learns on."""
+    restart_workers: bool = False
+    """Build environments in workers again where one has failed, in place of ending the run."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot run, before anything is built."""
@@ -161,6 +171,8 @@ class Config:
         if self.loop == "device":
             self._require("collector", self.collector == "sync", "needs loop host: set it to sync")
             self._require("replay_storage", self.replay_storage == "device", "needs loop host: set it to device")
+        workers = self.collector == "async" or not self.restart_workers
+        self._require("restart_workers", workers, "needs collector async: set it to False")
         self._require("random_shift", self.pixels or not self.random_shift, "needs pixels: set it to 0")
         self._require("mirror", self.pixels or not self.mirror, "needs pixels: set it to False")
         own = self.pixels or self.compute_dtype == "float32"

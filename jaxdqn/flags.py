@@ -22,6 +22,16 @@ PRESET_HELP = f"Train an agent. A PRESET may come before the flags: {', '.join(P
 
 
 @dataclass(frozen=True)
+class Resume:
+    """Go on with a run that was stopped, from its newest whole state."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of a run."""
+    total_frames: int | None = None
+    """A larger budget; the schedules of epsilon and of the learning rate then end there."""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Play whole greedy episodes on the real environment and report raw returns."""
 

@@ -9,7 +9,7 @@ from probes import TINY
 
 from jaxdqn.cli import main
 from jaxdqn.run.progress import Progress
-from jaxdqn.run.training import RunProgress
+from jaxdqn.run.course import RunProgress
 
 
 def call(capsys, *words):

@@ -9,7 +9,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.vector import Episode
 from jaxdqn.run import checkpoint, evaluation
 from jaxdqn.run.progress import Progress
-from jaxdqn.run.training import Selection
+from jaxdqn.run.selection import Selection
 
 # Five of twenty episodes screen. What each agent gets in the first five and in the others, and what becomes of it.
 AGENTS = [

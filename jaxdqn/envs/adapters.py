@@ -141,6 +141,18 @@ class GymnasiumEnv(gym.Env):
         self._state, obs, reward, terminated, truncated = answer
         return np.asarray(obs), float(reward), bool(terminated), bool(truncated), {}
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that decides its future, gymnasium's generator aside; it must have been reset."""
+        leaves = jax.tree.leaves((jax.random.key_data(self._key), self._state))
+        return {f"leaf{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+
+    def set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on where `arrays` was taken; it must have been reset, and its state's structure is the same."""
+        like = (jax.random.key_data(self._key), self._state)
+        leaves = [jnp.asarray(arrays[f"leaf{index}"]) for index in range(len(jax.tree.leaves(like)))]
+        key, self._state = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        self._key = jax.random.wrap_key_data(key)
+
     def render(self) -> Any:
         """The picture of where it stands.
 

@@ -15,6 +15,7 @@ class Purpose(IntEnum):
     SELECTION = 2
     EVALUATION = 3
     PICTURE = 4
+    RESUMING = 5
 
 
 def spawn_seeds(seed: int, count: int, purpose: Purpose = Purpose.TRAINING) -> list[int]:

@@ -9,8 +9,9 @@ import gymnasium as gym
 import numpy as np
 
 from jaxdqn.envs.pixels import EnvFn
-from jaxdqn.envs.rows import Answer, Ended, advance, open_episodes
+from jaxdqn.envs.rows import Answer, Cursor, Ended, advance, open_episodes
 from jaxdqn.envs.seeds import spawn_seeds
+from jaxdqn.envs.snapshots import Snapshot, restore_envs, snapshot_envs
 from jaxdqn.envs.workers import WorkerVectorEnv
 from jaxdqn.preprocessing import next_stack
 from jaxdqn.types import Rows
@@ -43,15 +44,22 @@ class Collector:
     """Steps a vector environment and turns what it sees into rows."""
 
     def __init__(
-        self, envs: gym.vector.VectorEnv, *, seed: int, frame_stack: int | None = None, reward_scale: float = 1.0
+        self,
+        envs: gym.vector.VectorEnv,
+        *,
+        seed: int,
+        frame_stack: int | None = None,
+        reward_scale: float = 1.0,
+        snapshot: Snapshot | None = None,
     ) -> None:
-        """Reset the environments.
+        """Reset the environments, or bring them to where others stood.
 
         Args:
             envs: Vector environment in `NEXT_STEP` mode.
             seed: Environment `i` is seeded with the `i`-th of the seeds spawned from it.
             frame_stack: Frames to a stack; None hands observations on as they are.
             reward_scale: Factor on the rewards of rows; episodes report raw returns.
+            snapshot: What `snapshot` gave of others like them; None begins anew.
 
         Raises:
             ValueError: If the vector environment resets in another mode.
@@ -65,6 +73,18 @@ class Collector:
         self._frame_stack = frame_stack
         obs, _ = envs.reset(seed=spawn_seeds(seed, envs.num_envs))  # type: ignore[arg-type]  # a seed for each
         self.cursor = open_episodes(obs, frame_stack)
+        if snapshot is not None:
+            self.cursor = Cursor(*(snapshot[_CURSOR + name] for name in Cursor._fields))
+            rest = {name: values for name, values in snapshot.items() if not name.startswith(_CURSOR)}
+            assert isinstance(envs, gym.vector.SyncVectorEnv)  # no other has snapshots
+            restore_envs(envs, rest, self.cursor.last)
+
+    def snapshot(self) -> Snapshot | None:
+        """All that decides what comes next, as arrays; None where the environments cannot be saved."""
+        envs = snapshot_envs(self._envs)
+        if envs is None:
+            return None
+        return {**envs, **{_CURSOR + name: np.array(value) for name, value in self.cursor._asdict().items()}}
 
     def collect(self, act: Callable[[np.ndarray], np.ndarray], num_steps: int) -> tuple[Rows, list[Episode]]:
         """Step every environment `num_steps` times.
@@ -90,6 +110,9 @@ class Collector:
             self.cursor, actions, answer, frame_stack=self._frame_stack, reward_scale=self._reward_scale
         )
         return row, episodes_of(ended)
+
+
+_CURSOR = "cursor."
 
 
 def episodes_of(ended: Ended) -> list[Episode]:

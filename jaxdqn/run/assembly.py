@@ -56,6 +56,7 @@ def assemble(
     loss: Loss | None = None,
     rollout: RolloutAhead | None = None,
     own_env: bool = False,
+    fresh: bool = True,
 ) -> Assembled:
     """Look at an environment and make an agent for it.
 
@@ -67,6 +68,7 @@ def assemble(
         loss: As `make_agent` has it.
         rollout: A random rollout of `config.env` that has begun already; None plays it here.
         own_env: Whether `build` gives the user's own environment and not `config.env`.
+        fresh: Whether the state is to be trained; else no rollout is played for it, as another one takes its place.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.
@@ -94,7 +96,7 @@ def assemble(
             free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
             where = "disk" if on_disk else "memory"
             check_store(**store_sizes(config, spec), bytes_available=free, where=where, smallest=smallest)
-        state = initial_state(agent, config, twin or env, rollout)
+        state = initial_state(agent, config, twin or env, rollout) if fresh else agent.init(jax.random.key(0))
         return Assembled(spec, agent, state, stack, None if twin is None else bind_run(config, agent, twin))
 
 

@@ -1,8 +1,9 @@
 """Agents on disk: parameters by orbax, and what is needed to act with them as JSON beside.
 
-    checkpoints/00012000/params/    orbax
-    checkpoints/00012000/agent.json num_actions, obs_shape, obs_dtype, frames
-    checkpoints/index.json          {"last": 24000, "best": 12000, ...}
+    checkpoints/00012000/params/       orbax
+    checkpoints/00012000/agent.json    num_actions, obs_shape, obs_dtype, frames
+    checkpoints/00012000/manifest.json a SHA-256 of each file
+    checkpoints/index.json             {"last": 24000, "best": 12000, ...}
 
 `index.json` is replaced in one step after a checkpoint is whole, so that it never names half of one.
 """
@@ -10,6 +11,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from jaxdqn.learner import Params
 from jaxdqn.run.files import read_json, write_json
+from jaxdqn.run.manifest import sealed_folder, verified
 
 Which = Literal["best", "last"]
 
@@ -64,7 +67,15 @@ class Checkpoints:
         """Which checkpoints there are: `last`, `best` (frames) and `best_mean`; empty before the first."""
         return read_json(self._index_file) if self._index_file.is_file() else {}
 
-    def save(self, params: Params, spec: AgentSpec, *, frames: int, best_mean: float | None = None) -> None:
+    def save(
+        self,
+        params: Params,
+        spec: AgentSpec,
+        *,
+        frames: int,
+        best_mean: float | None = None,
+        others: Set[int] = frozenset(),
+    ) -> None:
         """Keep an agent as the last one, and as the best one where `best_mean` is given.
 
         Args:
@@ -72,6 +83,7 @@ class Checkpoints:
             spec: What the environment told the agent.
             frames: Frames it has trained for.
             best_mean: Mean return of the evaluation that makes it the best so far.
+            others: Frames of agents that are to be kept besides.
         """
         index = self.index()
         index["last"] = frames
@@ -79,17 +91,31 @@ class Checkpoints:
             index.update(best=frames, best_mean=best_mean)
         target = self._folder / f"{frames:08d}"
         if not target.exists():
-            aside = target.with_suffix(".partial")
-            try:
-                aside.mkdir(parents=True)
+            with sealed_folder(target, {"frames": frames}) as aside:
                 with ocp.StandardCheckpointer() as checkpointer:
                     checkpointer.save(aside / "params", jax.tree.map(np.asarray, params))
                 write_json(aside / "agent.json", {**spec.to_dict(), "frames": frames})
-                aside.rename(target)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
+        self._set_index(index, others)
+
+    def go_back(self, index: dict[str, Any], others: Set[int] = frozenset()) -> None:
+        """Name the agents of an earlier moment, as far as they are there, and delete later ones.
+
+        Args:
+            index: What `index` gave then.
+            others: Frames of agents that are to be kept besides.
+        """
+        named = {name: index[name] for name in ("last", "best") if name in index}
+        there: dict[str, Any] = {
+            name: frames for name, frames in named.items() if (self._folder / f"{frames:08d}").is_dir()
+        }
+        if "best" in there:
+            there["best_mean"] = index["best_mean"]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._set_index(there, others)
+
+    def _set_index(self, index: dict[str, Any], others: Set[int]) -> None:
         write_json(self._index_file, index)
-        kept = {f"{index[name]:08d}" for name in ("last", "best") if name in index}
+        kept = {f"{frames:08d}" for frames in {index[name] for name in ("last", "best") if name in index} | others}
         for folder in self._folder.iterdir():
             if folder.is_dir() and folder.name not in kept:
                 shutil.rmtree(folder)
@@ -126,4 +152,5 @@ class Checkpoints:
         folder = self._folder / f"{index[which]:08d}" if isinstance(index[which], int) else None
         if folder is None or not folder.is_dir():
             raise ValueError(f"{self._index_file} names a {which} checkpoint that is not there: {index[which]!r}")
+        verified(folder)
         return folder

@@ -15,7 +15,7 @@ from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import episodes_of
 from jaxdqn.run.device_run import BatchTrace, DeviceRun, RunState
-from jaxdqn.run.progress import Progress, passed
+from jaxdqn.run.progress import Progress, learning_start_of, passed
 
 LONGEST = 64
 """Batches of a chunk, at most: what its traces have room for."""
@@ -29,8 +29,8 @@ Chunk = Callable[[RunState, Int[Array, ""]], tuple[RunState, BatchTrace]]
 def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Progress, None, None]:
     """Collect, observe, learn in chunks of batches, until the config's frames are spent.
 
-    A chunk ends where the config asks for an evaluation, where learning starts, and where half a second has passed. Its
-    batches are yielded one by one when it is done; how they were cut into chunks changes no number.
+    A chunk ends where the config asks for an evaluation or a checkpoint, where learning starts, and where half a second
+    has passed. Its batches are yielded one by one when it is done; how they were cut into chunks changes no number.
 
     Args:
         run: The pure functions.
@@ -43,11 +43,12 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
     collect, learn = _chunk(run.collect), _chunk(run.batch)
     frames, updates = int(state.agent.actor.frame), int(state.agent.learner.num_updates)
     done = frames // config.frames_per_batch
-    stops = [batch for batch in range(1, config.num_batches + 1) if _is_stop(batch, run, config)]
+    warm_up = -(-learning_start_of(state.agent, run.agent) // config.frames_per_batch) - 1
+    stops = [batch for batch in range(1, config.num_batches + 1) if batch == warm_up or _is_stop(batch, config)]
     allowed = 1
     while done < config.num_batches:
         length = min(next(stop for stop in stops if stop > done) - done, allowed)
-        learning = done >= run.warm_up_batches
+        learning = done >= warm_up
         started = time.monotonic()
         state, traces = (learn if learning else collect)(state, jnp.int32(length))
         traces = jax.device_get(traces)
@@ -70,9 +71,10 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
             )
 
 
-def _is_stop(batch: int, run: DeviceRun, config: Config) -> bool:
-    evaluated = passed(config.evaluate_every, batch * config.frames_per_batch, config.frames_per_batch)
-    return evaluated or batch in (run.warm_up_batches, config.num_batches)
+def _is_stop(batch: int, config: Config) -> bool:
+    frames = batch * config.frames_per_batch
+    due = (passed(every, frames, config.frames_per_batch) for every in (config.evaluate_every, config.checkpoint_every))
+    return any(due) or batch == config.num_batches
 
 
 def _chunk(batch: Callable[[RunState], tuple[RunState, BatchTrace]]) -> Chunk:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jaxdqn.config import Config
 
 if TYPE_CHECKING:
-    from jaxdqn.run.training import RunProgress
+    from jaxdqn.run.course import RunProgress
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -23,8 +23,10 @@ class Display:
     def __init__(self, config: Config, console: Console | None = None) -> None:
         """Choose by the console: a bar where it is a terminal, a line every ten seconds where it is none."""
         self._console = console or Console(highlight=False, soft_wrap=True)
+        self._batch = config.frames_per_batch
         self._total = config.num_batches * config.frames_per_batch
         self._started = self._line_due = time.monotonic()
+        self._first: int | None = None
         self._last_return: float | None = None
         self._bar = Progress(
             TextColumn("frames"),
@@ -48,11 +50,17 @@ class Display:
     ) -> None:
         self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """Show a line of its own."""
+        self._console.print(line, markup=False)
+
     def show(self, step: RunProgress) -> None:
         """Show where the run stands."""
         progress = step.progress
         now = time.monotonic()
-        rate = progress.frames / max(now - self._started, 1e-9)
+        if self._first is None:  # of a run that goes on, what was collected before is not this process's
+            self._first = max(progress.frames - self._batch, 0)
+        rate = (progress.frames - self._first) / max(now - self._started, 1e-9)
         if progress.episodes:
             self._last_return = progress.episodes[-1].raw_return
         loss = progress.metrics.get("loss")

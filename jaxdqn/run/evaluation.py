@@ -64,14 +64,23 @@ def summarise(episodes: Sequence[Episode]) -> Evaluation:
 class Evaluator:
     """Plays episodes with a policy on environments of its own, `num_envs` at a time."""
 
-    def __init__(self, env_fn: EnvFn, *, num_envs: int = 5, frame_stack: int | None = None) -> None:
+    def __init__(
+        self,
+        env_fn: EnvFn,
+        *,
+        num_envs: int = 5,
+        frame_stack: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Build the environments.
 
         Args:
             env_fn: Builds one environment.
             num_envs: Episodes played side by side, so that the policy sees batches.
             frame_stack: Frames to a stack; None hands observations on as they are.
+            check: Called before each step; what it raises ends the episodes.
         """
+        self._check = check
         self._envs: list[gym.Env] = []
         try:
             for _ in range(num_envs):
@@ -99,6 +108,7 @@ class Evaluator:
         obs: Any = None
         going_on = np.zeros(1, bool)  # the next frame does not open an episode
         while waiting or playing:
+            self._check()
             for slot, env in enumerate(self._envs):
                 if slot not in playing and waiting:
                     index, seed = waiting.pop()

@@ -1,10 +1,13 @@
-"""Files that are whole or not there, and JSON whose faults name the file."""
+"""Files that are whole or not there: JSON whose faults name the file, and tables that grow by whole lines."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +42,48 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no object of fields")
     return value
+
+
+class Table:
+    """A CSV file that can be read while it grows: it holds whole lines at any time, also where the disk is full."""
+
+    def __init__(self, path: Path, columns: Sequence[str], *, until: int = 0) -> None:
+        """Begin a file, or go on with one.
+
+        Args:
+            path: The file.
+            columns: Its columns.
+            until: Lines whose first column is at most this are kept, of a file that is there already.
+        """
+        self._columns = columns
+        kept = _whole_lines(path, columns, until) if until and path.is_file() else []
+        with written_aside(path) as aside, aside.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([columns, *kept])
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add a line; raises `OSError`, and leaves the file as it was, where it cannot be written."""
+        line = io.StringIO()
+        csv.DictWriter(line, self._columns, lineterminator="\n").writerow(row)
+        data, size = line.getvalue().encode(), self._file.seek(0, os.SEEK_END)
+        try:
+            written = self._file.write(data)
+            if written < len(data):  # as much as there was room for: the next byte tells why
+                self._file.write(data[written:])
+        except OSError as error:
+            self._file.truncate(size)
+            raise OSError(error.errno, f"{self._file.name} cannot be written: {error.strerror}") from error
+
+    def flush(self) -> None:
+        """Have what was written on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _whole_lines(path: Path, columns: Sequence[str], until: int) -> list[list[str]]:
+    with path.open(newline="") as file:
+        lines = list(csv.reader(file))[1:]
+    return [line for line in lines if len(line) == len(columns) and line[0].isdecimal() and int(line[0]) <= until]

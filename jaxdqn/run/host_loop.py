@@ -14,7 +14,7 @@ import numpy as np
 from jaxdqn.agent import ActorState, Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Collector, Episode
-from jaxdqn.run.progress import Progress
+from jaxdqn.run.progress import Progress, learning_start_of
 from jaxdqn.types import Rows
 
 
@@ -44,6 +44,7 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
     if collector.num_envs != config.num_envs:
         raise ValueError(f"num_envs {config.num_envs} is not the collector's {collector.num_envs}: make them equal")
     frames, updates = int(state.actor.frame), int(state.learner.num_updates)
+    learning_start = learning_start_of(state, agent)
     batches = range(frames // config.frames_per_batch, config.num_batches)
 
     def collect(actor: ActorState) -> tuple[ActorState, Rows, list[Episode]]:
@@ -66,7 +67,7 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
                 ahead = thread.submit(collect, state.actor)
             frames += config.frames_per_batch
             metrics: dict[str, float] = {}
-            if frames >= agent.learning_start:
+            if frames >= learning_start:
                 state, traces = agent.learn(state)
                 metrics = {name: float(np.mean(values)) for name, values in jax.device_get(traces).items()}
                 updates += config.updates_per_batch

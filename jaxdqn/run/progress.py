@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxdqn.agent import AgentState
+from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.vector import Episode
 
 if TYPE_CHECKING:
@@ -32,6 +32,17 @@ class Progress(NamedTuple):
     metrics: dict[str, float]
     state: AgentState | None
     run_state: RunState | None = None
+
+
+def learning_start_of(state: AgentState, agent: Agent) -> int:
+    """Frames from which on a loop learns: `agent.learning_start`, and later where the ring lacks rows of the run.
+
+    After a resume without replay the ring is filled as it was at first, with no update for the frames in between.
+    """
+    slots, num_envs = state.replay.rows.action.shape
+    rows = int(state.replay.size) * num_envs
+    lost = 0 if rows == slots * num_envs else max(int(state.actor.frame) - rows, 0)
+    return lost + agent.learning_start
 
 
 def passed(every: int, frames: int, new_frames: int) -> bool:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
 import importlib.metadata
-import os
 import platform
 import statistics
 import time
@@ -19,7 +16,7 @@ from tensorboardX import SummaryWriter
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Episode
 from jaxdqn.run.evaluation import Evaluation
-from jaxdqn.run.files import write_json
+from jaxdqn.run.files import Table, write_json
 from jaxdqn.run.progress import Progress, passed
 
 METRICS = (
@@ -42,23 +39,38 @@ PACKAGES = ("jaxdqn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gym
 class Recorder:
     """Writes what a run leaves; every row is whole on disk before the next is begun."""
 
-    def __init__(self, folder: Path, config: Config, started: float) -> None:
+    def __init__(
+        self, folder: Path, config: Config, started: float, *, frames: int = 0, facts: dict[str, Any] | None = None
+    ) -> None:
         """Open the logs of a run.
 
         Args:
             folder: The run's folder, which `claim_folder` has made.
             config: The run.
-            started: When it began, on the clock of `time.monotonic`.
+            started: When this process began with it, on the clock of `time.monotonic`.
+            frames: Rows that were collected when `facts` was taken; what was written of later ones is deleted.
+            facts: What `facts` gave in the process before; None where there was none.
         """
-        self._started = started
+        before = facts or {"elapsed_seconds": 0.0, "num_episodes": 0, "episodes": []}
+        self._started = started - before["elapsed_seconds"]
         self._config = config
-        self._episodes: list[Episode] = []
-        self._num_episodes = 0
+        self._episodes = [Episode(*episode) for episode in before["episodes"]]
+        self._num_episodes = int(before["num_episodes"])
         write_json(folder / "config.json", dataclasses.replace(config, output=str(folder)).to_dict())
         write_json(folder / "versions.json", versions())
-        self._metrics = _Table(folder / "metrics.csv", METRICS)
-        self._evaluations = _Table(folder / "evaluations.csv", EVALUATIONS)
-        self._tensorboard = SummaryWriter(str(folder / "tensorboard"))
+        self._metrics = Table(folder / "metrics.csv", METRICS, until=frames)
+        self._evaluations = Table(folder / "evaluations.csv", EVALUATIONS, until=frames)
+        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=frames + 1 if frames else None)
+
+    def facts(self) -> dict[str, Any]:
+        """What the logs had got to, for the process that goes on, as JSON takes it; what was written is on disk."""
+        self._metrics.flush()
+        self._evaluations.flush()
+        return {
+            "elapsed_seconds": self.elapsed(),
+            "num_episodes": self._num_episodes,
+            "episodes": [list(episode) for episode in self._episodes],
+        }
 
     def elapsed(self) -> float:
         """Seconds since the run began."""
@@ -112,21 +124,6 @@ class Recorder:
         self._tensorboard.close()
 
 
-class _Table:
-    """A CSV file that can be read while it grows."""
-
-    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        self._file = path.open("w", newline="", buffering=1)  # a line at a time
-        self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
-        self._writer.writeheader()
-
-    def write(self, row: dict[str, Any]) -> None:
-        self._writer.writerow(row)
-
-    def close(self) -> None:
-        self._file.close()
-
-
 def _mean(values: Iterable[float]) -> float | None:
     found = list(values)
     return statistics.fmean(found) if found else None
@@ -141,59 +138,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def check_output(config: Config) -> None:
-    """Refuse an `output` that cannot hold a new run, before any work is done for it.
-
-    Raises:
-        ValueError: If it is a file, holds something already, or cannot be written.
-    """
-    if config.output is None:
-        return
-    folder = Path(config.output)
-    if folder.is_dir() and any(folder.iterdir()):
-        what = "already holds a run" if (folder / "config.json").exists() else "is not empty"
-        raise ValueError(f"output {str(folder)!r} {what}: choose another folder, or delete it")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output {str(folder)!r} is a file: choose a folder")
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not parent.is_dir():
-        raise ValueError(f"output {str(folder)!r} cannot be made: {str(parent)!r} is a file")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ValueError(f"output {str(folder)!r} cannot be made: {str(parent)!r} is not writable")
-
-
-def claim_folder(config: Config, name: str) -> Path:
-    """Make the folder of a run, and take it so that no other run can.
-
-    Args:
-        config: The run; an `output` of its own is taken as it is.
-        name: Name under `runs/` otherwise, with a number behind it where it is taken.
-
-    Raises:
-        ValueError: If the folder cannot be made, or another run was quicker.
-    """
-    if config.output is not None:
-        folders = [Path(config.output)]
-    else:
-        folders = [Path("runs") / (name if index == 1 else f"{name}-{index}") for index in range(1, 10_000)]
-    for folder in folders:
-        if config.output is None and folder.exists():
-            continue
-        try:
-            folder.mkdir(parents=True, exist_ok=config.output is not None)
-            (folder / "config.json").touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise ValueError(f"output {str(folder)!r} cannot be made: {error.strerror}") from error
-        return folder
-    raise ValueError(f"output {str(folders[-1])!r} is taken by another run: choose another folder")
-
-
-def release_folder(folder: Path) -> None:
-    """Undo `claim_folder`, for a run that cannot begin after all; other files that are there stay."""
-    (folder / "config.json").unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not empty: it was there before
-        folder.rmdir()

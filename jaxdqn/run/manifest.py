@@ -1,0 +1,99 @@
+"""Folders whose every byte is accounted for: a manifest has a SHA-256 of each file, checked before it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jaxdqn.run.files import read_json, write_json
+
+MANIFEST = "manifest.json"
+
+
+class DamagedError(ValueError):
+    """A folder that does not hold what was written; the message names the file."""
+
+
+@contextmanager
+def sealed_folder(target: Path, facts: dict[str, Any]) -> Iterator[Path]:
+    """A folder to fill, which appears as `target` with its manifest when the block ends well; else nothing does.
+
+    Everything is on the disk, and not only in its cache, before the folder has its name.
+
+    Args:
+        target: The folder; one that is there already is replaced.
+        facts: What the manifest says besides, as JSON takes it. Entries may be added within the block.
+    """
+    aside = target.with_name(target.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        files = [path for path in sorted(aside.rglob("*")) if path.is_file()]
+        for path in files:
+            _flush(path)
+        listed = {path.relative_to(aside).as_posix(): _entry(path) for path in files}
+        # The manifest is a file like others, and its own digest is in it: that of the rest of it.
+        body = {**facts, "files": listed}
+        write_json(aside / MANIFEST, {**body, "sha256": _digest_of(body)})
+        _flush(aside / MANIFEST)
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a manifest says, its digest checked but no other file.
+
+    Raises:
+        DamagedError: If there is none, or it is not what was written.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DamagedError(f"{path} is missing")
+    try:
+        body = read_json(path)
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+    if body.pop("sha256", None) != _digest_of(body):
+        raise DamagedError(f"{path} is damaged: it is not what was written")
+    return body
+
+
+def verified(folder: Path) -> dict[str, Any]:
+    """What the manifest of a folder says, every file checked.
+
+    Raises:
+        DamagedError: If a file is missing, or is not what was written.
+    """
+    body = read_manifest(folder)
+    for name, entry in body["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedError(f"{path} is missing")
+        if path.stat().st_size != entry["bytes"]:
+            raise DamagedError(f"{path} is damaged: it has {path.stat().st_size:,} bytes of {entry['bytes']:,}")
+        if _entry(path) != entry:
+            raise DamagedError(f"{path} is damaged: its SHA-256 is not the one that was written")
+    return body
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _digest_of(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,67 @@
+"""SIGTERM and Ctrl-C during a run: it stops where its state can be kept."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+PATIENCE = 7.0
+"""Seconds after which a run that has not come to such a place is stopped where it is."""
+
+
+class Stop:
+    """Whether a run is to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        """Nothing has been asked for."""
+        self._signal: int | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run is to stop as soon as its state can be kept."""
+        return self._signal is not None
+
+    def check(self) -> None:
+        """Raise what the signal stands for, if there was one.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C.
+            SystemExit: After SIGTERM, with 143.
+        """
+        if self._signal == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        if self._signal is not None:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """SIGTERM and Ctrl-C within are requests; a second one, or no answer for `PATIENCE` seconds, stops at once.
+
+        In the main thread; in another one nothing is changed, as signals are not heard there.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        heard = [signal.SIGTERM, signal.SIGINT]
+        before = {number: signal.signal(number, self._request) for number in heard}
+        alarm = getattr(signal, "SIGALRM", None)
+        if alarm is not None:
+            before[alarm] = signal.signal(alarm, lambda *_: self.check())
+        try:
+            yield self
+        finally:
+            if alarm is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        again = self.requested
+        self._signal = number
+        if again:
+            self.check()
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)

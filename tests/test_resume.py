@@ -1,0 +1,112 @@
+"""A run that was stopped goes on as if it had not been: bit for bit, with no row twice and none missing."""
+
+import csv
+import dataclasses
+import shutil
+
+import gymnasium as gym
+import jax
+import numpy as np
+import probes
+import pytest
+from small_runs import CONFIG, PIXELS, equal
+
+import jaxdqn
+from jaxdqn.config import Config
+from jaxdqn.envs.adapters import GymnasiumEnv
+from jaxdqn.run.states import States
+
+VECTORS = Config(
+    pixels=False,
+    total_frames=320,
+    num_envs=4,
+    frames_per_batch=16,
+    batch_size=16,
+    updates_per_batch=2,
+    capacity=128,
+    warmup_frames=48,
+    n_steps=3,
+    evaluate_every=96,
+    evaluation_episodes=4,
+    checkpoint_every=64,
+    log_every=48,
+)
+DEVICE = dataclasses.replace(VECTORS, loop="device")
+FRAMES = dataclasses.replace(
+    PIXELS, loop="host", total_frames=120, warmup_frames=40, capacity=60, checkpoint_every=40, evaluation_episodes=1
+)
+HOST_REPLAY = dataclasses.replace(FRAMES, replay_storage="host")
+OWN_BALL = dataclasses.replace(FRAMES, mirror=False)
+
+
+def ball():
+    return GymnasiumEnv(jaxdqn.make_ball(frame_size=44), render_mode="rgb_array")
+
+
+def quiet(note):
+    pass
+
+
+def table(path):
+    """Rows without the columns that depend on the machine."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if not k.endswith(("_seconds", "_per_second"))} for row in rows]
+
+
+def finish(steps, stop_after=None):
+    """Iterate a run; leave it in the middle of what follows a batch, as a killed process does."""
+    step = None
+    for step in steps:
+        if stop_after is not None and step.progress.frames >= stop_after:
+            steps.close()
+            break
+    return step
+
+
+def newest(run, config):
+    return States(run / "states", keep=config.keep, with_replay=True).newest()
+
+
+def bytes_of(found):
+    """Every file of a state but the manifest, which names times; orbax's own names differ from run to run."""
+    facts = {k: v for k, v in found.facts.items() if k not in ("files", "log", "config")}
+    arrays = {path.name: path.read_bytes() for path in sorted((found.folder / "replay").iterdir())}
+    envs = found.folder / "envs.npz"
+    return facts, arrays, dict(np.load(envs)) if envs.exists() else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "how"),
+    [(VECTORS, {}), (DEVICE, {}), (FRAMES, {}), (HOST_REPLAY, {}), (OWN_BALL, {"env_fn": ball})],
+    ids=["host", "device", "frames", "replay on the host", "a functional environment on the host"],
+)
+def test_a_run_in_two_parts_is_the_run_in_one(config, how, tmp_path, monkeypatch):
+    runs = [tmp_path / "one", tmp_path / "two"]
+    whole = finish(jaxdqn.train(dataclasses.replace(config, output=str(runs[0])), **how))
+    # Two batches beyond a state: what they left in the files is done again.
+    finish(
+        jaxdqn.train(dataclasses.replace(config, output=str(runs[1])), **how),
+        stop_after=2 * config.checkpoint_every + 2 * config.frames_per_batch,
+    )
+    assert newest(runs[1], config).facts["frames"] < config.total_frames
+    rest = finish(jaxdqn.resume(runs[1], say=pytest.fail, **how))
+    assert equal(whole.progress.state, rest.progress.state)
+    if config.loop == "device":
+        assert equal(whole.progress.run_state, rest.progress.run_state)
+    assert whole.progress[:3] == rest.progress[:3]
+    for name in ("metrics.csv", "evaluations.csv"):
+        assert table(runs[0] / name) == table(runs[1] / name)
+        frames = [int(row["frames"]) for row in table(runs[1] / name)]
+        assert frames == sorted(set(frames))
+    first, second = (bytes_of(newest(run, config)) for run in runs)
+    assert first[0] == second[0]
+    assert first[1] == second[1]
+    assert (first[2] is None) == (second[2] is None)
+    for name in first[2] or ():
+        assert np.array_equal(first[2][name], second[2][name])
+    agents = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in runs]
+    assert agents[0] == agents[1]
+    best = [jaxdqn.load(run, env_fn=how.get("env_fn")).params for run in runs]
+    assert equal(*best)
