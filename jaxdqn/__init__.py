@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jaxdqn.envs.adapters import from_gymnax as from_gymnax
     from jaxdqn.envs.ball import make_ball as make_ball
     from jaxdqn.envs.cartpole import make_cartpole as make_cartpole
+    from jaxdqn.envs.collector import Collector as Collector
     from jaxdqn.envs.device import functional_env as functional_env
     from jaxdqn.envs.functional import FunctionalEnv as FunctionalEnv
     from jaxdqn.envs.functional import time_limit as time_limit
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from jaxdqn.envs.pixels import make_env_fn as make_env_fn
     from jaxdqn.envs.rows import advance as advance
     from jaxdqn.envs.rows import open_episodes as open_episodes
-    from jaxdqn.envs.vector import Collector as Collector
     from jaxdqn.envs.vector import Episode as Episode
     from jaxdqn.envs.vector import make_vector_env as make_vector_env
     from jaxdqn.envs.vector import random_stacks as random_stacks
@@ -99,11 +99,12 @@ _HOMES = {
     "envs.adapters": ("GymnasiumEnv", "from_func_env", "from_gymnax"),
     "envs.ball": ("make_ball",),
     "envs.cartpole": ("make_cartpole",),
+    "envs.collector": ("Collector",),
     "envs.device": ("functional_env",),
     "envs.functional": ("FunctionalEnv", "time_limit", "vectorise"),
     "envs.pixels": ("PixelObservation", "make_env_fn"),
     "envs.rows": ("advance", "open_episodes"),
-    "envs.vector": ("Collector", "Episode", "make_vector_env", "random_stacks"),
+    "envs.vector": ("Episode", "make_vector_env", "random_stacks"),
     "exploration": ("epsilon_greedy", "linear_epsilon"),
     "learner": ("LearnerState", "init_learner", "make_optimizer", "make_update", "polyak_update"),
     "losses": ("huber_loss", "q_learning_td_error", "squared_loss"),

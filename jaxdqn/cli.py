@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import json
 import sys
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -28,6 +29,7 @@ USAGE = f"""usage: jaxdqn COMMAND ...
   evaluate RUN [--episodes N]      play whole greedy episodes with a run's best agent
   play RUN [--output agent.gif]    draw an episode, with the action values beside it
   plot RUN... [--output FILE]      draw runs' learning curves
+  doctor                           look at what a run would find on this machine
 
 jaxdqn COMMAND --help lists the flags of a command."""
 
@@ -79,7 +81,8 @@ def _show(config: Config, begin: Callable[..., Generator[RunProgress, None, None
 
     keep_programs()
     folder, frames, stop = None, 0, Stop()
-    with Display(config) as display, stop.listening():
+    with Display(config) as display, stop.listening(), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: display.say(f"warning: {message}")
         try:
             with contextlib.closing(begin(stop=stop, say=display.say)) as steps:
                 for step in steps:
@@ -100,7 +103,7 @@ def _show(config: Config, begin: Callable[..., Generator[RunProgress, None, None
 
 
 class Stopped(Exception):  # noqa: N818, it is said and not caught
-    """A run that ended before its end, in one line."""
+    """What ended before its end, in one line that is no fault of what was typed."""
 
 
 def _next(folder: Path) -> str:
@@ -160,12 +163,28 @@ def plot(args: Sequence[str]) -> None:
     print(f"{options.output}: {len(options.runs)} run{'s' if len(options.runs) > 1 else ''}")
 
 
+def doctor(args: Sequence[str]) -> None:
+    """`jaxdqn doctor`."""
+    if args:
+        raise ValueError(f"unknown argument {args[0]!r}: jaxdqn doctor takes none")
+    with ctrl_c_held():
+        from jaxdqn.run.doctor import examine
+
+    wrong = 0
+    for name, found, mend in examine(PRESETS["cartpole"]):
+        wrong += mend is not None
+        print(f"{'WRONG' if mend else 'ok':5}  {name:20} {found}{f' -> {mend}' if mend else ''}")
+    if wrong:
+        raise Stopped(f"{wrong} of these must be mended")
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "resume": resume,
     "evaluate": evaluate,
     "play": play,
     "plot": plot,
+    "doctor": doctor,
 }
 
 

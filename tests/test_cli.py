@@ -8,8 +8,8 @@ import pytest
 from probes import TINY
 
 from jaxdqn.cli import main
-from jaxdqn.run.progress import Progress
 from jaxdqn.run.course import RunProgress
+from jaxdqn.run.progress import Progress
 
 
 def call(capsys, *words):
@@ -206,12 +206,16 @@ def test_folders_that_are_no_runs_are_refused(capsys, tmp_path):
     assert "no best checkpoint" in err
 
 
-def test_a_fault_in_mid_run_is_not_taken_for_bad_input(monkeypatch, tmp_path):
-    def faulty(config, rollout, name):
+def test_a_fault_in_mid_run_is_one_line_and_not_taken_for_bad_input(monkeypatch, tmp_path, capsys):
+    def faulty(config, **how):
         yield RunProgress(Progress(1, 0, 0.0, [], {}, None), None, tmp_path)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("jaxdqn.run.training.train", faulty)
-    with pytest.raises(RuntimeError, match=f"agents of the last evaluation are in {tmp_path}") as fault:
+    with pytest.raises(SystemExit) as stop:
         main(["train", *TINY])
-    assert isinstance(fault.value.__cause__, OSError)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.strip() == (
+        "jaxdqn: training stopped after frame 1: [Errno 28] No space left on device; "
+        f"`jaxdqn resume {tmp_path}` goes on from its beginning"
+    )

@@ -7,10 +7,10 @@ from rich.console import Console
 
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Episode
+from jaxdqn.run.course import RunProgress
 from jaxdqn.run.display import Display
 from jaxdqn.run.evaluation import summarise
 from jaxdqn.run.progress import Progress
-from jaxdqn.run.course import RunProgress
 
 CONFIG = Config(total_frames=320, warmup_frames=64)
 

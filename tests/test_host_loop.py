@@ -10,7 +10,9 @@ import pytest
 
 from jaxdqn.agent import make_agent
 from jaxdqn.config import Config
-from jaxdqn.envs.vector import Collector, make_vector_env
+from jaxdqn.envs.collector import Collector
+from jaxdqn.envs.vector import make_vector_env
+from jaxdqn.envs.workers import WorkerError
 from jaxdqn.run.host_loop import host_loop
 
 both = pytest.mark.parametrize("collector", ["sync", "async"])
@@ -156,8 +158,10 @@ def test_a_worker_that_does_not_answer_is_an_error(monkeypatch):
     monkeypatch.setattr("jaxdqn.envs.workers.STEP_TIMEOUT", 0.2)
     envs = make_vector_env(Hanging, 2, workers=True)
     envs.reset(seed=0)
-    with pytest.raises(TimeoutError, match="has not answered within"):
-        envs.step(np.zeros(2, int))
+    processes = list(envs.processes)
+    with pytest.raises(WorkerError, match=r"environment 0 \(action 1\) and .* 1 \(action 0\) has not answered"):
+        envs.step(np.array([1, 0]))
+    assert not any(process.is_alive() for process in processes)
     envs.close()
 
 
@@ -168,7 +172,7 @@ def test_a_worker_that_is_killed_is_an_error_that_names_it_and_the_others_are_en
     processes = list(envs.processes)
     processes[1].kill()
     processes[1].join()
-    with pytest.raises(RuntimeError, match=r"the process of an environment has ended \(number 1 from 0\)"):
+    with pytest.raises(WorkerError, match=r"environment 1 \(action 0\) has lost its process"):
         envs.step(np.zeros(2, int))
     envs.close()
     assert not any(process.is_alive() for process in processes)

@@ -2,14 +2,10 @@
 
 import csv
 import dataclasses
-import shutil
 
-import gymnasium as gym
-import jax
 import numpy as np
-import probes
 import pytest
-from small_runs import CONFIG, PIXELS, equal
+from small_runs import PIXELS, equal
 
 import jaxdqn
 from jaxdqn.config import Config

@@ -69,7 +69,7 @@ def vector_run(tmp_path_factory):
 def test_a_run_leaves_what_the_readme_says(pixel_run):
     names = {path.name for path in pixel_run.iterdir()}
     files = {"config.json", "versions.json", "metrics.csv", "evaluations.csv", "curve.png", "agent.gif"}
-    assert names == files | {"tensorboard", "checkpoints"}
+    assert names == files | {"tensorboard", "checkpoints", "states"}
     assert Config.from_dict(json.loads((pixel_run / "config.json").read_text())).frame_size == 36
     assert json.loads((pixel_run / "versions.json").read_text())["jax"] == jax.__version__
     metrics = table(pixel_run / "metrics.csv")

@@ -44,7 +44,10 @@ class Checkpoints(checkpoint.Checkpoints):
     def __init__(self):
         self.best_means = {}
 
-    def save(self, params, spec, *, frames, best_mean):
+    def index(self):
+        return {}
+
+    def save(self, params, spec, *, frames, best_mean, others):
         if best_mean is not None:
             self.best_means[frames] = best_mean
 

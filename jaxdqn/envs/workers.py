@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -44,6 +44,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
 
     def reset(self, **options: Any) -> Any:
         """Reset every environment; raises as `step` does."""
+        self._doing = ["its reset"] * self.num_envs
         self.reset_async(**options)
         return self._answer(self.reset_wait)
 
@@ -51,14 +52,15 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         """Step every environment.
 
         Raises:
-            TimeoutError: If one has not answered after `STEP_TIMEOUT` seconds.
-            RuntimeError: If the process of one has ended.
+            WorkerError: If one raises, has not answered after `STEP_TIMEOUT` seconds, or its process has ended; by then
+                all workers have been ended.
         """
         self.step_async(actions)
         return self._answer(self.step_wait)
 
     def step_async(self, actions: Any) -> None:
         """Send the actions."""
+        self._doing = [f"action {action}" for action in actions]
         with self._dead_workers():
             super().step_async(actions)
 
@@ -67,18 +69,37 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
             with self._dead_workers():
                 return wait(timeout=STEP_TIMEOUT)
         except multiprocessing.TimeoutError as error:
-            self.close(terminate=True)  # closed politely it would wait for that environment for ever
-            raise TimeoutError(f"an environment has not answered within {STEP_TIMEOUT:.0f} s") from error
+            silent = [index for index, pipe in enumerate(self.parent_pipes) if not pipe.poll(0)]
+            # Closed politely it would wait for that environment for ever.
+            raise self._ended(silent, f"has not answered within {STEP_TIMEOUT:g} s") from error
 
     @contextlib.contextmanager
     def _dead_workers(self) -> Iterator[None]:
         try:
             yield
         except (BrokenPipeError, ConnectionResetError, EOFError) as error:
+            for process in self.processes:
+                process.join(0.1)  # one that was killed a moment ago may not be known to be dead yet
             ended = [index for index, process in enumerate(self.processes) if not process.is_alive()]
-            self.close(terminate=True)
-            numbers = ", ".join(map(str, ended)) or "unknown"
-            raise RuntimeError(f"the process of an environment has ended (number {numbers} from 0)") from error
+            raise self._ended(ended, "has lost its process, which was ended from outside or has crashed") from error
+
+    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        if not all(successes):
+            index, kind, value, trace = self.error_queue.get()
+            said = " ".join(str(value).split())
+            error = self._ended([index], f"raised {kind.__name__}: {said}")
+            error.add_note(trace)
+            raise error
+
+    def _ended(self, indices: list[int], what: str) -> WorkerError:
+        """End all workers, and say which one was at fault."""
+        self.close(terminate=True)
+        which = " and ".join(f"environment {index} ({self._doing[index]})" for index in indices) or "an environment"
+        return WorkerError(f"{which} {what}")
+
+
+class WorkerError(RuntimeError):
+    """An environment in a process of its own that has failed; the message names it, and what it was asked for."""
 
 
 class _InWorker:

@@ -15,7 +15,7 @@ from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import episodes_of
 from jaxdqn.run.device_run import BatchTrace, DeviceRun, RunState
-from jaxdqn.run.progress import Progress, learning_start_of, passed
+from jaxdqn.run.progress import Progress, learning_start_of, passed, refuse_metrics_not_finite
 
 LONGEST = 64
 """Batches of a chunk, at most: what its traces have room for."""
@@ -37,6 +37,10 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
         state: Their state, fresh or from an earlier loop, which then goes on where it stopped; consumed.
         config: The run.
 
+    Raises:
+        FloatingPointError: If an observation, a reward, a loss or a gradient is not finite; batches before it have been
+            yielded by then.
+
     Yields:
         Progress after each batch, of which the last one of a chunk has `state` and `run_state`.
     """
@@ -56,9 +60,12 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
         # A first chunk is compiled as well, and says little of how long the next will take: the limit at most doubles.
         allowed = int(np.clip(length * SECONDS / max(seconds, 1e-9), 1, min(2 * allowed, LONGEST)))
         for index in range(length):
+            ended, finite, metrics = jax.tree.map(lambda x, index=index: x[index], traces)
+            _refuse_not_finite(finite, frames)
             done, frames = done + 1, frames + config.frames_per_batch
             updates += config.updates_per_batch if learning else 0
-            ended, metrics = jax.tree.map(lambda x, index=index: x[index], traces)
+            if learning:
+                refuse_metrics_not_finite(metrics, frames)
             whole = index == length - 1
             yield Progress(
                 frames=frames,
@@ -69,6 +76,15 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
                 state=state.agent if whole else None,
                 run_state=state if whole else None,
             )
+
+
+def _refuse_not_finite(finite: dict[str, np.ndarray], frames: int) -> None:
+    """Raise `FloatingPointError` that names the first reward or observation of a batch that is not finite."""
+    for name, fine in finite.items():
+        if not fine.all():
+            step, env = np.argwhere(~fine)[0]
+            at = frames + step * fine.shape[1] + env + 1
+            raise FloatingPointError(f"the {name} of environment {env} is not finite at frame {at:,}")
 
 
 def _is_stop(batch: int, config: Config) -> bool:

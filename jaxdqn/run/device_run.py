@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Key
 
 from jaxdqn.agent import Agent, AgentState, make_agent
 from jaxdqn.compilation import jit
@@ -57,10 +57,12 @@ class BatchTrace(NamedTuple):
 
     Attributes:
         ended: Episodes that ended `[T, N]`.
+        finite: Whether `reward` and the `observation` after it are finite `[T, N]`.
         metrics: Means over the batch's updates (`loss`, `gradient_norm`, `q_value`); NaN during warm-up.
     """
 
     ended: Ended
+    finite: dict[str, Bool[Array, "*T N"]]
     metrics: Metrics
 
 
@@ -193,20 +195,22 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv) -> DeviceRun:
         agent_key, env_key = jax.random.split(key)
         return start(agent.init(agent_key), env_key)
 
-    def step(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], tuple[Rows, Ended]]:
+    def step(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], tuple[Rows, Ended, dict[str, Any]]]:
         actor, states, cursor, key = carry
         key, step_key = jax.random.split(key)
         actor, actions = agent.act(actor, cursor.stack)
         states, answer = envs.step(step_key, states, cursor.last, actions)
         row, cursor, ended = advance(cursor, actions, answer, frame_stack=stack, reward_scale=config.reward_scale)
-        return (actor, states, cursor, key), (row, ended)
+        values = jnp.isfinite(answer.obs).reshape(config.num_envs, -1).all(axis=1)
+        finite = {"reward": jnp.isfinite(row.reward), "observation": values}
+        return (actor, states, cursor, key), (row, ended, finite)
 
     def collect(state: RunState) -> tuple[RunState, BatchTrace]:
         carry = state.agent.actor, state.envs, state.cursor, state.key
         num_steps = config.frames_per_batch // config.num_envs
-        (actor, states, cursor, key), (rows, ended) = jax.lax.scan(step, carry, length=num_steps)
+        (actor, states, cursor, key), (rows, ended, finite) = jax.lax.scan(step, carry, length=num_steps)
         observed = agent.observe(state.agent._replace(actor=actor), rows)
-        return RunState(observed, states, cursor, key), BatchTrace(ended, not_learned)
+        return RunState(observed, states, cursor, key), BatchTrace(ended, finite, not_learned)
 
     def batch(state: RunState) -> tuple[RunState, BatchTrace]:
         state, trace = collect(state)

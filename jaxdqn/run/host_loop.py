@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxdqn.agent import ActorState, Agent, AgentState
 from jaxdqn.config import Config
-from jaxdqn.envs.vector import Collector, Episode
-from jaxdqn.run.progress import Progress, learning_start_of
+from jaxdqn.envs.collector import Collector
+from jaxdqn.envs.vector import Episode
+from jaxdqn.run.progress import Progress, learning_start_of, refuse_metrics_not_finite
 from jaxdqn.types import Rows
 
 
@@ -39,6 +40,7 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
         Progress after each batch.
 
     Raises:
+        FloatingPointError: If an observation, a reward, a loss or a gradient is not finite.
         ValueError: If the collector has another number of environments than the config.
     """
     if collector.num_envs != config.num_envs:
@@ -53,7 +55,8 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
             actor, actions = agent.act(actor, obs)
             return np.asarray(actions)
 
-        rows, episodes = collector.collect(act, config.frames_per_batch // config.num_envs)
+        num_steps = config.frames_per_batch // config.num_envs
+        rows, episodes = collector.collect(act, num_steps, frames=int(actor.frame))
         return actor, rows, episodes
 
     # XLA runs on the CPU what one thread dispatches in order: an `act` from this one would wait for the whole `learn`.
@@ -69,6 +72,8 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
             metrics: dict[str, float] = {}
             if frames >= learning_start:
                 state, traces = agent.learn(state)
-                metrics = {name: float(np.mean(values)) for name, values in jax.device_get(traces).items()}
+                traces = jax.device_get(traces)
+                refuse_metrics_not_finite(traces, frames)
+                metrics = {name: float(np.mean(values)) for name, values in traces.items()}
                 updates += config.updates_per_batch
             yield Progress(frames, updates, float(agent.epsilon(state.actor.frame)), episodes, metrics, state)

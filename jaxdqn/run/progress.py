@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.vector import Episode
@@ -43,6 +45,21 @@ def learning_start_of(state: AgentState, agent: Agent) -> int:
     rows = int(state.replay.size) * num_envs
     lost = 0 if rows == slots * num_envs else max(int(state.actor.frame) - rows, 0)
     return lost + agent.learning_start
+
+
+def refuse_metrics_not_finite(metrics: dict[str, Any], frames: int) -> None:
+    """Raise `FloatingPointError` that names the field, where an update's loss, gradient or value is not finite.
+
+    Args:
+        metrics: Of the updates after a batch, or their means, by name.
+        frames: Rows collected by then.
+    """
+    for name, values in metrics.items():
+        wrong = np.atleast_1d(values)[~np.isfinite(np.atleast_1d(values))]
+        if len(wrong):
+            raise FloatingPointError(
+                f"the {name.replace('_', ' ')} is {wrong[0]} in the updates after frame {frames:,}"
+            )
 
 
 def passed(every: int, frames: int, new_frames: int) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.config import Config
+from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.snapshots import Snapshot
-from jaxdqn.envs.vector import Collector, make_vector_env
+from jaxdqn.envs.vector import make_vector_env
 from jaxdqn.run.assembly import Assembled
 from jaxdqn.run.device_loop import device_loop
 from jaxdqn.run.device_run import DeviceRun, RunState
@@ -100,10 +102,16 @@ def _on_device(run: DeviceRun, state: RunState, config: Config) -> Stepping:
 def _on_host(
     config: Config, build: EnvFn, parts: Assembled, state: AgentState, seed: int, snapshot: Snapshot | None
 ) -> Stepping:
-    envs = make_vector_env(build, config.num_envs, workers=config.collector == "async")
+    make = partial(make_vector_env, build, config.num_envs, workers=config.collector == "async")
+    envs = make()
     try:
         collector = Collector(
-            envs, seed=seed, frame_stack=parts.stack, reward_scale=config.reward_scale, snapshot=snapshot
+            envs,
+            seed=seed,
+            frame_stack=parts.stack,
+            reward_scale=config.reward_scale,
+            snapshot=snapshot,
+            rebuild=make if config.restart_workers else None,
         )
     except BaseException:
         envs.close()
@@ -112,6 +120,6 @@ def _on_host(
 
     def close() -> None:
         loop.close()
-        envs.close()
+        collector.close()
 
     return Stepping(loop, state, None, collector, close)
