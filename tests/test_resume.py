@@ -39,6 +39,12 @@ def ball():
     return GymnasiumEnv(jaxdqn.make_ball(frame_size=44), render_mode="rgb_array")
 
 
+def config_in(folder, **changes):
+    return dataclasses.replace(
+        VECTORS, **{"output": str(folder), "evaluate_every": 0, "checkpoint_every": 32, **changes}
+    )
+
+
 def quiet(note):
     pass
 

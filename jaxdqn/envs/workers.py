@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.vector.async_vector_env import AsyncState
 
 from jaxdqn.envs.pixels import EnvFn
 
@@ -93,6 +94,10 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
 
     def _ended(self, indices: list[int], what: str) -> WorkerError:
         """End all workers, and say which one was at fault."""
+        for process in self.processes:  # closed first, the pipes of those that still read would fill the screen
+            process.kill()
+            process.join()
+        self._state = AsyncState.DEFAULT
         self.close(terminate=True)
         which = " and ".join(f"environment {index} ({self._doing[index]})" for index in indices) or "an environment"
         return WorkerError(f"{which} {what}")

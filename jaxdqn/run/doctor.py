@@ -58,10 +58,9 @@ def examine(config: Config) -> Iterator[Finding]:
 def _pygame() -> Finding:
     there = {name: _version(name) for name in ("pygame", "pygame-ce")}
     found = ", ".join(f"{name} {version}" for name, version in there.items() if version) or "neither"
+    mend = None if any(there.values()) else "python3 -m pip install pygame"
     if all(there.values()):
         mend = "both fill one folder: python3 -m pip uninstall -y pygame pygame-ce, then install pygame"
-        return Finding("pygame or pygame-ce", found, mend)
-    mend = None if any(there.values()) else "python3 -m pip install pygame"
     return Finding("pygame or pygame-ce", found, mend)
 
 

@@ -54,12 +54,13 @@ def refuse_metrics_not_finite(metrics: dict[str, Any], frames: int) -> None:
         metrics: Of the updates after a batch, or their means, by name.
         frames: Rows collected by then.
     """
-    for name, values in metrics.items():
-        wrong = np.atleast_1d(values)[~np.isfinite(np.atleast_1d(values))]
-        if len(wrong):
-            raise FloatingPointError(
-                f"the {name.replace('_', ' ')} is {wrong[0]} in the updates after frame {frames:,}"
-            )
+    updates = len(np.atleast_1d(metrics["loss"]))
+    for update in range(updates):
+        for name in ("loss", "gradient_norm", "q_value"):  # the cause before what follows from it
+            value = np.atleast_1d(metrics[name])[update]
+            if not np.isfinite(value):
+                words = name.replace("_", " ")
+                raise FloatingPointError(f"the {words} is {value} in the updates after frame {frames:,}")
 
 
 def passed(every: int, frames: int, new_frames: int) -> bool:

@@ -1,0 +1,142 @@
+"""Faults that end well: what is not finite, environments that fail, files that are damaged, disks that are full."""
+
+import os
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import probes
+import pytest
+from small_runs import CONFIG
+from test_resume import config_in, finish, table
+
+import jaxdqn
+from jaxdqn.envs.collector import Collector
+from jaxdqn.envs.vector import make_vector_env
+from jaxdqn.envs.workers import WorkerError
+from jaxdqn.run.device_loop import device_loop
+from jaxdqn.run.device_run import make_device_run
+from jaxdqn.run.states import States
+
+
+class Spoiled(probes.TerminatingChain):
+    """Gives something that is no number in one step."""
+
+    value, where = np.nan, "reward"
+    steps = 0
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        self.steps += 1
+        if self.steps == 40:
+            obs, reward = (obs * self.value, reward) if self.where == "observation" else (obs, self.value)
+        return obs, reward, *rest
+
+
+def spoiled(value, where):
+    return lambda: type("Spoiled", (Spoiled,), {"value": value, "where": where})()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["reward", "observation"])
+def test_an_environment_that_gives_no_number_stops_the_run_there(value, where, tmp_path):
+    # Episodes of 10 steps and a final observation: the 40th step of each is in row 43, and 4 rows are a step.
+    with pytest.raises(FloatingPointError, match=rf"the {where} of environment 0 is -?{value} at frame 169"):
+        finish(jaxdqn.train(config_in(tmp_path / "run"), env_fn=spoiled(value, where)))
+    states = States(tmp_path / "run" / "states", keep=2, with_replay=True)
+    assert states.newest().facts["frames"] == 160
+    assert [row["frames"] for row in table(tmp_path / "run" / "metrics.csv")][-1] == "144"  # log_every is 48
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "field"),
+    [
+        (lambda error: jnp.where(error > -1e9, jnp.nan, error), "loss"),
+        (lambda error: jnp.sqrt(error * 0.0), "gradient norm"),
+    ],
+)
+@pytest.mark.parametrize("loop", ["host", "device"])
+def test_a_loss_or_a_gradient_that_is_no_number_stops_the_run(loss, field, loop, tmp_path):
+    with pytest.raises(FloatingPointError, match=f"the {field} is nan in the updates after frame 48"):
+        finish(jaxdqn.train(config_in(tmp_path / "run", loop=loop, updates_per_batch=1), loss=loss))
+    newest = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest()
+    assert newest.facts["frames"] == 32  # before the first updates
+
+
+@pytest.mark.parametrize("field", ["reward", "observation"])
+def test_a_functional_environment_that_gives_no_number_is_named(field):
+    env = probes.counting_env(2)
+    step = env.step
+
+    def spoiled_step(key, state, action):
+        state, obs, reward, *rest = step(key, state, action)
+        bad = jnp.where(state == 2, jnp.nan, 0.0)
+        spoiled = {"observation": obs, "reward": reward, field: bad + (obs if field == "observation" else reward)}
+        return state, spoiled["observation"], spoiled["reward"], *rest
+
+    run = make_device_run(CONFIG, env=env._replace(step=spoiled_step, observe=None))
+    with pytest.raises(FloatingPointError, match=f"the {field} of environment 0 is not finite at frame 3"):
+        list(device_loop(run, run.init(jax.random.key(0)), CONFIG))
+
+
+class Failing(probes.TerminatingChain):
+    """Raises, is killed or hangs in one step of the whole run: the files in a folder say whether it has been."""
+
+    def __init__(self, folder, how):
+        super().__init__()
+        self.folder, self.how, self.steps = folder, how, 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 20 and not self.folder.exists():
+            try:
+                self.folder.mkdir()
+            except FileExistsError:
+                return super().step(action)
+            if self.how == "raises":
+                raise ValueError("a broken joint")
+            if self.how == "is killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(1_000)
+        return super().step(action)
+
+
+SAYS = {
+    "raises": r"environment \d \(action \d\) raised ValueError: a broken joint",
+    "is killed": r"environment \d \(action \d\) has lost its process",
+    "hangs": r"environment \d \(action \d\) has not answered within 3 s",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", SAYS)
+def test_a_worker_that_fails_is_named_or_built_again(how, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxdqn.envs.workers.STEP_TIMEOUT", 3.0)
+
+    def make():
+        return make_vector_env(lambda: Failing(tmp_path / "failed", how), 2, workers=True)
+
+    def act(obs):
+        return np.zeros(2, int)
+
+    envs = make()
+    processes = list(envs.processes)
+    collector = Collector(envs, seed=0)
+    with pytest.raises(WorkerError, match=SAYS[how]):
+        collector.collect(act, 40)
+    assert not any(process.is_alive() for process in processes)
+
+    (tmp_path / "failed").rmdir()
+    collector = Collector(make(), seed=0, rebuild=make)
+    with pytest.warns(RuntimeWarning, match=f"{SAYS[how]}.*built again"):
+        rows, episodes = collector.collect(act, 40)
+    collector.close()
+    cut = [row for row in range(40) if rows.last[row].all() and not rows.terminated[row - 1].any()]
+    assert len(cut) == 1  # one row of both in which nothing has terminated
+    assert rows.episode_step[cut[0] + 1].tolist() == [0, 0]
+    assert not rows.terminated[cut[0]].any()
+    assert all(episode.length == 10 for episode in episodes)
