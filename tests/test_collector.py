@@ -1,5 +1,7 @@
 """Rows from a vector environment: what the ring relies on, with an environment that counts its own steps."""
 
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -78,6 +80,49 @@ def test_the_policy_sees_stacks_that_never_reach_into_the_episode_before():
         [200, 200, 200],
         [200, 200, 201],
     ]
+
+
+@pytest.mark.parametrize("workers", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", [gym.vector.AutoresetMode.SAME_STEP, gym.vector.AutoresetMode.DISABLED])
+def test_rows_from_the_other_autoreset_modes_are_those_of_next_step(mode, workers):
+    """Three environments of other lengths, so that one ends while others go on; observations count their steps."""
+
+    def rows_of(mode):
+        makers = [partial(Lengths, length) for length in (2, 3, 1)]
+        kind = gym.vector.AsyncVectorEnv if workers else gym.vector.SyncVectorEnv
+        envs = kind(makers, autoreset_mode=mode)
+        collector = Collector(envs, seed=0)
+        rows, episodes = collector.collect(lambda obs: np.zeros(3, np.int32), 12)
+        collector.close()
+        return rows, episodes
+
+    wanted, ended = rows_of(gym.vector.AutoresetMode.NEXT_STEP)
+    assert wanted.obs[:, 0, 0].tolist() == [0, 1, 2] * 4  # the final observation is 2, of both steps
+    found, episodes = rows_of(mode)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert np.array_equal(ours, theirs)
+    assert episodes == ended
+    assert sorted({episode.length for episode in episodes}) == [1, 2, 3]
+
+
+class Lengths(gym.Env):
+    """Counts the steps of each episode, of which there are `length`."""
+
+    observation_space = gym.spaces.Box(0, 1_000, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, length):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        ended = self.count >= self.length
+        return np.full(1, self.count, np.float32), float(self.count), ended, False, {}
 
 
 def test_an_autoreset_mode_that_is_not_known_is_refused():

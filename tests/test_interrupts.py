@@ -5,8 +5,12 @@ import subprocess
 import sys
 import time
 
+import kill_and_resume
+import psutil
 import pytest
 from probes import TINY
+
+from jaxdqn.run.stop import Stop
 
 pytestmark = pytest.mark.slow
 
@@ -36,24 +40,66 @@ main()
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_ends_with_130_and_whole_files(tmp_path):
-    words = ["train", *TINY, "--total-frames", "1000000", "--capacity", "1000", "--output", "run"]
-    # A shell starts background jobs with SIGINT ignored, and a child keeps that: undo it, as a terminal would.
-    restore = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-c", f"{restore}; from jaxdqn.cli import main; main()", *words]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+# A shell starts background jobs with SIGINT ignored, and a child keeps that: undo it, as a terminal would.
+RESTORE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
+
+def children_of(pid):
+    """Processes that a process has started, theirs included."""
+    return psutil.Process(pid).children(recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "flags"),
+    [(signal.SIGTERM, ["--collector", "async", "--num-envs", "2"]), (signal.SIGINT, ["--loop", "device"])],
+)
+def test_a_signal_keeps_the_state_ends_the_workers_and_says_how_to_go_on(number, flags, tmp_path):
+    words = ["train", *TINY, "--total-frames", "1000000", "--capacity", "1000", "--checkpoint-every", "0", *flags]
+    command = [sys.executable, "-c", f"{RESTORE}; from jaxdqn.cli import main; main()", *words, "--output", "run"]
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, **pipes)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_text().count("\n") > 20):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err.strip().splitlines() == ["jaxdqn: interrupted; what was written is whole"]
+    children = children_of(process.pid)
+    sent = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 10
+    assert process.returncode == 128 + number
+    assert not psutil.wait_procs(children, timeout=5)[1]  # the server that workers start from ends last
+    assert err.strip().splitlines() == (["jaxdqn: interrupted; what was written is whole"] if number == 2 else [])
+    (state,) = (tmp_path / "run" / "states").iterdir()
     text = metrics.read_text()
+    last = int(text.splitlines()[-1].split(",")[0])
+    assert int(state.name) == last
+    assert f"`jaxdqn resume run` goes on from frame {last:,}" in " ".join(out.split())
     assert text.endswith("\n")
-    columns = {line.count(",") for line in text.splitlines()}
-    assert len(columns) == 1
+    assert len({line.count(",") for line in text.splitlines()}) == 1
     assert (tmp_path / "run" / "curve.png").exists()
+
+
+def test_a_run_that_does_not_come_to_an_end_of_a_batch_is_stopped_where_it_is(monkeypatch):
+    monkeypatch.setattr("jaxdqn.run.stop.PATIENCE", 0.2)
+    began = time.monotonic()
+    with Stop().listening() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(5)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        with pytest.raises(SystemExit, match="143"):  # a second one is not a request
+            signal.raise_signal(signal.SIGTERM)
+    assert time.monotonic() - began < 3
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(tmp_path):
+    """`tests/kill_and_resume.py --kills 30` is the long form."""
+    words = [sys.executable, kill_and_resume.__file__, "--kills", "2", "--total-frames", "1000", "--seed", "3"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "2 kills: every run ended as the one that was never killed" in done.stdout
