@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
 
 from jaxdqn.learner import Params
+from jaxdqn.run.arrays import load_arrays, save_arrays, shapes_of
 from jaxdqn.run.files import read_json, write_json
 from jaxdqn.run.manifest import sealed_folder, verified
 
@@ -92,8 +91,7 @@ class Checkpoints:
         target = self._folder / f"{frames:08d}"
         if not target.exists():
             with sealed_folder(target, {"frames": frames}) as aside:
-                with ocp.StandardCheckpointer() as checkpointer:
-                    checkpointer.save(aside / "params", jax.tree.map(np.asarray, params))
+                save_arrays(aside / "params", params)
                 write_json(aside / "agent.json", {**spec.to_dict(), "frames": frames})
         self._set_index(index, others)
 
@@ -135,13 +133,9 @@ class Checkpoints:
             ValueError: If there is no such checkpoint, or it holds another network's parameters.
         """
         folder = self._chosen(which) / "params"
-        with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.metadata(folder).item_metadata
-            wanted = jax.tree.map(lambda leaf: tuple(leaf.shape), like)
-            found = jax.tree.map(lambda leaf: tuple(leaf.shape), getattr(stored, "tree", stored))
-            if wanted != found:
-                raise ValueError(f"checkpoint {folder.parent} holds another network: pass the network it was made with")
-            params: Params = checkpointer.restore(folder, like)
+        if shapes_of(folder) != jax.tree.map(lambda leaf: tuple(leaf.shape), like):
+            raise ValueError(f"checkpoint {folder.parent} holds another network: pass the network it was made with")
+        params: Params = load_arrays(folder, like)
         return params
 
     def _chosen(self, which: Which) -> Path:

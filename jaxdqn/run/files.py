@@ -21,10 +21,22 @@ def written_aside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".partial")
     try:
-        yield aside
+        with named(path):
+            yield aside
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An `OSError` within that names no file, as that of a full disk, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -55,6 +67,7 @@ class Table:
             columns: Its columns.
             until: Lines whose first column is at most this are kept, of a file that is there already.
         """
+        self._path = path
         self._columns = columns
         kept = _whole_lines(path, columns, until) if until and path.is_file() else []
         with written_aside(path) as aside, aside.open("w", newline="") as file:
@@ -67,12 +80,13 @@ class Table:
         csv.DictWriter(line, self._columns, lineterminator="\n").writerow(row)
         data, size = line.getvalue().encode(), self._file.seek(0, os.SEEK_END)
         try:
-            written = self._file.write(data)
-            if written < len(data):  # as much as there was room for: the next byte tells why
-                self._file.write(data[written:])
-        except OSError as error:
+            with named(self._path):
+                written = self._file.write(data)
+                if written < len(data):  # as much as there was room for: the next byte tells why
+                    self._file.write(data[written:])
+        except OSError:
             self._file.truncate(size)
-            raise OSError(error.errno, f"{self._file.name} cannot be written: {error.strerror}") from error
+            raise
 
     def flush(self) -> None:
         """Have what was written on the disk."""

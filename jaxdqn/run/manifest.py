@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxdqn.run.files import read_json, write_json
+from jaxdqn.run.files import named, read_json, write_json
 
 MANIFEST = "manifest.json"
 
@@ -34,7 +34,8 @@ def sealed_folder(target: Path, facts: dict[str, Any]) -> Iterator[Path]:
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        yield aside
+        with named(target):
+            yield aside
         files = [path for path in sorted(aside.rglob("*")) if path.is_file()]
         for path in files:
             _flush(path)

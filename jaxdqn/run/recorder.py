@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from jaxdqn.config import Config
 from jaxdqn.envs.vector import Episode
 from jaxdqn.run.evaluation import Evaluation
+from jaxdqn.run.events import EventFile
 from jaxdqn.run.files import Table, write_json
 from jaxdqn.run.progress import Progress, passed
 
@@ -60,7 +59,7 @@ class Recorder:
         write_json(folder / "versions.json", versions())
         self._metrics = Table(folder / "metrics.csv", METRICS, until=frames)
         self._evaluations = Table(folder / "evaluations.csv", EVALUATIONS, until=frames)
-        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=frames + 1 if frames else None)
+        self._events = EventFile(folder / "tensorboard", frames=frames)
 
     def facts(self) -> dict[str, Any]:
         """What the logs had got to, for the process that goes on, as JSON takes it; what was written is on disk."""
@@ -100,7 +99,7 @@ class Recorder:
         }
         self._episodes = []
         self._metrics.write(row)
-        self._scalars("train", row, progress.frames)
+        self._events.scalars("train", row, progress.frames)
 
     def log_evaluation(self, frames: int, evaluation: Evaluation) -> None:
         """A row of evaluations."""
@@ -109,19 +108,14 @@ class Recorder:
         row["lengths"] = " ".join(map(str, evaluation.lengths))
         row["elapsed_seconds"] = round(self.elapsed(), 3)
         self._evaluations.write({"frames": frames, **row})
-        self._scalars("evaluation", row, frames)
-        self._tensorboard.flush()
-
-    def _scalars(self, group: str, row: dict[str, Any], frames: int) -> None:
-        for name, value in row.items():
-            if name != "frames" and isinstance(value, int | float):
-                self._tensorboard.add_scalar(f"{group}/{name}", value, frames)
+        self._events.scalars("evaluation", row, frames)
+        self._events.flush()
 
     def close(self) -> None:
         """Flush and close the files."""
         self._metrics.close()
         self._evaluations.close()
-        self._tensorboard.close()
+        self._events.close()
 
 
 def _mean(values: Iterable[float]) -> float | None:

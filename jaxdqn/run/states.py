@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.snapshots import Snapshot
+from jaxdqn.run.arrays import load_arrays, save_arrays
 from jaxdqn.run.manifest import DamagedError, read_manifest, sealed_folder, verified
 from jaxdqn.run.replay_files import Written, read_replay, write_replay
 
@@ -95,8 +95,7 @@ class States:
             **facts,
         }
         with sealed_folder(target, about) as aside:
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(aside.absolute() / "arrays", leaves)
+            save_arrays(aside / "arrays", leaves)
             if envs is not None:
                 np.savez(aside / "envs.npz", **envs)  # type: ignore[arg-type]  # none of them is named allow_pickle
             if self._with_replay:
@@ -171,8 +170,7 @@ class States:
                 )
         if len(names) != len(there):
             raise ValueError(f"{found.folder} holds {len(there)} arrays and this run has {len(names)}")
-        with ocp.StandardCheckpointer() as checkpointer:
-            leaves = checkpointer.restore(found.folder.absolute() / "arrays", like)
+        leaves = load_arrays(found.folder / "arrays", like)
         loaded, rest = _unflat(leaves, _without_rows(state), rest)
         if found.facts["replay"]:
             state = read_replay(found.folder / "replay", agent, state, cursor=found.facts["cursor"])
