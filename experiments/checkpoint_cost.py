@@ -1,0 +1,121 @@
+"""What a checkpoint of replay costs: seconds that training waits, memory, and bytes on disk.
+
+    python3 experiments/checkpoint_cost.py --rows 100000
+
+A ring is filled with frames of CartPole, or with noise that cannot be compressed, and written; then again after some
+new rows, and read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import psutil
+from command_line import positive
+
+import jaxdqn
+from jaxdqn.agent import AgentState
+from jaxdqn.presets import PRESETS
+from jaxdqn.run.device_run import DeviceRun
+from jaxdqn.run.states import States
+
+FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
+
+
+class Cost(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        replay_bytes: Memory of the ring.
+        first_seconds: Time to write it.
+        again_seconds: Time to write it after `again` new rows.
+        extra_bytes: Memory that writing took besides, at its peak.
+        disk_bytes: Size of the state on disk.
+        load_seconds: Time to check and read it.
+    """
+
+    replay_bytes: int
+    first_seconds: float
+    again_seconds: float
+    extra_bytes: int
+    disk_bytes: int
+    load_seconds: float
+
+
+def measure(rows: int, *, noise: bool, again: int = 3_000) -> Cost:
+    """Fill a ring of the default preset with rows, write it twice, read it."""
+    fields = {"capacity": rows, "total_frames": rows + again, "warmup_frames": 0, "loop": "device"}
+    config = dataclasses.replace(PRESETS["cartpole"], **fields)
+    run = jaxdqn.make_device_run(config)
+    state = filled(run, rows, noise)
+    with tempfile.TemporaryDirectory() as folder:
+        states = States(Path(folder) / "states", keep=2, with_replay=True)
+        few = state._replace(replay=state.replay._replace(size=jax.numpy.int32(256)))
+        States(Path(folder) / "warm-up", keep=1, with_replay=True).save(1, few, FACTS)  # imports and compilation
+        before = peak_bytes(reset=True)
+        began = time.monotonic()
+        path = states.save(rows, state, FACTS)
+        first = time.monotonic() - began
+        extra = peak_bytes() - before
+        batches = again // config.frames_per_batch
+        key = jax.random.key(1)
+        state = run_on(run, run.start(state, key), batches).agent
+        began = time.monotonic()
+        path = states.save(rows + again, state, FACTS)
+        second = time.monotonic() - began
+        disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        num_bytes = run.agent.replay.num_bytes
+        began = time.monotonic()
+        states.load(states.newest(), run.agent, run.agent.init(key))
+        return Cost(num_bytes, first, second, extra, disk, time.monotonic() - began)
+
+
+def filled(run: DeviceRun, rows: int, noise: bool) -> AgentState:
+    """An agent whose ring is full."""
+    state = run_on(run, run.init(jax.random.key(0)), rows // 32).agent
+    if noise:
+        ring = state.replay.rows
+        obs = jax.random.bits(jax.random.key(2), ring.obs.shape, "uint8")
+        state = state._replace(replay=state.replay._replace(rows=ring._replace(obs=obs)))
+    return jax.block_until_ready(state)
+
+
+def run_on(run: DeviceRun, state: jaxdqn.RunState, batches: int) -> jaxdqn.RunState:
+    """Some batches without learning."""
+    step = jaxdqn.jit(lambda s: jax.lax.fori_loop(0, batches, lambda _, s: run.collect(s)[0], s), donate_argnums=0)
+    return step(state)
+
+
+def peak_bytes(*, reset: bool = False) -> int:
+    """Largest memory of this process since the last reset; Linux."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+        return psutil.Process().memory_info().rss
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description="What a checkpoint of replay costs.")
+    parser.add_argument("--rows", type=positive, default=100_000)
+    options = parser.parse_args()
+    for noise in (False, True):
+        cost = measure(options.rows, noise=noise)
+        print(
+            f"{'noise' if noise else 'frames of CartPole'}: replay {cost.replay_bytes / 1e6:.0f} MB; first "
+            f"{cost.first_seconds:.2f} s, after 3,000 new rows {cost.again_seconds:.2f} s; extra memory "
+            f"{cost.extra_bytes / cost.replay_bytes:.2f} times replay; on disk {cost.disk_bytes / 1e6:.1f} MB; "
+            f"checked and read in {cost.load_seconds:.2f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
