@@ -78,12 +78,13 @@ def measure(rows: int, *, noise: bool, again: int = 3_000) -> Cost:
 
 def filled(run: DeviceRun, rows: int, noise: bool) -> AgentState:
     """An agent whose ring is full."""
-    state = run_on(run, run.init(jax.random.key(0)), rows // 32).agent
-    if noise:
-        ring = state.replay.rows
-        obs = jax.random.bits(jax.random.key(2), ring.obs.shape, "uint8")
-        state = state._replace(replay=state.replay._replace(rows=ring._replace(obs=obs)))
-    return jax.block_until_ready(state)
+    if not noise:
+        return jax.block_until_ready(run_on(run, run.init(jax.random.key(0)), rows // 32).agent)
+    state = run.agent.init(jax.random.key(0))
+    ring = state.replay
+    obs = jax.random.bits(jax.random.key(2), ring.rows.obs.shape, "uint8")
+    full = ring._replace(rows=ring.rows._replace(obs=obs), size=jax.numpy.int32(rows // obs.shape[1]))
+    return jax.block_until_ready(state._replace(replay=full))
 
 
 def run_on(run: DeviceRun, state: jaxdqn.RunState, batches: int) -> jaxdqn.RunState:

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # The suite's time is XLA's compile time: tests share one cache, and code that runs for milliseconds is not optimised.
@@ -14,6 +15,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inh
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
+# `--hypothesis-profile long` looks at thousands of histories of the ring.
+settings.register_profile("short", max_examples=60)
+settings.register_profile("long", max_examples=2_000)
+settings.load_profile("short")
 
 # Not `config`: it checks its own fields, in words for people, which is what its tests are about.
 PIECES = "augmentation convolution exploration learner losses networks preprocessing replay returns types"

@@ -9,6 +9,7 @@ import pytest
 from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector import Episode, make_vector_env, random_stacks
+from jaxdqn.envs.workers import start_method
 from jaxdqn.run.evaluation import Evaluator, summarise
 
 
@@ -82,23 +83,31 @@ def test_the_policy_sees_stacks_that_never_reach_into_the_episode_before():
     ]
 
 
-@pytest.mark.parametrize("workers", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("mode", [gym.vector.AutoresetMode.SAME_STEP, gym.vector.AutoresetMode.DISABLED])
+@pytest.mark.parametrize(
+    ("mode", "workers"),
+    [
+        (gym.vector.AutoresetMode.SAME_STEP, False),
+        (gym.vector.AutoresetMode.DISABLED, False),
+        pytest.param(gym.vector.AutoresetMode.SAME_STEP, True, marks=pytest.mark.slow),
+    ],
+)
 def test_rows_from_the_other_autoreset_modes_are_those_of_next_step(mode, workers):
     """Three environments of other lengths, so that one ends while others go on; observations count their steps."""
 
-    def rows_of(mode):
+    def rows_of(mode, workers):
         makers = [partial(Lengths, length) for length in (2, 3, 1)]
-        kind = gym.vector.AsyncVectorEnv if workers else gym.vector.SyncVectorEnv
-        envs = kind(makers, autoreset_mode=mode)
+        if workers:
+            envs = gym.vector.AsyncVectorEnv(makers, autoreset_mode=mode, context=start_method())
+        else:
+            envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=mode)
         collector = Collector(envs, seed=0)
         rows, episodes = collector.collect(lambda obs: np.zeros(3, np.int32), 12)
         collector.close()
         return rows, episodes
 
-    wanted, ended = rows_of(gym.vector.AutoresetMode.NEXT_STEP)
+    wanted, ended = rows_of(gym.vector.AutoresetMode.NEXT_STEP, workers=False)
     assert wanted.obs[:, 0, 0].tolist() == [0, 1, 2] * 4  # the final observation is 2, of both steps
-    found, episodes = rows_of(mode)
+    found, episodes = rows_of(mode, workers)
     for ours, theirs in zip(found, wanted, strict=True):
         assert np.array_equal(ours, theirs)
     assert episodes == ended

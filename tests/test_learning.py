@@ -8,7 +8,8 @@ import pytest
 
 from jaxdqn.agent import make_agent
 from jaxdqn.config import Config
-from jaxdqn.envs.vector import Collector, make_vector_env
+from jaxdqn.envs.collector import Collector
+from jaxdqn.envs.vector import make_vector_env
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.run.host_loop import host_loop
 

@@ -107,7 +107,7 @@ def model(history, added, capacity, num_envs, n_steps, stack, gamma):
     return windows
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None)
 @given(
     config=st.sampled_from(CONFIGS),
     shares=st.lists(st.sampled_from(["1", "all but 1"]), min_size=6, max_size=14),

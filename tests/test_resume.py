@@ -32,11 +32,10 @@ FRAMES = dataclasses.replace(
     PIXELS, loop="host", total_frames=120, warmup_frames=40, capacity=60, checkpoint_every=40, evaluation_episodes=1
 )
 HOST_REPLAY = dataclasses.replace(FRAMES, replay_storage="host")
-OWN_BALL = dataclasses.replace(FRAMES, mirror=False)
 
 
-def ball():
-    return GymnasiumEnv(jaxdqn.make_ball(frame_size=44), render_mode="rgb_array")
+def functional():
+    return GymnasiumEnv(jaxdqn.make_cartpole(pixels=False), render_mode="rgb_array")
 
 
 def config_in(folder, **changes):
@@ -81,7 +80,7 @@ def bytes_of(found):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "how"),
-    [(VECTORS, {}), (DEVICE, {}), (FRAMES, {}), (HOST_REPLAY, {}), (OWN_BALL, {"env_fn": ball})],
+    [(VECTORS, {}), (DEVICE, {}), (FRAMES, {}), (HOST_REPLAY, {}), (VECTORS, {"env_fn": functional})],
     ids=["host", "device", "frames", "replay on the host", "a functional environment on the host"],
 )
 def test_a_run_in_two_parts_is_the_run_in_one(config, how, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """States on disk: none that is damaged is loaded, none of another run, and what cannot be as it was is said."""
 
 import json
+import sys
 
+import checkpoint_cost
 import gymnasium as gym
 import numpy as np
 import probes
@@ -9,7 +11,7 @@ import pytest
 from test_resume import config_in, finish, quiet, table
 
 import jaxdqn
-from jaxdqn.run import states
+from jaxdqn.run import replay_files, states
 from jaxdqn.run.states import States
 
 
@@ -129,6 +131,16 @@ def test_without_replay_it_is_filled_again_and_nothing_is_caught_up(tmp_path):
     assert [step.progress.frames for step in steps][:3] == [208, 224, 240]
     # 48 frames of warm-up again, and then two updates a batch as ever.
     assert updates == [before, before, before + 2, *range(before + 4, before + 14, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory at its peak is read from Linux")
+def test_a_checkpoint_takes_little_memory(monkeypatch):
+    """`experiments/checkpoint_cost.py` is the long form, with 100,000 rows, and times it."""
+    monkeypatch.setattr(replay_files, "CHUNK_BYTES", 2**20)
+    cost = checkpoint_cost.measure(8_000, noise=True, again=32)
+    assert cost.extra_bytes < 1.3 * cost.replay_bytes
+    assert cost.disk_bytes > 0.95 * cost.replay_bytes  # noise cannot be compressed: all of it was written
 
 
 class Closed(gym.Wrapper):
