@@ -70,36 +70,37 @@ def resume(args: Sequence[str]) -> None:
     config = read_config(options.run)
     if options.total_frames is not None:
         config = dataclasses.replace(config, total_frames=options.total_frames)
-    _show(config, lambda **how: go_on(options.run, total_frames=options.total_frames, **how))
+    _show(config, lambda **how: go_on(options.run, total_frames=options.total_frames, **how), options.run)
 
 
-def _show(config: Config, begin: Callable[..., Generator[RunProgress, None, None]]) -> None:
-    """Let a run go on to its end, and show it."""
+def _show(config: Config, begin: Callable[..., Generator[RunProgress, None, None]], folder: Path | None = None) -> None:
+    """Let a run go on to its end, and show it; `folder` is its own, where that is known beforehand."""
+    from jaxdqn.envs.workers import WorkerError
     from jaxdqn.run.display import Display
     from jaxdqn.run.resources import keep_programs
     from jaxdqn.run.stop import Stop
 
     keep_programs()
-    folder, frames, stop = None, 0, Stop()
+    stop, begun = Stop(), False
     with Display(config) as display, stop.listening(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: display.say(f"warning: {message}")
         try:
             with contextlib.closing(begin(stop=stop, say=display.say)) as steps:
                 for step in steps:
-                    folder, frames = step.folder, step.progress.frames
+                    folder, begun = step.folder, True
                     display.show(step)
-        except (ValueError, OSError, ArithmeticError) as error:
-            if folder is None:
+        except (ValueError, OSError, ArithmeticError, WorkerError) as error:
+            if not begun and isinstance(error, ValueError | OSError):
                 raise
             # Not the fault of what was typed, and nothing of ours to be looked at: the exit code is 1.
-            raise Stopped(f"training stopped after frame {frames:,}: {_in_one_line(error)}; {_next(folder)}") from error
+            where = f"; {_next(folder)}" if folder is not None else ""
+            raise Stopped(f"training stopped: {_in_one_line(error)}{where}") from error
         except (KeyboardInterrupt, SystemExit):
-            if folder is not None:
-                display.say(f"stopped after frame {frames:,}; {_next(folder)}")
+            display.say(f"stopped; {_next(folder)}" if folder is not None else "stopped before the first batch")
             raise
-    assert folder is not None  # a run has at least one batch
-    print(f"kept in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-    print(f"next: jaxdqn evaluate {folder} --episodes 100")
+    if folder is not None:
+        print(f"kept in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+        print(f"next: jaxdqn evaluate {folder} --episodes 100")
 
 
 class Stopped(Exception):  # noqa: N818, it is said and not caught
@@ -108,7 +109,7 @@ class Stopped(Exception):  # noqa: N818, it is said and not caught
 
 def _next(folder: Path) -> str:
     kept = sorted(path.name for path in (folder / "states").glob("*[0-9]"))
-    where = f"from frame {int(kept[-1]):,}" if kept else "from its beginning"
+    where = f"from frame {int(kept[-1][:10]):,}" if kept else "from its beginning"
     return f"`jaxdqn resume {folder}` goes on {where}"
 
 

@@ -20,10 +20,7 @@ from pathlib import Path
 FLAGS = [
     *("--no-pixels", "--num-envs", "4", "--frames-per-batch", "32", "--batch-size", "16", "--capacity", "2048"),
     *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "4096", "--evaluation-episodes", "2"),
-    *(
-        "--checkpoint-every",
-        "128",
-    ),
+    "--checkpoint-every=128",
 ]
 JAXDQN = [sys.executable, "-c", "from jaxdqn.cli import main; main()"]
 
@@ -46,50 +43,63 @@ def begin(words: list[str]) -> subprocess.Popen[str]:
 
 
 def wait(process: subprocess.Popen[str]) -> None:
-    """Its end, which must be a good one."""
+    """Its end, which must be a good one, or that of a run that was complete already."""
     _, said = process.communicate()
-    if process.returncode:
+    if process.returncode and "is complete at frame" not in said:
         raise SystemExit(f"exit code {process.returncode}: {said}")
 
 
-def kill_often(run: Path, first: list[str], kills: int, rng: random.Random) -> int:
-    """Kill a run and resume it until it has been killed so often or is complete; how often it was."""
-    words, done = first, 0
+def kill_often(run: Path, first: list[str], kills: int, rng: random.Random) -> tuple[int, int]:
+    """Kill a run and resume it until it has been killed so often or is complete.
+
+    Returns:
+        How often it was, and how many of these found a state half written.
+    """
+    words, done, writing = first, 0, 0
     while done < kills:
-        process = begin(words)
-        metrics = run / "metrics.csv"
+        process, metrics = begin(words), run / "metrics.csv"
         before = metrics.stat().st_mtime_ns if metrics.exists() else 0
-        # Half of the lives end before or while the first state is written, the other half some states later.
-        while process.poll() is None and (not metrics.exists() or metrics.stat().st_mtime_ns == before):
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3) if rng.random() < 0.5 else rng.uniform(0.3, 2.0))
+        # One life in four ends while it starts, the others while they train and write states.
+        if rng.random() < 0.25:
+            time.sleep(rng.uniform(0.0, 6.0))
+        else:
+            while process.poll() is None and (not metrics.exists() or metrics.stat().st_mtime_ns == before):
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0.0, 1.5))
         if process.poll() is not None:
             break
-        kept = newest_state(run)
         process.kill()
         process.communicate()
         done += 1
-        reached = max((int(row["frames"]) for row in rows_of(metrics)), default=0)
-        writing = len(list((run / "states").glob("*.partial")))
-        print(f"kill {done}: at frame {reached:,}, newest state {kept:,}{', one half written' if writing else ''}")
-        assert reached - newest_state(run) <= 128 + 32 or not kept
-        words = ["resume", str(run)]
-    wait(begin(words)) if (run / "config.json").stat().st_size else None
-    return done
+        rows = rows_of(metrics) if metrics.exists() else []
+        reached = max((int(row["frames"]) for row in rows), default=0)
+        half = len(list((run / "states").glob("*.partial")))
+        writing += half
+        print(f"kill {done}: at frame {reached:,}, newest state {newest_state(run):,}{', one half written' * half}")
+        assert reached - newest_state(run) <= 128 + 32 or not newest_state(run)
+        words = ["resume", str(run)] if (run / "config.json").exists() else first
+    wait(begin(words))
+    return done, writing
 
 
 def compare(run: Path, whole: Path) -> None:
-    """Both runs are the same, in every row and in every parameter."""
-    import jax
+    """Both runs are the same, in every row, and in every array of their last states."""
     import numpy as np
 
-    import jaxdqn
+    from jaxdqn.run.arrays import load_arrays
+    from jaxdqn.run.states import States
 
     for name in ("metrics.csv", "evaluations.csv"):
         assert rows_of(run / name) == rows_of(whole / name), name
-    for which in ("best", "last"):
-        ours, theirs = (jax.tree.leaves(jaxdqn.load(folder, which).params) for folder in (run, whole))
-        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)), which
+    found = [States(folder / "states", keep=2, with_replay=True).newest() for folder in (run, whole)]
+    assert found[0].facts["frames"] == found[1].facts["frames"]
+    ours, theirs = (load_arrays(each.folder / "arrays", None) for each in found)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours), "learner, actor or keys"
+    files = [sorted(path for path in (each.folder / "replay").iterdir()) for each in found]
+    for one, other in zip(*files, strict=True):
+        assert one.read_bytes() == other.read_bytes(), "replay"
+    print("the same: every row, parameters, target, optimiser, keys, counters, replay")
 
 
 def main() -> None:
@@ -97,19 +107,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="SIGKILL at random moments, and resume.")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--total-frames", type=int, default=40_000)
+    parser.add_argument("--total-frames", type=int, default=12_000)
+    parser.add_argument("--loop", choices=["host", "device"], default="host")
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    flags = [*FLAGS, "--total-frames", str(options.total_frames)]
+    flags = [*FLAGS, "--total-frames", str(options.total_frames), "--loop", options.loop]
     folder = Path(tempfile.mkdtemp())
     try:
         wait(begin(["train", *flags, "--output", str(folder / "whole")]))
-        done = 0
+        done, writing = 0, 0
         while done < options.kills:
             run = folder / f"killed{done}"
-            done += kill_often(run, ["train", *flags, "--output", str(run)], options.kills - done, rng)
+            kills, half = kill_often(run, ["train", *flags, "--output", str(run)], options.kills - done, rng)
+            done, writing = done + kills, writing + half
             compare(run, folder / "whole")
-        print(f"{done} kills: every run ended as the one that was never killed")
+        print(f"{done} kills, {writing} of them while a state was written: every run ended as the one never killed")
     finally:
         shutil.rmtree(folder)
 

@@ -216,6 +216,6 @@ def test_a_fault_in_mid_run_is_one_line_and_not_taken_for_bad_input(monkeypatch,
         main(["train", *TINY])
     assert stop.value.code == 1
     assert capsys.readouterr().err.strip() == (
-        "jaxdqn: training stopped after frame 1: [Errno 28] No space left on device; "
+        "jaxdqn: training stopped: [Errno 28] No space left on device; "
         f"`jaxdqn resume {tmp_path}` goes on from its beginning"
     )

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from small_runs import CONFIG
 from test_resume import config_in, finish, table
 
 import jaxdqn
+from jaxdqn.cli import main
 from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.vector import make_vector_env
 from jaxdqn.envs.workers import WorkerError
@@ -65,6 +67,42 @@ def test_a_loss_or_a_gradient_that_is_no_number_stops_the_run(loss, field, loop,
         finish(jaxdqn.train(config_in(tmp_path / "run", loop=loop, updates_per_batch=1), loss=loss))
     newest = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest()
     assert newest.facts["frames"] == 32  # before the first updates
+
+
+@pytest.mark.slow
+def test_parameters_that_the_last_update_ruined_are_not_kept(tmp_path):
+    """Metrics are those before the step: they are finite when it goes wrong."""
+    config = config_in(tmp_path / "run", learning_rate=3e38, updates_per_batch=1, warmup_frames=48)
+    with pytest.raises(FloatingPointError, match=r"a parameter is not finite|is (nan|inf)"):
+        finish(jaxdqn.train(config))
+    assert States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().facts["frames"] == 32
+
+
+class NanAtFirst(probes.OneStep):
+    """Its first observation is none."""
+
+    def observe(self):
+        return super().observe() * np.nan
+
+
+def test_a_first_observation_that_is_no_number_is_named():
+    with pytest.raises(FloatingPointError, match="the first observation of environment 0 is nan"):
+        Collector(make_vector_env(NanAtFirst, 2), seed=0)
+
+
+@pytest.mark.slow
+def test_a_fault_is_one_line_of_the_command_line(tmp_path, capsys, monkeypatch):
+    gym.register("Spoiled-v0", entry_point=lambda **_: spoiled(np.nan, "reward")())
+    words = ["--no-pixels", "--env", "Spoiled-v0", "--total-frames", "512", "--num-envs", "4", "--batch-size", "16"]
+    words += ["--warmup-frames", "64", "--checkpoint-every", "64", "--capacity", "512"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *words, "--output", str(tmp_path / "run")])
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "jaxdqn: training stopped: the reward of environment 0 is nan at frame " in said
+    assert f"`jaxdqn resume {tmp_path / 'run'}` goes on from frame 128" in said
+    del gym.registry["Spoiled-v0"]
 
 
 @pytest.mark.parametrize("field", ["reward", "observation"])

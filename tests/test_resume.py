@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def bytes_of(found):
     [(VECTORS, {}), (DEVICE, {}), (FRAMES, {}), (HOST_REPLAY, {}), (VECTORS, {"env_fn": functional})],
     ids=["host", "device", "frames", "replay on the host", "a functional environment on the host"],
 )
-def test_a_run_in_two_parts_is_the_run_in_one(config, how, tmp_path, monkeypatch):
+def test_a_run_in_two_parts_is_the_run_in_one(config, how, tmp_path):
     runs = [tmp_path / "one", tmp_path / "two"]
     whole = finish(jaxdqn.train(dataclasses.replace(config, output=str(runs[0])), **how))
     # Two batches beyond a state: what they left in the files is done again.
@@ -111,3 +112,38 @@ def test_a_run_in_two_parts_is_the_run_in_one(config, how, tmp_path, monkeypatch
     assert agents[0] == agents[1]
     best = [jaxdqn.load(run, env_fn=how.get("env_fn")).params for run in runs]
     assert equal(*best)
+
+
+@pytest.mark.slow
+def test_one_process_at_a_time_and_nothing_is_thrown_away(tmp_path):
+    run = tmp_path / "run"
+    steps = jaxdqn.train(config_in(run, total_frames=128))
+    next(steps)
+    with pytest.raises(ValueError, match="is being trained by another process"):
+        next(jaxdqn.resume(run))
+    steps.close()
+    # Before the first state: what was left is set aside.
+    notes = []
+    finish(jaxdqn.resume(run, say=notes.append))
+    assert "begins anew" in notes[0]
+    assert "metrics.csv" in {path.name for path in (run / "earlier-1").iterdir()}
+    # A finished run without states is left as it is; one that lacks a picture gets it.
+    (run / "agent.gif").unlink()
+    assert finish(jaxdqn.resume(run, say=pytest.fail)) is None
+    assert (run / "agent.gif").is_file()
+    shutil.rmtree(run / "states")
+    before = (run / "metrics.csv").read_bytes()
+    with pytest.raises(ValueError, match="is complete at frame 128 and holds no state"):
+        finish(jaxdqn.resume(run))
+    assert (run / "metrics.csv").read_bytes() == before
+    jaxdqn.load(run)
+
+
+@pytest.mark.slow
+def test_what_was_the_users_own_must_be_given_again(tmp_path):
+    run = tmp_path / "run"
+    steps = jaxdqn.train(config_in(run), loss=lambda error: 100 * error**2)
+    next(steps)
+    steps.close()
+    with pytest.raises(ValueError, match="trained with loss of your own: give it that loss again"):
+        finish(jaxdqn.resume(run))

@@ -1,6 +1,7 @@
 """States on disk: none that is damaged is loaded, none of another run, and what cannot be as it was is said."""
 
 import json
+import signal
 import sys
 
 import checkpoint_cost
@@ -13,6 +14,7 @@ from test_resume import config_in, finish, quiet, table
 import jaxdqn
 from jaxdqn.run import replay_files, states
 from jaxdqn.run.states import States
+from jaxdqn.run.stop import Stop
 
 
 def newest_two(tmp_path):
@@ -27,9 +29,7 @@ def flipped(data):
 
 
 DAMAGES = {
-    "a flipped bit": lambda data: (
-        data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
-    ),
+    "a flipped bit": flipped,
     "a truncated file": lambda data: data[: len(data) // 2],
     "a zeroed file": lambda data: bytes(len(data)),
     "a missing file": None,
@@ -99,7 +99,7 @@ def test_what_is_another_run_is_refused_with_the_difference(tmp_path):
     with pytest.raises(ValueError, match=r"has n_steps 3 and config.json 4: set config.json back"):
         finish(jaxdqn.resume(run))
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="trained without network of your own"):
+    with pytest.raises(ValueError, match="trained without network of your own: give it no network"):
         finish(jaxdqn.resume(run, network=jaxdqn.DuelingMLP(2)))
     facts = json.loads((run / "states" / newer / "manifest.json").read_text())
     assert facts["format"] == states.FORMAT
@@ -166,3 +166,51 @@ def test_environments_that_cannot_be_saved_begin_anew_and_their_episodes_are_tru
     assert not np.asarray(rows.terminated)[start - 1].any()
     assert (np.asarray(rows.episode_step)[start] == 0).all()
     steps.close()
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_was_due_is_played_once_however_often_the_run_is_killed(tmp_path):
+    whole = config_in(tmp_path / "whole", evaluate_every=96, checkpoint_every=0)
+    finish(jaxdqn.train(whole))
+    run = tmp_path / "run"
+    stop = Stop()
+    steps = jaxdqn.train(config_in(run, evaluate_every=96, checkpoint_every=0), stop=stop)
+    while next(steps).progress.frames < 80:  # the next batch is evaluated
+        pass
+    stop._signal = signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        next(steps)
+    assert newest_facts(run)["evaluation_due"]
+    assert newest_facts(run)["frames"] == 96
+    for _ in range(2):  # killed after the evaluation, before another state
+        steps = jaxdqn.resume(run, say=pytest.fail)
+        assert next(steps).evaluation is not None
+        steps.close()
+    finish(jaxdqn.resume(run, say=pytest.fail))
+    for name in ("evaluations.csv", "metrics.csv"):
+        assert table(run / name) == table(tmp_path / "whole" / name)
+
+
+def newest_facts(run):
+    return States(run / "states", keep=2, with_replay=True).newest().facts
+
+
+@pytest.mark.slow
+def test_a_cut_that_a_resume_makes_is_kept_by_the_next_state(tmp_path, monkeypatch):
+    """Files of eight slots each: the row that is cut is the last of one, which has no new row when it is written."""
+    monkeypatch.setattr(replay_files, "CHUNK_BYTES", 8 * 4 * (8 + 14))
+    config = config_in(tmp_path / "run", keep=1)
+
+    def env_fn():
+        return Closed(probes.TruncatedChain())
+
+    def quietly(note):
+        pass
+
+    finish(jaxdqn.train(config, env_fn=env_fn), stop_after=112)
+    finish(jaxdqn.resume(tmp_path / "run", env_fn=env_fn, say=quietly), stop_after=144)
+    first = next(jaxdqn.resume(tmp_path / "run", env_fn=env_fn, say=quietly))
+    rows = first.progress.state.replay.rows
+    step, last = np.asarray(rows.episode_step), np.asarray(rows.last)
+    starts = np.argwhere(step[1:36] == 0)
+    assert all(last[slot, env] for slot, env in starts)  # before each first row comes a final one

@@ -143,15 +143,15 @@ class GymnasiumEnv(gym.Env):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that decides its future, gymnasium's generator aside; it must have been reset."""
-        leaves = jax.tree.leaves((jax.random.key_data(self._key), self._state))
-        return {f"leaf{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+        leaves = jax.tree.leaves((self._key, self._state))
+        return {f"leaf{index}": np.asarray(_without_keys(leaf)) for index, leaf in enumerate(leaves)}
 
     def set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         """Go on where `arrays` was taken; it must have been reset, and its state's structure is the same."""
-        like = (jax.random.key_data(self._key), self._state)
-        leaves = [jnp.asarray(arrays[f"leaf{index}"]) for index in range(len(jax.tree.leaves(like)))]
-        key, self._state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        self._key = jax.random.wrap_key_data(key)
+        old, structure = jax.tree.flatten((self._key, self._state))
+        new = [jnp.asarray(arrays[f"leaf{index}"]) for index in range(len(old))]
+        leaves = [jax.random.wrap_key_data(y) if _is_key(x) else y for x, y in zip(old, new, strict=True)]
+        self._key, self._state = jax.tree.unflatten(structure, leaves)
 
     def render(self) -> Any:
         """The picture of where it stands.
@@ -164,6 +164,14 @@ class GymnasiumEnv(gym.Env):
         if self._state is None:
             raise gym.error.ResetNeeded("call reset before render")
         return np.asarray(_compiled(self.functional.draw)(self._state))
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _without_keys(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 @lru_cache(maxsize=64)

@@ -63,6 +63,7 @@ class Collector:
     def _open(self, envs: gym.vector.VectorEnv, seeds: list[int]) -> Cursor:
         self._envs = next_step_autoreset(envs)
         obs, _ = self._envs.reset(seed=seeds)  # type: ignore[arg-type]  # a seed for each
+        refuse_not_finite("first observation", obs, 0)
         return open_episodes(obs, self._frame_stack)
 
     def snapshot(self) -> Snapshot | None:
@@ -137,7 +138,11 @@ class Collector:
 
 def refuse_not_finite(name: str, values: Any, frames: int) -> None:
     """Raise `FloatingPointError` that names the environment and the frame, where a value `[N, ...]` is not finite."""
-    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+    if not np.issubdtype(values.dtype, np.floating):
+        return
+    with np.errstate(over="ignore"):
+        values = np.asarray(values, np.float32)  # as rows hold it: a larger number is none there
+    if not np.isfinite(values).all():
         index = int(np.argwhere(~np.isfinite(values.reshape(len(values), -1)))[0, 0])
         value = values.reshape(len(values), -1)[index]
         worst = value[~np.isfinite(value)][0]

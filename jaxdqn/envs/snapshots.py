@@ -5,6 +5,7 @@ gymnasium has no general way to save an environment, so anything else has no sna
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -79,8 +80,10 @@ def _inner_state(env: gym.Env) -> Snapshot | None:
     if type(env) is CartPoleEnv:
         beyond = env.steps_beyond_terminated
         return {"state": np.asarray(env.state, np.float64), "beyond": np.asarray(-1 if beyond is None else beyond)}
-    arrays = getattr(env, "arrays", None)  # a GymnasiumEnv; its module imports JAX
-    return arrays() if callable(arrays) else None
+    adapters = sys.modules.get("jaxdqn.envs.adapters")  # which imports JAX: where it was not, there is none of its kind
+    if adapters is None or type(env) is not adapters.GymnasiumEnv:
+        return None
+    return env.arrays()  # type: ignore[attr-defined]
 
 
 def _random_state(generator: np.random.Generator) -> np.ndarray:

@@ -94,13 +94,19 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
 
     def _ended(self, indices: list[int], what: str) -> WorkerError:
         """End all workers, and say which one was at fault."""
-        for process in self.processes:  # closed first, the pipes of those that still read would fill the screen
-            process.kill()
-            process.join()
-        self._state = AsyncState.DEFAULT
         self.close(terminate=True)
         which = " and ".join(f"environment {index} ({self._doing[index]})" for index in indices) or "an environment"
         return WorkerError(f"{which} {what}")
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """End the workers: politely, unless one may never answer."""
+        if terminate or self._state != AsyncState.DEFAULT:
+            terminate = True
+            for process in self.processes:  # they are deaf to what ends others, and in mid-step to everything
+                process.kill()
+                process.join()
+            self._state = AsyncState.DEFAULT
+        super().close_extras(timeout=timeout, terminate=terminate)
 
 
 class WorkerError(RuntimeError):
@@ -108,7 +114,7 @@ class WorkerError(RuntimeError):
 
 
 class _InWorker:
-    """Builds the environment, in a worker deaf to Ctrl-C, which a terminal sends to every process of a group.
+    """Builds the environment, in a worker deaf to Ctrl-C and SIGTERM, which go to every process of a group.
 
     The process that trains closes its workers itself.
     """
@@ -120,4 +126,5 @@ class _InWorker:
     def __call__(self) -> gym.Env:
         if os.getpid() != self._trainer:  # gymnasium builds one environment in the trainer, too, to look at it
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return self._env_fn()

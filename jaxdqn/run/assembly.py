@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,7 +25,7 @@ from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import smallest_slots
 from jaxdqn.run.checkpoint import AgentSpec
 from jaxdqn.run.device_run import DeviceRun, bind_run, env_of, rollout_stats_of
-from jaxdqn.run.frame_store import check_store
+from jaxdqn.run.frame_store import FrameStore, check_store
 from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
 from jaxdqn.run.rollout import RolloutAhead, rollout_stats
 
@@ -104,6 +105,14 @@ def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:
     """The arguments of `FrameStore` that say how much it holds."""
     fields = {"capacity": config.capacity, "num_envs": config.num_envs}
     return {**fields, "obs_shape": spec.obs_shape, "obs_dtype": spec.obs_dtype}
+
+
+def make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
+    """The store of a run's frames, in the host's memory or in a file of the run's folder."""
+    path = folder / "replay.npy" if config.replay_storage == "disk" else None
+    if path is not None:
+        path.unlink(missing_ok=True)  # of a process that was killed before the file lost its name
+    return FrameStore(**store_sizes(config, spec), path=path)
 
 
 def look_at_env(env: gym.Env) -> AgentSpec:

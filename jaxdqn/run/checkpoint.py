@@ -20,7 +20,7 @@ import jax
 from jaxdqn.learner import Params
 from jaxdqn.run.arrays import load_arrays, save_arrays, shapes_of
 from jaxdqn.run.files import read_json, write_json
-from jaxdqn.run.manifest import sealed_folder, verified
+from jaxdqn.run.manifest import DamagedError, sealed_folder, verified
 
 Which = Literal["best", "last"]
 
@@ -95,21 +95,29 @@ class Checkpoints:
                 write_json(aside / "agent.json", {**spec.to_dict(), "frames": frames})
         self._set_index(index, others)
 
-    def go_back(self, index: dict[str, Any], others: Set[int] = frozenset()) -> None:
-        """Name the agents of an earlier moment, as far as they are there, and delete later ones.
+    def go_back(self, index: dict[str, Any], others: Set[int] = frozenset()) -> list[str]:
+        """Name the agents of an earlier moment, as far as they are whole, and delete later ones.
 
         Args:
             index: What `index` gave then.
             others: Frames of agents that are to be kept besides.
+
+        Returns:
+            What is not as it was then.
         """
-        named = {name: index[name] for name in ("last", "best") if name in index}
-        there: dict[str, Any] = {
-            name: frames for name, frames in named.items() if (self._folder / f"{frames:08d}").is_dir()
-        }
+        there: dict[str, Any] = {}
+        notes = []
+        for name in [name for name in ("last", "best") if name in index]:
+            try:
+                verified(self._folder / f"{index[name]:08d}")
+                there[name] = index[name]
+            except DamagedError as error:
+                notes.append(f"the {name} agent is lost: {error}")
         if "best" in there:
             there["best_mean"] = index["best_mean"]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._set_index(there, others)
+        return notes
 
     def _set_index(self, index: dict[str, Any], others: Set[int]) -> None:
         write_json(self._index_file, index)

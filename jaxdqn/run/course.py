@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +14,14 @@ import optax
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.losses import Loss
-from jaxdqn.run.assembly import Assembled, store_sizes
+from jaxdqn.run.assembly import Assembled, make_store
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
 from jaxdqn.run.evaluation import Evaluation, Evaluator
 from jaxdqn.run.folders import release_folder
 from jaxdqn.run.frame_store import FrameStore, with_frame_store
 from jaxdqn.run.pictures import draw_curve, record_gif
 from jaxdqn.run.policy import load
-from jaxdqn.run.progress import Progress, passed
+from jaxdqn.run.progress import Progress, passed, refuse_state_not_finite
 from jaxdqn.run.recorder import Recorder, versions
 from jaxdqn.run.selection import Selection
 from jaxdqn.run.states import Found, States
@@ -62,8 +61,8 @@ class Custom(NamedTuple):
     loss: Loss | None = None
 
     def names(self) -> tuple[str, ...]:
-        """What must be given again to load the agent."""
-        return tuple(name for name in ("env_fn", "network") if getattr(self, name) is not None)
+        """What must be given again to go on."""
+        return tuple(name for name in self._fields if getattr(self, name) is not None)
 
 
 def warn(note: str) -> None:
@@ -86,6 +85,8 @@ def run_course(
     started: float,
     stop: Stop,
     say: Say,
+    *,
+    new: bool,
 ) -> Generator[RunProgress, None, None]:
     """Train from the beginning, or from a state, to the end of the budget.
 
@@ -99,30 +100,31 @@ def run_course(
         started: When this process began with it, on the clock of `time.monotonic`.
         stop: As `train` has it.
         say: As `train` has it.
+        new: Whether the folder is given back where the run cannot begin.
     """
     with contextlib.ExitStack() as pictures, contextlib.ExitStack() as cleanup:
         evaluator = Evaluator(build, frame_stack=parts.stack, check=stop.check)
         cleanup.callback(evaluator.close)
-        folder, store = claim(), None
-        if config.replay_storage != "device":
-            store = _make_store(folder, config, parts.spec, keep_folder=found is not None)
-            cleanup.callback(store.close)
-            with_store = with_frame_store(parts.agent, store, updates=config.updates_per_batch, stacked=config.pixels)
-            parts = parts._replace(agent=with_store)
-        states, checkpoints = states_of(folder, config), Checkpoints(folder / "checkpoints")
+        folder = claim()
+        store, states, checkpoints = None, states_of(folder, config), Checkpoints(folder / "checkpoints")
         facts = found.facts if found is not None else {"frames": 0, "log": None, "index": {}}
-        if found is None:
-            stepping = begin(config, build, parts)
-            for left in ("states", "checkpoints", "tensorboard"):  # of a run that stopped before its first state
-                shutil.rmtree(folder / left, ignore_errors=True)
-        else:
-            stepping = go_on(config, build, parts, states, found, say)
-            states.drop_after(found.facts["frames"])
-            checkpoints.go_back(found.facts["index"], states.agents())
+        with _given_back(folder, new=new):
+            if config.replay_storage != "device":
+                store = make_store(folder, config, parts.spec)
+                cleanup.callback(store.close)
+                stored = with_frame_store(parts.agent, store, updates=config.updates_per_batch, stacked=config.pixels)
+                parts = parts._replace(agent=stored)
+            goes_on = None if found is None else go_on(config, build, parts, states, found, say)
+            stepping = goes_on or begin(config, build, parts)
         cleanup.callback(stepping.close)
+        if found is not None:
+            states.drop_after(found.facts["frames"])
+            for note in checkpoints.go_back(found.facts["index"], states.agents()):
+                say(note)
         title = config.env if custom.env_fn is None else None
         pictures.callback(_try, "curve.png", draw_curve, [folder], folder / "curve.png", label=title)
-        recorder = Recorder(folder, config, started, frames=facts["frames"], facts=facts["log"])
+        own = custom.names()
+        recorder = Recorder(folder, config, started, frames=facts["frames"], facts=facts["log"], own=own)
         cleanup.callback(recorder.close)
         selection = Selection(config, parts.agent, evaluator, checkpoints, parts.spec)
         keeper = _Keeper(config, parts.spec, states, stepping, recorder, selection, store, say)
@@ -132,6 +134,9 @@ def run_course(
             final = progress.frames >= config.num_batches * config.frames_per_batch
             evaluate = final or passed(config.evaluate_every, progress.frames, config.frames_per_batch)
             evaluation = None
+            keep = final or passed(config.checkpoint_every, progress.frames, config.frames_per_batch)
+            if progress.state is not None and (evaluate or keep or stop.requested):
+                refuse_state_not_finite(progress.state, progress.frames)
             try:
                 if progress.state is not None:
                     stop.check()
@@ -140,17 +145,22 @@ def run_course(
                     recorder.log_evaluation(progress.frames, evaluation)
             except (KeyboardInterrupt, SystemExit):
                 if stop.requested:
+                    stop.take_time()
                     keeper.keep(progress, evaluation_due=evaluate and evaluation is None)
                 raise
-            if final or passed(config.checkpoint_every, progress.frames, config.frames_per_batch):
+            if keep:
                 keeper.keep(progress, evaluation_due=False)
             return RunProgress(progress, evaluation, folder)
 
         if found is not None and found.facts["evaluation_due"]:
+            stop.keeps(True)
             yield finish(stepping.here(parts.agent))
         for progress in stepping.loop:
+            stop.keeps(True)  # before the first batch there is nothing that a signal should wait for
             recorder.log(progress, force=progress.frames >= config.num_batches * config.frames_per_batch)
             yield finish(progress)
+        stop.keeps(False)
+        stop.check()
         agent_gif = folder / "agent.gif"
         best = lambda: load(folder, env_fn=custom.env_fn, network=custom.network)  # noqa: E731
         _try("agent.gif", lambda: record_gif(best(), agent_gif, seed=config.seed))
@@ -181,8 +191,6 @@ class _Keeper:
         facts = {
             **self._facts,
             "evaluation_due": evaluation_due,
-            "updates": progress.updates,
-            "epsilon": progress.epsilon,
             "log": self._recorder.facts(),
             "index": self._selection.index(),
         }
@@ -195,13 +203,13 @@ class _Keeper:
             self._say(f"no checkpoint of frame {progress.frames:,}: {error}; {last}")
 
 
-def _make_store(folder: Path, config: Config, spec: AgentSpec, *, keep_folder: bool) -> FrameStore:
-    """The store of a run's frames; where it cannot be had, a new folder is given back."""
-    path = folder / "replay.npy" if config.replay_storage == "disk" else None
+@contextlib.contextmanager
+def _given_back(folder: Path, *, new: bool) -> Iterator[None]:
+    """Give the folder of a run that cannot begin back, where it is a new one."""
     try:
-        return FrameStore(**store_sizes(config, spec), path=path)
+        yield
     except BaseException:
-        if not keep_folder:
+        if new:
             release_folder(folder)
         raise
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
+from jaxdqn.envs.collector import refuse_not_finite
 from jaxdqn.envs.vector import episodes_of
 from jaxdqn.run.device_run import BatchTrace, DeviceRun, RunState
 from jaxdqn.run.progress import Progress, learning_start_of, passed, refuse_metrics_not_finite
@@ -47,6 +48,7 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
     collect, learn = _chunk(run.collect), _chunk(run.batch)
     frames, updates = int(state.agent.actor.frame), int(state.agent.learner.num_updates)
     done = frames // config.frames_per_batch
+    refuse_not_finite("first observation", np.asarray(state.cursor.obs), frames)
     warm_up = -(-learning_start_of(state.agent, run.agent) // config.frames_per_batch) - 1
     stops = [batch for batch in range(1, config.num_batches + 1) if batch == warm_up or _is_stop(batch, config)]
     allowed = 1

@@ -39,6 +39,8 @@ def examine(config: Config) -> Iterator[Finding]:
         config: The run.
     """
     for name, version in versions().items():
+        if name == "pygame":  # below, as there are two of it
+            continue
         missing = version == "not installed"
         yield Finding(name, version, f"python3 -m pip install {name}" if missing else None)
     yield _pygame()

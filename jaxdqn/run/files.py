@@ -23,9 +23,27 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         with named(path):
             yield aside
+            flush_file(aside)
         aside.replace(path)
+        flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def flush_file(path: Path) -> None:
+    """Have a file on the disk, and not only in its cache."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 @contextlib.contextmanager
@@ -81,9 +99,8 @@ class Table:
         data, size = line.getvalue().encode(), self._file.seek(0, os.SEEK_END)
         try:
             with named(self._path):
-                written = self._file.write(data)
-                if written < len(data):  # as much as there was room for: the next byte tells why
-                    self._file.write(data[written:])
+                while data:  # where there was room for a part, the next byte tells why
+                    data = data[self._file.write(data) :]
         except OSError:
             self._file.truncate(size)
             raise

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxdqn.config import Config
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 
 def check_output(config: Config) -> None:
@@ -49,13 +57,65 @@ def claim_folder(config: Config, name: str) -> Path:
             continue
         try:
             folder.mkdir(parents=True, exist_ok=config.output is not None)
-            (folder / "config.json").touch(exist_ok=False)
+            _write_config(folder, config)
         except FileExistsError:
             continue
         except OSError as error:
             raise ValueError(f"output {str(folder)!r} cannot be made: {error.strerror}") from error
         return folder
     raise ValueError(f"output {str(folders[-1])!r} is taken by another run: choose another folder")
+
+
+def _write_config(folder: Path, config: Config) -> None:
+    """Make `config.json`, whole from its first moment; raises `FileExistsError` where another run has."""
+    text = json.dumps(dataclasses.replace(config, output=str(folder)).to_dict(), indent=2) + "\n"
+    aside = folder / f"config.json.{os.getpid()}"
+    aside.write_text(text)
+    try:
+        os.link(aside, folder / "config.json")
+    except (OSError, AttributeError) as error:
+        if isinstance(error, FileExistsError):
+            raise
+        with (folder / "config.json").open("x") as file:  # a file system without links
+            file.write(text)
+    finally:
+        aside.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let no other process go on with a run meanwhile, where the system can lock its folder.
+
+    Raises:
+        ValueError: If one does.
+    """
+    if fcntl is None:
+        yield
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"run {str(folder)!r} is being trained by another process: wait for it, or end it"
+            ) from None
+        yield
+    finally:
+        os.close(number)
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move what a run has left, but its config, into a folder of its own within; None where there was nothing."""
+    left = [path for path in folder.iterdir() if path.name not in ("config.json", "versions.json")]
+    left = [path for path in left if not path.name.startswith("earlier-")]
+    if not left:
+        return None
+    aside = next(new for new in (folder / f"earlier-{index}" for index in range(1, 10_000)) if not new.exists())
+    aside.mkdir()
+    for path in left:
+        path.rename(aside / path.name)
+    return aside
 
 
 def release_folder(folder: Path) -> None:

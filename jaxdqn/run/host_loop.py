@@ -5,7 +5,8 @@ What TorchRL's Trainer takes as hooks is code in the body of `for progress in ho
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -60,7 +61,7 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
         return actor, rows, episodes
 
     # XLA runs on the CPU what one thread dispatches in order: an `act` from this one would wait for the whole `learn`.
-    with ThreadPoolExecutor(1, "collector") as thread:
+    with _ended_at_once(ThreadPoolExecutor(1, "collector")) as thread:
         ahead = thread.submit(collect, state.actor) if config.collector == "async" and batches else None
         for batch in batches:
             actor, rows, episodes = ahead.result() if ahead else collect(state.actor)
@@ -77,3 +78,16 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
                 metrics = {name: float(np.mean(values)) for name, values in traces.items()}
                 updates += config.updates_per_batch
             yield Progress(frames, updates, float(agent.epsilon(state.actor.frame)), episodes, metrics, state)
+
+
+@contextlib.contextmanager
+def _ended_at_once(thread: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """The thread is waited for, unless a signal stops the run: an environment that hangs would never let it end."""
+    waits = True
+    try:
+        yield thread
+    except (KeyboardInterrupt, SystemExit):
+        waits = False
+        raise
+    finally:
+        thread.shutdown(wait=waits, cancel_futures=True)

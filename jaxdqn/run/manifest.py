@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxdqn.run.files import named, read_json, write_json
+from jaxdqn.run.files import flush_file, flush_folder, named, read_json, write_json
 
 MANIFEST = "manifest.json"
 
@@ -27,7 +26,7 @@ def sealed_folder(target: Path, facts: dict[str, Any]) -> Iterator[Path]:
     Everything is on the disk, and not only in its cache, before the folder has its name.
 
     Args:
-        target: The folder; one that is there already is replaced.
+        target: The folder, which must not be there.
         facts: What the manifest says besides, as JSON takes it. Entries may be added within the block.
     """
     aside = target.with_name(target.name + ".partial")
@@ -38,14 +37,15 @@ def sealed_folder(target: Path, facts: dict[str, Any]) -> Iterator[Path]:
             yield aside
         files = [path for path in sorted(aside.rglob("*")) if path.is_file()]
         for path in files:
-            _flush(path)
+            flush_file(path)
         listed = {path.relative_to(aside).as_posix(): _entry(path) for path in files}
         # The manifest is a file like others, and its own digest is in it: that of the rest of it.
         body = {**facts, "files": listed}
         write_json(aside / MANIFEST, {**body, "sha256": _digest_of(body)})
-        _flush(aside / MANIFEST)
-        shutil.rmtree(target, ignore_errors=True)
+        for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
+            flush_folder(folder)
         aside.rename(target)
+        flush_folder(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -75,13 +75,17 @@ def verified(folder: Path) -> dict[str, Any]:
         DamagedError: If a file is missing, or is not what was written.
     """
     body = read_manifest(folder)
-    for name, entry in body["files"].items():
+    for name, wanted in body["files"].items():
         path = folder / name
         if not path.is_file():
             raise DamagedError(f"{path} is missing")
-        if path.stat().st_size != entry["bytes"]:
-            raise DamagedError(f"{path} is damaged: it has {path.stat().st_size:,} bytes of {entry['bytes']:,}")
-        if _entry(path) != entry:
+        try:
+            found = _entry(path)
+        except OSError as error:  # the usual face of a bad disk
+            raise DamagedError(f"{path} cannot be read: {error}") from error
+        if found["bytes"] != wanted["bytes"]:
+            raise DamagedError(f"{path} is damaged: it has {found['bytes']:,} bytes of {wanted['bytes']:,}")
+        if found != wanted:
             raise DamagedError(f"{path} is damaged: its SHA-256 is not the one that was written")
     return body
 
@@ -93,8 +97,3 @@ def _entry(path: Path) -> dict[str, Any]:
 
 def _digest_of(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

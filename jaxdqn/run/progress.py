@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.vector import Episode
+from jaxdqn.learner import LearnerState
 
 if TYPE_CHECKING:
     from jaxdqn.run.device_run import RunState
@@ -61,6 +65,18 @@ def refuse_metrics_not_finite(metrics: dict[str, Any], frames: int) -> None:
             if not np.isfinite(value):
                 words = name.replace("_", " ")
                 raise FloatingPointError(f"the {words} is {value} in the updates after frame {frames:,}")
+
+
+def refuse_state_not_finite(state: AgentState, frames: int) -> None:
+    """Raise `FloatingPointError` where the newest update has left a parameter that is not finite."""
+    if not bool(_finite(state.learner)):
+        raise FloatingPointError(f"a parameter is not finite after the updates of frame {frames:,}")
+
+
+@jax.jit
+def _finite(learner: LearnerState) -> Bool[Array, ""]:
+    leaves = [leaf for leaf in jax.tree.leaves(learner) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def passed(every: int, frames: int, new_frames: int) -> bool:

@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,14 @@ class Recorder:
     """Writes what a run leaves; every row is whole on disk before the next is begun."""
 
     def __init__(
-        self, folder: Path, config: Config, started: float, *, frames: int = 0, facts: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        config: Config,
+        started: float,
+        *,
+        frames: int = 0,
+        facts: dict[str, Any] | None = None,
+        own: Sequence[str] = (),
     ) -> None:
         """Open the logs of a run.
 
@@ -49,16 +56,19 @@ class Recorder:
             started: When this process began with it, on the clock of `time.monotonic`.
             frames: Rows that were collected when `facts` was taken; what was written of later ones is deleted.
             facts: What `facts` gave in the process before; None where there was none.
+            own: Names of what is the user's own in this run.
         """
-        before = facts or {"elapsed_seconds": 0.0, "num_episodes": 0, "episodes": []}
+        before = facts or {"elapsed_seconds": 0.0, "num_episodes": 0, "episodes": [], "evaluated": 0}
         self._started = started - before["elapsed_seconds"]
         self._config = config
         self._episodes = [Episode(*episode) for episode in before["episodes"]]
         self._num_episodes = int(before["num_episodes"])
         write_json(folder / "config.json", dataclasses.replace(config, output=str(folder)).to_dict())
-        write_json(folder / "versions.json", versions())
+        write_json(folder / "versions.json", {**versions(), "own": list(own)})
         self._metrics = Table(folder / "metrics.csv", METRICS, until=frames)
-        self._evaluations = Table(folder / "evaluations.csv", EVALUATIONS, until=frames)
+        # An evaluation that was due is not among them, though it is of the same frame.
+        self._evaluated = int(before["evaluated"])
+        self._evaluations = Table(folder / "evaluations.csv", EVALUATIONS, until=self._evaluated)
         self._events = EventFile(folder / "tensorboard", frames=frames)
 
     def facts(self) -> dict[str, Any]:
@@ -69,6 +79,7 @@ class Recorder:
             "elapsed_seconds": self.elapsed(),
             "num_episodes": self._num_episodes,
             "episodes": [list(episode) for episode in self._episodes],
+            "evaluated": self._evaluated,
         }
 
     def elapsed(self) -> float:
@@ -108,6 +119,7 @@ class Recorder:
         row["lengths"] = " ".join(map(str, evaluation.lengths))
         row["elapsed_seconds"] = round(self.elapsed(), 3)
         self._evaluations.write({"frames": frames, **row})
+        self._evaluated = frames
         self._events.scalars("evaluation", row, frames)
         self._events.flush()
 

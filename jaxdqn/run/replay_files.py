@@ -13,7 +13,7 @@ import hashlib
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -98,23 +98,26 @@ def write_replay(
             rest.result()
 
 
-def read_replay(folder: Path, agent: Agent, state: AgentState, *, cursor: int) -> AgentState:
-    """A fresh agent's state with the rows of a folder.
+def read_replay(files: Sequence[Path], agent: Agent, state: AgentState, *, cursor: int, size: int) -> AgentState:
+    """A fresh agent's state with the rows of some files.
 
     Args:
-        folder: Where they are, checked.
+        files: The files, checked, in the order of the slots.
         agent: The agent, whose `observe` puts rows where they belong; with a frame store, into that as well.
         state: Its state with an empty ring; the ring is consumed.
         cursor: The ring's.
+        size: The ring's.
 
     Raises:
         ValueError: If the files are those of another ring.
     """
-    size = 0
-    for path in sorted(folder.glob("*.npz")):
+    found = 0
+    for path in files:
         piece = _read(path, state.replay.rows)
         state = agent.observe(state, piece)
-        size += len(piece.action)
+        found += len(piece.action)
+    if found != size:
+        raise ValueError(f"{len(files)} files of replay hold {found} rows an environment of {size}")
     ring = state.replay._replace(cursor=jnp.int32(cursor), size=jnp.int32(size))
     return state._replace(replay=ring)
 

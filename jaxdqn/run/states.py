@@ -11,6 +11,7 @@ No file is a pickle: to read one runs no code of whoever wrote it.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +84,12 @@ class States:
         Raises:
             OSError: If it cannot be written; nothing is left of it then, and the others are as they were.
         """
-        target = self._folder / f"{frames:010d}"
+        names_taken = {path.name for path in self.all()}
+        name = f"{frames:010d}"
+        # The same moment again, with an evaluation that was due: nothing is replaced, so that one is there at any time.
+        name = next(new for new in (name, *(f"{name}-{again}" for again in range(1, 1_000))) if new not in names_taken)
+        target = self._folder / name
+        self.sweep()
         leaves, names = _flat(_without_rows(state), rest)
         ring, num_envs = state.replay, state.replay.rows.action.shape[1]
         about = {
@@ -91,6 +97,7 @@ class States:
             "frames": frames,
             "leaves": names,
             "cursor": int(ring.cursor),
+            "size": int(ring.size),
             "replay": self._with_replay,
             **facts,
         }
@@ -109,7 +116,7 @@ class States:
     def all(self) -> list[Path]:
         """Folders of the states that are there, oldest first."""
         found = self._folder.iterdir() if self._folder.is_dir() else ()
-        return sorted(path for path in found if path.is_dir() and path.name.isdecimal())
+        return sorted(path for path in found if path.is_dir() and re.fullmatch(r"\d{10}(-\d+)?", path.name))
 
     def newest(self) -> Found | None:
         """The newest state that is what was written; None where there is none at all.
@@ -146,8 +153,17 @@ class States:
     def drop_after(self, frames: int) -> None:
         """Delete the states of a future that will be another."""
         for folder in self.all():
-            if int(folder.name) > frames:
+            if int(folder.name[:10]) > frames:
                 shutil.rmtree(folder)
+
+    def sweep(self) -> None:
+        """Delete what processes that were killed had half written."""
+        for folder in self._folder.glob("*.partial"):
+            shutil.rmtree(folder)
+
+    def forget(self) -> None:
+        """Write all of replay at the next time: rows that are on disk were changed."""
+        self._written = None
 
     def load(self, found: Found, agent: Agent, state: AgentState, rest: Any = None) -> tuple[AgentState, Any]:
         """A run's state from disk.
@@ -173,7 +189,9 @@ class States:
         leaves = load_arrays(found.folder / "arrays", like)
         loaded, rest = _unflat(leaves, _without_rows(state), rest)
         if found.facts["replay"]:
-            state = read_replay(found.folder / "replay", agent, state, cursor=found.facts["cursor"])
+            files = [found.folder / name for name in sorted(found.facts["files"]) if name.startswith("replay/")]
+            cursor, size = found.facts["cursor"], found.facts["size"]
+            state = read_replay(files, agent, state, cursor=cursor, size=size)
             num_envs = state.replay.rows.action.shape[1]
             self._written = _written(found.folder, found.facts["cursor"], found.facts["frames"] // num_envs)
         return loaded._replace(replay=state.replay), rest

@@ -88,6 +88,7 @@ def go_on(
     snapshot = read_envs(found)
     if snapshot is None:
         state = state._replace(replay=cut_open_episodes(state.replay))
+        states.forget()
         say("the environments could not be saved: they begin new episodes, and the resume is not bit-exact")
     index = found.facts["frames"] // config.frames_per_batch
     seed = spawn_seeds(config.seed, index + 1, Purpose.RESUMING)[-1]

@@ -18,11 +18,23 @@ class Stop:
     def __init__(self) -> None:
         """Nothing has been asked for."""
         self._signal: int | None = None
+        self._keeps = False
 
     @property
     def requested(self) -> bool:
         """Whether the run is to stop as soon as its state can be kept."""
         return self._signal is not None
+
+    def keeps(self, whether: bool) -> None:
+        """Say whether there is a state worth keeping from now on, and time to do it; else a signal stops at once."""
+        self._keeps = whether
+        if not whether:
+            self.take_time()
+
+    def take_time(self) -> None:
+        """Let the alarm be: the state is being kept."""
+        if self.requested and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def check(self) -> None:
         """Raise what the signal stands for, if there was one.
@@ -61,7 +73,7 @@ class Stop:
     def _request(self, number: int, frame: FrameType | None) -> None:
         again = self.requested
         self._signal = number
-        if again:
+        if again or not self._keeps:
             self.check()
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, PATIENCE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -16,9 +18,9 @@ from jaxdqn.envs.pixels import EnvFn, make_env_fn
 from jaxdqn.losses import Loss
 from jaxdqn.run.assembly import Assembled, assemble
 from jaxdqn.run.course import Custom, RunProgress, Say, run_course, states_of, warn
-from jaxdqn.run.folders import check_output, claim_folder
+from jaxdqn.run.folders import check_output, claim_folder, locked, set_aside
 from jaxdqn.run.policy import read_config
-from jaxdqn.run.resuming import check_found, check_total
+from jaxdqn.run.resuming import check_found, check_own, check_total
 from jaxdqn.run.rollout import RolloutAhead
 from jaxdqn.run.stop import Stop
 
@@ -64,10 +66,14 @@ def train(
     custom = Custom(env_fn, network, optimizer, loss)
     build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn)
     parts = _assemble(config, build, custom, rollout=rollout)
-    course = run_course(
-        config, build, parts, custom, lambda: claim_folder(config, name), None, started, stop or Stop(), say
-    )
-    yield from course
+    with contextlib.ExitStack() as held:
+
+        def claim() -> Path:
+            folder = claim_folder(config, name)
+            held.enter_context(locked(folder))
+            return folder
+
+        yield from run_course(config, build, parts, custom, claim, None, started, stop or Stop(), say, new=True)
 
 
 def resume(
@@ -108,21 +114,29 @@ def resume(
     folder = Path(run)
     config = dataclasses.replace(read_config(folder), output=str(folder))
     custom = Custom(env_fn, network, optimizer, loss)
-    found = states_of(folder, config).newest()
-    if found is not None:
-        check_found(found, config, custom.names())
-        for note in found.notes:
-            say(f"{note}: going on from {found.folder}")
-    else:
-        say(f"{folder} holds no state: the run begins anew from config.json")
-    config = check_total(config, total_frames, found)
-    build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn)
-    parts = _assemble(config, build, custom, fresh=found is None)
-    yield from run_course(config, build, parts, custom, lambda: folder, found, started, stop or Stop(), say)
+    with locked(folder):
+        check_own(folder, custom.names())
+        states = states_of(folder, config)
+        states.sweep()
+        found = states.newest()
+        if found is not None:
+            notes = [f"{note}: going on from {found.folder}" for note in found.notes]
+            for note in [*notes, *check_found(found, config)]:
+                say(note)
+        config = check_total(folder, config, total_frames, found)
+        build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn)
+        parts = _assemble(config, build, custom, fresh=found is None)
+        if found is None:
+            aside = set_aside(folder)
+            moved = f"; what it had left is in {aside}" if aside else ""
+            say(f"{folder} holds no state: the run begins anew from config.json{moved}")
+        claimed = functools.partial(Path, folder)
+        yield from run_course(config, build, parts, custom, claimed, found, started, stop or Stop(), say, new=False)
 
 
 def _assemble(config: Config, build: EnvFn, custom: Custom, **how: Any) -> Assembled:
     network, optimizer, loss = custom.network, custom.optimizer, custom.loss
     own = custom.env_fn is not None
     parts = assemble(config, build, network=network, optimizer=optimizer, loss=loss, own_env=own, **how)
-    return parts._replace(spec=parts.spec._replace(custom=custom.names()))
+    needed = tuple(name for name in custom.names() if name in ("env_fn", "network"))  # to load the agent
+    return parts._replace(spec=parts.spec._replace(custom=needed))
