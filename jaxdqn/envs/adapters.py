@@ -150,7 +150,7 @@ class GymnasiumEnv(gym.Env):
         """Go on where `arrays` was taken; it must have been reset, and its state's structure is the same."""
         old, structure = jax.tree.flatten((self._key, self._state))
         new = [jnp.asarray(arrays[f"leaf{index}"]) for index in range(len(old))]
-        leaves = [jax.random.wrap_key_data(y) if _is_key(x) else y for x, y in zip(old, new, strict=True)]
+        leaves = [jax.random.wrap_key_data(y) if is_key(x) else y for x, y in zip(old, new, strict=True)]
         self._key, self._state = jax.tree.unflatten(structure, leaves)
 
     def render(self) -> Any:
@@ -166,12 +166,13 @@ class GymnasiumEnv(gym.Env):
         return np.asarray(_compiled(self.functional.draw)(self._state))
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is an array of typed random keys."""
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _without_keys(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 @lru_cache(maxsize=64)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdqn.agent import Agent, AgentState
+from jaxdqn.envs.adapters import is_key
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.run.arrays import load_arrays, save_arrays
 from jaxdqn.run.manifest import DamagedError, read_manifest, sealed_folder, verified
@@ -219,7 +220,7 @@ def _without_rows(state: AgentState) -> AgentState:
 def _flat(state: AgentState, rest: Any) -> tuple[dict[str, Any], list[str]]:
     """Arrays by number, and what each is; keys as the numbers that they are made of."""
     found = jax.tree_util.tree_leaves_with_path((state, rest))
-    arrays = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for _, leaf in found]
+    arrays = [jax.random.key_data(leaf) if is_key(leaf) else leaf for _, leaf in found]
     names = [
         f"{jax.tree_util.keystr(path)[3:]} {array.dtype}{list(array.shape)}"
         for (path, _), array in zip(found, arrays, strict=True)
@@ -230,10 +231,6 @@ def _flat(state: AgentState, rest: Any) -> tuple[dict[str, Any], list[str]]:
 def _unflat(leaves: dict[str, Any], state: AgentState, rest: Any) -> tuple[AgentState, Any]:
     old, structure = jax.tree.flatten((state, rest))
     arrays = [jnp.array(leaves[f"{index:04d}"]) for index in range(len(old))]
-    new = [jax.random.wrap_key_data(new) if _is_key(old) else new for old, new in zip(old, arrays, strict=True)]
+    new = [jax.random.wrap_key_data(new) if is_key(old) else new for old, new in zip(old, arrays, strict=True)]
     loaded, rest = jax.tree.unflatten(structure, new)
     return loaded, rest
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
