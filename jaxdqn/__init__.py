@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from jaxdqn.networks import frame_differences as frame_differences
     from jaxdqn.networks import motion_cnn as motion_cnn
     from jaxdqn.networks import row_moments as row_moments
+    from jaxdqn.parallel import make_mesh as make_mesh
+    from jaxdqn.parallel import make_parallel_agent as make_parallel_agent
     from jaxdqn.preprocessing import ObservationStats as ObservationStats
     from jaxdqn.preprocessing import normalise as normalise
     from jaxdqn.preprocessing import observation_stats as observation_stats
@@ -109,6 +111,7 @@ _HOMES = {
     "learner": ("LearnerState", "init_learner", "make_optimizer", "make_update", "polyak_update"),
     "losses": ("huber_loss", "q_learning_td_error", "squared_loss"),
     "networks": ("DuelingCNN", "DuelingMLP", "frame_differences", "motion_cnn", "row_moments"),
+    "parallel": ("make_mesh", "make_parallel_agent"),
     "preprocessing": ("ObservationStats", "normalise", "observation_stats", "preprocess_frame", "push_frame"),
     "presets": ("PRESETS",),
     "replay": ("Replay", "ReplayState", "make_replay"),

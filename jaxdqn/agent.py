@@ -106,6 +106,7 @@ def make_agent(
     loss: Loss | None = None,
     returns: NStepReturn = n_step_return,
     bytes_available: int | None = None,
+    axis_name: str | None = None,
 ) -> Agent:
     """Bind a config and an environment's shapes into an agent.
 
@@ -127,6 +128,7 @@ def make_agent(
         loss: Loss of one TD error; None: the config's own.
         returns: Reward, discount and length of a window.
         bytes_available: Memory that replay may take; None does not check.
+        axis_name: As `make_update` has it, for a part of an agent on each device (`jaxdqn.parallel`).
 
     Raises:
         ValueError: If replay is too small or does not fit, the run is over before learning starts, frames are too
@@ -169,6 +171,7 @@ def make_agent(
         double=config.double,
         loss=LOSSES[config.loss] if loss is None else loss,
         micro_batch_size=micro_batch_size(config.batch_size) if config.pixels else None,
+        axis_name=axis_name,
     )
 
     def init(key: Key[Array, ""]) -> AgentState:

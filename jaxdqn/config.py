@@ -14,6 +14,7 @@ _POSITIVE = (
     "frame_stack",
     "total_frames",
     "num_envs",
+    "num_devices",
     "frames_per_batch",
     "batch_size",
     "updates_per_batch",
@@ -70,6 +71,8 @@ class Config:
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8
     """Environments stepped in lockstep."""
+    num_devices: int = 1
+    """Devices over which environments, replay and batches are split; gradients are averaged once an update."""
     loop: Literal["host", "device"] = "host"
     """Step gymnasium's environments, or their functional twins in one program with the learner."""
     collector: Literal["sync", "async"] = "sync"
@@ -168,6 +171,14 @@ class Config:
         self._require(
             "batch_size", self.batch_size <= self.capacity, f"is larger than capacity {self.capacity}: lower it"
         )
+        for name in ("num_envs", "batch_size"):
+            spare = getattr(self, name) % self.num_devices
+            if spare:
+                lower = getattr(self, name) - spare
+                near = " or ".join(str(number) for number in (lower, lower + self.num_devices) if number)
+                self._require(name, False, f"cannot be split over num_devices {self.num_devices}: use {near}")
+        one = self.num_devices == 1 or self.replay_storage == "device"
+        self._require("replay_storage", one, f"needs num_devices 1 and not {self.num_devices}: set it to device")
         if self.loop == "device":
             self._require("collector", self.collector == "sync", "needs loop host: set it to sync")
             self._require("replay_storage", self.replay_storage == "device", "needs loop host: set it to device")

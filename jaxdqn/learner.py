@@ -81,6 +81,7 @@ def make_update(
     double: bool = False,
     loss: Loss = squared_loss,
     micro_batch_size: int | None = None,
+    axis_name: str | None = None,
 ) -> Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]:
     """Bind a network, an optimiser and a loss into one jitted update.
 
@@ -94,6 +95,8 @@ def make_update(
         loss: Loss of one TD error.
         micro_batch_size: Samples whose gradient is computed at a time; must divide the batch. Mean gradients of
             micro-batches are the same mathematics with a working set that fits the cache. None: the whole batch.
+        axis_name: Mapped axis (of `jax.shard_map` or `jax.pmap`) over which gradients are averaged, each device having
+            a part of the batch; metrics are then each device's own. None: one device.
 
     Returns:
         `update(state, batch) -> (state, metrics)`, which donates `state`. Metrics are scalars: `loss`,
@@ -139,6 +142,8 @@ def make_update(
 
     def update(state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
         (mean_loss, q_value), gradient = mean_gradient(state, batch)
+        if axis_name is not None:
+            gradient = jax.lax.pmean(gradient, axis_name)
         steps, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, steps)
         metrics = {"loss": mean_loss, "gradient_norm": optax.tree.norm(gradient), "q_value": q_value}

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -24,3 +25,10 @@ settings.load_profile("short")
 # Not `config`: it checks its own fields, in words for people, which is what its tests are about.
 PIECES = "augmentation convolution exploration learner losses networks preprocessing replay returns types"
 install_import_hook([f"jaxdqn.{name}" for name in f"agent envs run {PIECES}".split()], "beartype.beartype")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Runs leave empty pictures: they are drawn in a second, and looked at by other tests."""
+    monkeypatch.setattr("jaxdqn.run.course.draw_curve", lambda runs, path, **options: path.write_bytes(b""))
+    monkeypatch.setattr("jaxdqn.run.course.record_gif", lambda agent, path, **options: path.write_bytes(b""))

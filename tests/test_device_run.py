@@ -33,19 +33,22 @@ def pixel_run():
 
 
 @pytest.mark.slow
-def test_one_of_eight_seeds_is_the_seed_alone_and_the_eight_differ(pixel_run):
-    def twenty_updates(state):
-        state = pixel_run.collect(state)[0]
-        return jax.lax.fori_loop(0, 4, lambda _, state: pixel_run.batch(state)[0], state)
+@pytest.mark.parametrize(("seeds", "pixels"), [(8, False), pytest.param(8, True, marks=pytest.mark.long)])
+def test_one_of_many_seeds_is_the_seed_alone_and_all_differ(seeds, pixels, request):
+    run, batches = (request.getfixturevalue("pixel_run"), 4) if pixels else (request.getfixturevalue("run"), 10)
 
-    keys = jax.random.split(jax.random.key(0), 8)
-    together = jaxdqn.jit(jax.vmap(twenty_updates))(jax.vmap(pixel_run.init)(keys))
-    alone = jaxdqn.jit(twenty_updates)(pixel_run.init(keys[3])).agent.learner.params
-    assert together.agent.learner.num_updates.tolist() == [20] * 8
-    eight = [jax.tree.map(lambda x, i=i: x[i], together.agent.learner.params) for i in range(8)]
-    assert apart(eight[3], alone) < 1e-4
-    assert all(apart(eight[i], eight[j]) > 1e-2 for i in range(8) for j in range(i))
-    assert apart(alone, pixel_run.init(keys[3]).agent.learner.params) > 1e-3  # or the comparison would say nothing
+    def twenty_updates(state):
+        state = jax.lax.fori_loop(0, run.warm_up_batches, lambda _, state: run.collect(state)[0], state)
+        return jax.lax.fori_loop(0, batches, lambda _, state: run.batch(state)[0], state)
+
+    keys = jax.random.split(jax.random.key(0), seeds)
+    together = jaxdqn.jit(jax.vmap(twenty_updates))(jax.vmap(run.init)(keys))
+    alone = jaxdqn.jit(twenty_updates)(run.init(keys[1])).agent.learner.params
+    assert together.agent.learner.num_updates.tolist() == [20] * seeds
+    each = [jax.tree.map(lambda x, i=i: x[i], together.agent.learner.params) for i in range(seeds)]
+    assert apart(each[1], alone) < 1e-4
+    assert all(apart(each[i], each[j]) > 1e-2 for i in range(seeds) for j in range(i))
+    assert apart(alone, run.init(keys[1]).agent.learner.params) > 1e-3  # or the comparison would say nothing
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about XLA's CPU convolutions")

@@ -16,6 +16,8 @@ from jaxdqn.run import replay_files, states
 from jaxdqn.run.states import States
 from jaxdqn.run.stop import Stop
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 def newest_two(tmp_path):
     run = tmp_path / "run"
@@ -138,7 +140,7 @@ def test_without_replay_it_is_filled_again_and_nothing_is_caught_up(tmp_path):
 def test_a_checkpoint_takes_little_memory(monkeypatch):
     """`experiments/checkpoint_cost.py` is the long form, with 100,000 rows, and times it."""
     monkeypatch.setattr(replay_files, "CHUNK_BYTES", 2**20)
-    cost = checkpoint_cost.measure(8_000, noise=True, again=32)
+    cost = checkpoint_cost.measure(4_000, noise=True, again=32)
     assert cost.extra_bytes < 1.3 * cost.replay_bytes
     assert cost.disk_bytes > 0.95 * cost.replay_bytes  # noise cannot be compressed: all of it was written
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxdqn.agent import Agent, AgentState, make_agent
+from jaxdqn.agent import Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.envs.device import functional_within
 from jaxdqn.envs.functional import FunctionalEnv
@@ -21,6 +21,7 @@ from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.envs.rows import held_dtype
 from jaxdqn.losses import Loss
 from jaxdqn.normalisation import put_obs_stats
+from jaxdqn.parallel import agent_of
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import smallest_slots
 from jaxdqn.run.checkpoint import AgentSpec
@@ -80,7 +81,7 @@ def assemble(
         if config.loop == "device":
             twin = functional_within(env) if own_env else env_of(config)
         stack = config.frame_stack if config.pixels else None
-        agent = make_agent(
+        agent = agent_of(
             config,
             num_actions=spec.num_actions,
             obs_shape=spec.obs_shape,

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Key
 
-from jaxdqn.agent import Agent, AgentState, make_agent
+from jaxdqn.agent import Agent, AgentState
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.device import functional_env
@@ -28,6 +28,7 @@ from jaxdqn.envs.rows import Cursor, Ended, advance, held_dtype, open_episodes
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.learner import Metrics
 from jaxdqn.losses import Loss
+from jaxdqn.parallel import agent_of
 from jaxdqn.preprocessing import ObservationStats, observation_stats
 from jaxdqn.replay import refuse_what_does_not_fit, row_bytes, smallest_slots
 from jaxdqn.returns import NStepReturn, n_step_return
@@ -102,6 +103,7 @@ def make_device_run(
     returns: NStepReturn = n_step_return,
     num_seeds: int = 1,
     bytes_available: int | None = None,
+    axis_name: str | None = None,
 ) -> DeviceRun:
     """Bind a config and a functional environment into a run.
 
@@ -118,6 +120,7 @@ def make_device_run(
         returns: As `make_agent` has it.
         num_seeds: Runs that will be mapped side by side, each with a replay of its own.
         bytes_available: Memory that all their replays may take; None takes what is free where they will be.
+        axis_name: As `make_agent` has it, for a part of a run on each device; the run's functions then need that axis.
 
     Raises:
         ValueError: If `config.env` has no functional twin, the environment or the config cannot be used on the device,
@@ -137,7 +140,7 @@ def make_device_run(
     )
     if obs_stats is None and config.pixels:
         obs_stats = rollout_stats_of(env, config)
-    agent = make_agent(
+    agent = agent_of(
         config,
         num_actions=int(env.action_space.n),
         obs_shape=env.observation_space.shape,
@@ -147,6 +150,7 @@ def make_device_run(
         optimizer=optimizer,
         loss=loss,
         returns=returns,
+        axis_name=axis_name,
     )
     return bind_run(config, agent, env)
 

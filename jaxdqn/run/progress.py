@@ -61,10 +61,11 @@ def refuse_metrics_not_finite(metrics: dict[str, Any], frames: int) -> None:
     updates = len(np.atleast_1d(metrics["loss"]))
     for update in range(updates):
         for name in ("loss", "gradient_norm", "q_value"):  # the cause before what follows from it
-            value = np.atleast_1d(metrics[name])[update]
-            if not np.isfinite(value):
+            values = np.atleast_1d(np.atleast_1d(metrics[name])[update])  # of each device
+            wrong = values[~np.isfinite(values)]
+            if len(wrong):
                 words = name.replace("_", " ")
-                raise FloatingPointError(f"the {words} is {value} in the updates after frame {frames:,}")
+                raise FloatingPointError(f"the {words} is {wrong[0]} in the updates after frame {frames:,}")
 
 
 def refuse_state_not_finite(state: AgentState, frames: int) -> None:

@@ -1,0 +1,58 @@
+"""Several devices: what cannot be split is refused; the rest is checked in a process that has four."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxdqn.config import Config
+from jaxdqn.parallel import agent_of, make_mesh, part_of
+
+HOW = {"num_actions": 2, "obs_shape": (4,), "obs_dtype": np.float32}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"num_devices": 3, "num_envs": 8}, "num_envs 8 cannot be split over num_devices 3: use 6 or 9"),
+        ({"num_devices": 4, "batch_size": 30}, "batch_size 30 cannot be split over num_devices 4: use 28 or 32"),
+        ({"num_devices": 16}, "num_envs 8 cannot be split over num_devices 16: use 16"),
+        ({"num_devices": 0}, "num_devices 0 must be above 0"),
+        ({"num_devices": 2, "replay_storage": "host"}, "replay_storage 'host' needs num_devices 1 and not 2"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_with_the_nearest_that_can(fields, says):
+    with pytest.raises(ValueError, match=says):
+        Config(**fields)
+
+
+def test_devices_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"num_devices 64 are not there: JAX finds \d"):
+        make_mesh(64)
+
+
+def test_a_part_of_a_run_has_its_share_and_the_same_batches():
+    config = Config(num_envs=8, num_devices=4, total_frames=18_010, warmup_frames=1_000, capacity=1_003)
+    part = part_of(config, 4)
+    assert (part.num_envs, part.batch_size, part.frames_per_batch, part.num_devices) == (2, 8, 8, 1)
+    assert (part.capacity, part.warmup_frames, part.num_batches) == (250, 250, config.num_batches)
+    assert part.updates_per_batch == config.updates_per_batch
+
+
+def test_one_device_has_the_plain_agent():
+    config = Config(pixels=False)
+    assert agent_of(config, **HOW).learning_start == 1_000
+
+
+@pytest.mark.slow
+def test_four_devices():
+    """`tests/parallel_checks.py` without a word has all checks, 1,000 updates among them."""
+    path = Path(__file__).parent / "parallel_checks.py"
+    folders = os.pathsep.join([str(path.parent.parent / "experiments"), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": folders}
+    done = subprocess.run([sys.executable, path, "short"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 2
