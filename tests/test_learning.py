@@ -91,6 +91,6 @@ def test_chain_that_is_truncated_is_worth_an_endless_one():
 def test_mirror_images_teach_what_was_never_seen():
     """Only bars on the left are shown, where action 0 gives 1; a bar on the right is known by the mirror image."""
     left = np.repeat(probes.Bar.frame[None, ..., None], 2, axis=-1)
-    pixels = {"pixels": True, "frame_size": 44, "frame_stack": 2, "updates_per_batch": 4, "batch_size": 32}
+    pixels = {"pixels": True, "frame_size": 44, "frame_stack": 2, "updates_per_batch": 4, "batch_size": 16}
     values = learned_values(probes.Bar, np.concatenate([left, left[:, :, ::-1]]), mirror=True, **pixels)
     assert values == pytest.approx(np.array([[1.0, -1.0], [-1.0, 1.0]]), abs=0.1)
