@@ -72,7 +72,7 @@ class Config:
     num_envs: int = 8
     """Environments stepped in lockstep."""
     num_devices: int = 1
-    """Devices over which environments, replay and batches are split; gradients are averaged once an update."""
+    """Devices of each process over which environments, replay and batches are split; gradients are averaged."""
     loop: Literal["host", "device"] = "host"
     """Step gymnasium's environments, or their functional twins in one program with the learner."""
     collector: Literal["sync", "async"] = "sync"
@@ -171,12 +171,7 @@ class Config:
         self._require(
             "batch_size", self.batch_size <= self.capacity, f"is larger than capacity {self.capacity}: lower it"
         )
-        for name in ("num_envs", "batch_size"):
-            spare = getattr(self, name) % self.num_devices
-            if spare:
-                lower = getattr(self, name) - spare
-                near = " or ".join(str(number) for number in (lower, lower + self.num_devices) if number)
-                self._require(name, False, f"cannot be split over num_devices {self.num_devices}: use {near}")
+        self.check_split(self.num_devices)
         one = self.num_devices == 1 or self.replay_storage == "device"
         self._require("replay_storage", one, f"needs num_devices 1 and not {self.num_devices}: set it to device")
         if self.loop == "device":
@@ -203,6 +198,16 @@ class Config:
         self._require(
             "warmup_frames", self.warmup_frames < self.total_frames, "must be below total_frames, or nothing is learned"
         )
+
+    def check_split(self, parts: int) -> None:
+        """Raise `ValueError` where the run cannot be split evenly over so many devices."""
+        for name in ("num_envs", "batch_size"):
+            spare = getattr(self, name) % parts
+            if spare:
+                lower = getattr(self, name) - spare
+                near = " or ".join(str(number) for number in (lower, lower + parts) if number)
+                over = "num_devices" if parts == self.num_devices else "the devices of all processes,"
+                self._require(name, False, f"cannot be split over {over} {parts}: use {near}")
 
     def _require(self, name: str, holds: bool, mend: str) -> None:
         if not holds:

@@ -5,18 +5,23 @@
 
 Parameters, target and optimiser are the same everywhere; gradients are averaged once an update, and nothing else is
 sent. The agent is used as any other: what it takes and gives has the same shapes, over all devices.
+
+Where `jax.distributed` has joined several processes, the mesh has devices of all of them, and each process has the agent
+of its own part: its own environments, rows and shard of replay, as arrays that are all on its own devices. Only the
+updates are programs of all processes, which all must call together.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int, Key, Shaped
 
@@ -32,7 +37,10 @@ AXIS = "devices"
 
 
 def make_mesh(num_devices: int) -> Mesh:
-    """The first devices of this process in a row.
+    """The first devices of each process in a row, one process after the other.
+
+    Args:
+        num_devices: How many of each process.
 
     Raises:
         ValueError: If there are not so many.
@@ -41,38 +49,46 @@ def make_mesh(num_devices: int) -> Mesh:
     if num_devices > len(there):
         mend = f"; set JAX_NUM_CPU_DEVICES={num_devices} to split the CPU" if there[0].platform == "cpu" else ""
         raise ValueError(f"num_devices {num_devices} are not there: JAX finds {len(there)} {there[0].platform}{mend}")
-    return jax.make_mesh((num_devices,), (AXIS,), devices=there[:num_devices], axis_types=(AxisType.Auto,))
+    of_each = [jax.local_devices(process_index=index)[:num_devices] for index in range(jax.process_count())]
+    for index, devices in enumerate(of_each):
+        if len(devices) < num_devices:
+            raise ValueError(f"num_devices {num_devices} are not there: process {index} has {len(devices)}")
+    return Mesh(np.array(of_each).reshape(-1), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def part_of(config: Config, num_devices: int) -> Config:
-    """What one device does of a run: its share of environments, frames, replay and batches.
+def part_of(config: Config, parts: int) -> Config:
+    """What one device, or one process, does of a run: its share of environments, frames, replay and batches.
+
+    Args:
+        config: The run.
+        parts: Into how many it is split.
 
     Raises:
         ValueError: If something cannot be split evenly; the nearest numbers that can be are named.
     """
-    config = dataclasses.replace(config, num_devices=num_devices)  # which refuses what cannot be split
-    num_envs = config.num_envs // num_devices
+    config.check_split(parts)
+    num_envs = config.num_envs // parts
     return dataclasses.replace(
         config,
         num_devices=1,
         num_envs=num_envs,
-        batch_size=config.batch_size // num_devices,
+        batch_size=config.batch_size // parts,
         capacity=config.capacity // config.num_envs * num_envs,
-        frames_per_batch=config.frames_per_batch // num_devices,
-        total_frames=config.num_batches * config.frames_per_batch // num_devices,
-        warmup_frames=-(-config.warmup_frames // num_devices),
+        frames_per_batch=config.frames_per_batch // parts,
+        total_frames=config.num_batches * config.frames_per_batch // parts,
+        warmup_frames=-(-config.warmup_frames // parts),
     )
 
 
 def agent_of(config: Config, *, axis_name: str | None = None, **how: Any) -> Agent:
-    """The agent of a config, on one device or on as many as it says.
+    """The agent of a config, on one device or on as many as it says, of this process and of those joined to it.
 
     Args:
         config: The run.
         axis_name: As `make_agent` has it; where the config has several devices, they have an axis of their own.
         how: As `make_agent` has it.
     """
-    if config.num_devices == 1:
+    if config.num_devices * jax.process_count() == 1:
         return make_agent(config, axis_name=axis_name, **how)
     return make_parallel_agent(config, make_mesh(config.num_devices), **how)
 
@@ -82,32 +98,36 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
 
     Args:
         config: The whole run.
-        mesh: One axis, `AXIS`.
+        mesh: One axis, `AXIS`, as `make_mesh` gives it.
         how: As `make_agent` has it.
 
     Raises:
         ValueError: If the config cannot be split evenly, or as `make_agent` does.
     """
-    count = mesh.devices.size
+    count, here = mesh.devices.size, mesh.local_mesh
+    several = count > here.devices.size
+    first = here.devices.size * jax.process_index() if several else 0  # of this process's devices among all
+    if several and config.replay_storage != "device":
+        raise ValueError(f"replay_storage {config.replay_storage!r} needs one process: set it to device")
     part = make_agent(part_of(config, count), axis_name=AXIS, **how)
     whole, split, columns = P(), P(AXIS), P(None, AXIS)
     ring = ReplayState(rows=columns, cursor=whole, size=whole)  # type: ignore[arg-type]
-    over = partial(jax.shard_map, mesh=mesh, check_vma=False)
+    over = partial(jax.shard_map, mesh=here, check_vma=False)
 
-    def own(key: Key[Array, ""]) -> Key[Array, ""]:
+    def own(key: Key[Array, ""], first: int) -> Key[Array, ""]:
         """A device's own key."""
-        return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        return jax.random.fold_in(key, first + jax.lax.axis_index(AXIS))
 
     def act(actor: ActorState, obs: Shaped[Any, "N ..."]) -> tuple[ActorState, Int[Array, " N"]]:
         key, act_key = jax.random.split(actor.key)
-        local, actions = part.act(actor._replace(key=own(act_key), frame=actor.frame // count), obs)
+        local, actions = part.act(actor._replace(key=own(act_key, first), frame=actor.frame // count), obs)
         return local._replace(key=key, frame=local.frame * count), actions
 
     def draw(replay: ReplayState, key: Key[Array, ""]) -> tuple[Batch, Key[Array, " U"]]:
-        return part.draw(replay, own(key))
+        return part.draw(replay, own(key, first))
 
     def sample(replay: ReplayState, key: Key[Array, ""]) -> Batch:
-        return part.sample(replay, own(key))
+        return part.sample(replay, own(key, first))
 
     def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
         learner, metrics = part.update(learner, batches)
@@ -115,16 +135,16 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
 
     def learn(learner: LearnerState, replay: ReplayState, key: Key[Array, ""]) -> Any:
         key, sample_key = jax.random.split(key)
-        learner, metrics = update(learner, sample(replay, sample_key))
+        learner, metrics = update(learner, part.sample(replay, own(sample_key, 0)))  # among the devices of all
+        if several:
+            metrics = jax.lax.pmean(metrics, AXIS)  # no process sees the others' metrics
         return learner, jax.tree.map(jnp.copy, learner.params), key, metrics
 
     def add(replay: ReplayState, rows: Rows) -> ReplayState:
         return part.replay.add(replay, rows)
 
     state_specs = AgentState(learner=whole, replay=ring, actor=whole, key=whole)  # type: ignore[arg-type]
-    learning = jit(
-        over(learn, in_specs=(whole, ring, whole), out_specs=(whole, whole, whole, columns)), donate_argnums=0
-    )
+    learning = _Spanning(learn, mesh, (whole, ring, whole), (whole, whole, whole, columns))
     adding = jit(over(add, in_specs=(ring, columns), out_specs=ring), donate_argnums=0)
     acting = jit(over(act, in_specs=(whole, split), out_specs=(whole, split)))
 
@@ -137,7 +157,8 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
 
     def compile_loop(state: AgentState) -> None:
         seen = how["obs_shape"] if not config.pixels else (*how["obs_shape"], config.frame_stack)
-        acting.lower(state.actor, jax.ShapeDtypeStruct((config.num_envs, *seen), how["obs_dtype"])).compile()
+        num_envs = state.replay.rows.action.shape[1]
+        acting.lower(state.actor, jax.ShapeDtypeStruct((num_envs, *seen), how["obs_dtype"])).compile()
         learning.lower(state.learner, state.replay, state.key).compile()
 
     def epsilon(frame: Int[Array, ""]) -> Any:
@@ -146,7 +167,7 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
     replay = part.replay._replace(
         init=jit(over(part.replay.init, in_specs=(), out_specs=ring)),
         add=adding,
-        num_bytes=part.replay.num_bytes * count,
+        num_bytes=part.replay.num_bytes * here.devices.size,
     )
     return Agent(
         init=jit(over(part.init, in_specs=whole, out_specs=state_specs)),  # of one key, so of the same parameters
@@ -156,13 +177,52 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
         sample=jit(over(sample, in_specs=(ring, whole), out_specs=columns)),
         draw=jit(over(draw, in_specs=(ring, whole), out_specs=(columns, whole))),
         augment=part.augment,
-        update=jit(over(update, in_specs=(whole, columns), out_specs=(whole, columns)), donate_argnums=0),
+        update=_Spanning(update, mesh, (whole, columns), (whole, columns)),
         compile=compile_loop,
         q_values=part.q_values,
         epsilon=epsilon,
         replay=replay,
         learning_start=learning_start(config),
     )
+
+
+class _Spanning:
+    """A program over a mesh that may span processes, of and for the arrays of this process; donates the first."""
+
+    def __init__(self, function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> None:
+        self._mesh, self._in_specs = mesh, in_specs
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        self._program = jit(mapped, donate_argnums=0)
+
+    def __call__(self, *args: Any) -> Any:
+        if self._mesh == self._mesh.local_mesh:
+            return self._program(*args)
+        results = self._program(*self._of_all(args))
+        return jax.tree.map(lambda x: _seen_from(self._mesh.local_mesh, x), results)
+
+    def lower(self, *args: Any) -> Any:
+        return self._program.lower(*(args if self._mesh == self._mesh.local_mesh else self._of_all(args)))
+
+    def _of_all(self, args: Any) -> Any:
+        """Arrays of all processes from what each has: those that are the same everywhere, and those in parts."""
+        here = self._mesh.local_mesh
+
+        def place(spec: P, tree: Any) -> Any:
+            there = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(here, spec)), tree)  # most are already
+            return jax.tree.map(lambda x: _seen_from(self._mesh, x), there)
+
+        return jax.tree.map(place, self._in_specs, args, is_leaf=lambda x: isinstance(x, P))
+
+
+def _seen_from(mesh: Mesh, x: Array) -> Array:
+    """The same buffers, as an array over this process's devices or over those of all."""
+    before, spec = x.sharding.mesh, x.sharding.spec  # type: ignore[attr-defined]  # a NamedSharding
+    sizes = [
+        size if place >= len(spec) or spec[place] is None else size * mesh.devices.size // before.devices.size
+        for place, size in enumerate(x.shape)
+    ]
+    parts = [shard.data for shard in x.addressable_shards]
+    return jax.make_array_from_single_device_arrays(tuple(sizes), NamedSharding(mesh, spec), parts)
 
 
 def devices_of(array: Array) -> list[np.ndarray]:
