@@ -7,19 +7,18 @@ import dataclasses
 import difflib
 import json
 import sys
-import warnings
-from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import jaxdqn
 from jaxdqn.config import Config
-from jaxdqn.flags import Evaluate, Play, Plot, Resume, parse, parse_config
+from jaxdqn.flags import Evaluate, Play, Plot, Resume, parse, parse_train
+from jaxdqn.launch import Launch
 from jaxdqn.presets import PRESETS
 from jaxdqn.run.interrupts import ctrl_c_held
+from jaxdqn.run.showing import Stopped, in_one_line, show_run
 
 if TYPE_CHECKING:
-    from jaxdqn.run.course import RunProgress
     from jaxdqn.run.rollout import RolloutAhead
 
 USAGE = f"""usage: jaxdqn COMMAND ...
@@ -43,78 +42,39 @@ def train(args: Sequence[str]) -> None:
             near = difflib.get_close_matches(preset, PRESETS, 1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
             raise ValueError(f"unknown preset {preset!r}: {hint}")
-    config = parse_config(args, PRESETS[preset])
+    config, launch = parse_train(args, PRESETS[preset])
+    if launch.distributed:
+        _train(config, preset, None, launch)
+        return
     # The environments are imported only now, when there is something to run.
     with ctrl_c_held():
         from jaxdqn.run.rollout import RolloutAhead
 
     with contextlib.closing(RolloutAhead(config)) as rollout:
-        _train(config, preset, rollout)
+        _train(config, preset, rollout, launch)
 
 
-def _train(config: Config, preset: str, rollout: RolloutAhead) -> None:
+def _train(config: Config, preset: str, rollout: RolloutAhead | None, launch: Launch) -> None:
     # And JAX only here: the rollout draws meanwhile.
     with ctrl_c_held():
         from jaxdqn.run.training import train as run_training
 
-    _show(config, lambda **how: run_training(config, rollout=rollout, name=preset, **how))
+    show_run(config, lambda **how: run_training(config, rollout=rollout, name=preset, **how), launch, _report)
 
 
 def resume(args: Sequence[str]) -> None:
     """`jaxdqn resume RUN [--total-frames N]`."""
     options = parse(Resume, "resume", args)
+    options.check()
     with ctrl_c_held():
         from jaxdqn.run.policy import read_config
         from jaxdqn.run.training import resume as go_on
 
+    changes = {"total_frames": options.total_frames, "num_devices": options.num_devices}
     config = read_config(options.run)
     if options.total_frames is not None:
         config = dataclasses.replace(config, total_frames=options.total_frames)
-    _show(config, lambda **how: go_on(options.run, total_frames=options.total_frames, **how), options.run)
-
-
-def _show(config: Config, begin: Callable[..., Generator[RunProgress, None, None]], folder: Path | None = None) -> None:
-    """Let a run go on to its end, and show it; `folder` is its own, where that is known beforehand."""
-    from jaxdqn.envs.workers import WorkerError
-    from jaxdqn.run.display import Display
-    from jaxdqn.run.resources import keep_programs
-    from jaxdqn.run.stop import Stop
-
-    keep_programs()
-    stop, begun = Stop(), False
-    with Display(config) as display, stop.listening(), warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: display.say(f"warning: {message}")
-        try:
-            with contextlib.closing(begin(stop=stop, say=display.say)) as steps:
-                for step in steps:
-                    folder, begun = step.folder, True
-                    display.show(step)
-        except (ValueError, OSError, ArithmeticError, WorkerError) as error:
-            if not begun and isinstance(error, ValueError | OSError):
-                raise
-            # Not the fault of what was typed, and nothing of ours to be looked at: the exit code is 1.
-            where = f"; {_next(folder)}" if folder is not None else ""
-            raise Stopped(f"training stopped: {_in_one_line(error)}{where}") from error
-        except (KeyboardInterrupt, SystemExit):
-            display.say(f"stopped; {_next(folder)}" if folder is not None else "stopped before the first batch")
-            raise
-    if folder is not None:
-        print(f"kept in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-        print(f"next: jaxdqn evaluate {folder} --episodes 100")
-
-
-class Stopped(Exception):  # noqa: N818, it is said and not caught
-    """What ended before its end, in one line that is no fault of what was typed."""
-
-
-def _next(folder: Path) -> str:
-    kept = sorted(path.name for path in (folder / "states").glob("*[0-9]"))
-    where = f"from frame {int(kept[-1][:10]):,}" if kept else "from its beginning"
-    return f"`jaxdqn resume {folder}` goes on {where}"
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    show_run(config, lambda **how: go_on(options.run, **{**changes, **how}), options, _report, options.run)
 
 
 def evaluate(args: Sequence[str]) -> None:
@@ -204,13 +164,19 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
             raise ValueError(f"unknown command {words[0]!r}: {hint}")
         COMMANDS[words[0]](words[1:])
-    except (ValueError, OSError) as error:
-        print(f"jaxdqn: {_in_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except Stopped as error:
-        print(f"jaxdqn: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("jaxdqn: interrupted; what was written is whole", file=sys.stderr)
-        sys.exit(130)
+    except (ValueError, OSError, Stopped, KeyboardInterrupt, SystemExit) as error:
+        sys.exit(_report(error))
     sys.exit(0)
+
+
+def _report(error: BaseException) -> int:
+    """Say what has ended a command, in one line; returns the exit code. What is ours to mend is raised."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    if isinstance(error, KeyboardInterrupt):
+        print("jaxdqn: interrupted; what was written is whole", file=sys.stderr)
+        return 130
+    if not isinstance(error, ValueError | OSError | Stopped):
+        raise error
+    print(f"jaxdqn: {in_one_line(error)}", file=sys.stderr)
+    return 1 if isinstance(error, Stopped) else 2

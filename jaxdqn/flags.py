@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from jaxdqn.config import Config
+from jaxdqn.launch import Launch
 from jaxdqn.presets import PRESETS
 
 T = TypeVar("T")
@@ -22,13 +23,27 @@ PRESET_HELP = f"Train an agent. A PRESET may come before the flags: {', '.join(P
 
 
 @dataclass(frozen=True)
-class Resume:
+class Train(Launch, Config):
+    """All that `jaxdqn train` takes."""
+
+    def split(self) -> tuple[Config, Launch]:
+        """What is the run's, and what is this process's."""
+        both = dataclasses.asdict(self)
+        names = {field.name for field in dataclasses.fields(Launch)}
+        config = Config(**{name: value for name, value in both.items() if name not in names})
+        return config, Launch(**{name: both[name] for name in names})
+
+
+@dataclass(frozen=True)
+class Resume(Launch):
     """Go on with a run that was stopped, from its newest whole state."""
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")] = dataclasses.field(kw_only=True)
     """Folder of a run."""
     total_frames: int | None = None
     """A larger budget; the schedules of epsilon and of the learning rate then end there."""
+    num_devices: int | None = None
+    """Devices of each process, where that is to be another number than before."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
 
 
 def parse_config(args: Sequence[str], preset: Config) -> Config:
-    """A preset changed by the flags of `jaxdqn train`.
+    """A preset changed by flags that name a config's fields.
 
     Args:
         args: The flags. Where they name another environment, or vectors, they change `preset.for_env(...)`.
@@ -100,8 +115,19 @@ def parse_config(args: Sequence[str], preset: Config) -> Config:
     Raises:
         ValueError: If the flags are wrong.
     """
+    return parse(Config, "train", args, _preset_for(args, preset))
+
+
+def parse_train(args: Sequence[str], preset: Config) -> tuple[Config, Launch]:
+    """As `parse_config`, with the flags of `Launch` among them."""
+    config, launch = parse(Train, "train", args, Train(**_preset_for(args, preset).to_dict())).split()
+    launch.check()
+    return config, launch
+
+
+def _preset_for(args: Sequence[str], preset: Config) -> Config:
     about_env, _ = _parse_known(_AboutEnv, args, add_help=False, default=_AboutEnv(preset.env, preset.pixels))
-    return parse(Config, "train", args, preset.for_env(about_env.env, pixels=about_env.pixels))
+    return preset.for_env(about_env.env, pixels=about_env.pixels)
 
 
 @dataclass(frozen=True)

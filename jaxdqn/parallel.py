@@ -6,9 +6,9 @@
 Parameters, target and optimiser are the same everywhere; gradients are averaged once an update, and nothing else is
 sent. The agent is used as any other: what it takes and gives has the same shapes, over all devices.
 
-Where `jax.distributed` has joined several processes, the mesh has devices of all of them, and each process has the agent
-of its own part: its own environments, rows and shard of replay, as arrays that are all on its own devices. Only the
-updates are programs of all processes, which all must call together.
+Where `jax.distributed` has joined several processes, the mesh has devices of all of them, and each process has the
+agent of its own part: its own environments, rows and shard of replay, as arrays that are all on its own devices. Only
+the updates are programs of all processes, which all must call together.
 """
 
 from __future__ import annotations
@@ -78,6 +78,11 @@ def part_of(config: Config, parts: int) -> Config:
         total_frames=config.num_batches * config.frames_per_batch // parts,
         warmup_frames=-(-config.warmup_frames // parts),
     )
+
+
+def share_of(config: Config) -> Config:
+    """What this process does of a run; all of it where it is the only one."""
+    return config if jax.process_count() == 1 else part_of(config, jax.process_count())
 
 
 def agent_of(config: Config, *, axis_name: str | None = None, **how: Any) -> Agent:
@@ -159,7 +164,8 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
         seen = how["obs_shape"] if not config.pixels else (*how["obs_shape"], config.frame_stack)
         num_envs = state.replay.rows.action.shape[1]
         acting.lower(state.actor, jax.ShapeDtypeStruct((num_envs, *seen), how["obs_dtype"])).compile()
-        learning.lower(state.learner, state.replay, state.key).compile()
+        if not several:  # processes may wait for one another to compile what they share, and not all come here
+            learning.lower(state.learner, state.replay, state.key).compile()
 
     def epsilon(frame: Int[Array, ""]) -> Any:
         return part.epsilon(frame // count)

@@ -99,7 +99,7 @@ def test_help_names_every_command_and_flag(capsys):
     assert all(flag in out for flag in ("--env", "--no-pixels", "--total-frames", "--max-gradient-norm", "--double"))
     elsewhere = call(capsys, "train", "--env", "Acrobot-v1", "--help")[1]
     for page, default in ((out, "True"), (elsewhere, "False")):
-        assert re.search(r"--mirror, .*?\(default: (\w+)\)", page, re.DOTALL)[1] == default
+        assert re.search(r"--mirror, .*?\(default:[\s│]+(\w+)\)", page, re.DOTALL)[1] == default
     assert call(capsys, "--version")[1].startswith("jaxdqn ")
     assert call(capsys)[0] == 2
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jaxdqn"
 FILES = [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
 FLOORS = [
-    {"types", "returns", "compilation", "convolution", "config", "presets"},
+    {"types", "returns", "compilation", "convolution", "config", "presets", "launch"},
     {"augmentation", "networks", "normalisation", "replay", "losses", "preprocessing", "exploration", "envs"},
     {"learner"},
     {"schedules"},

@@ -22,21 +22,29 @@ def save_arrays(folder: Path, arrays: Any) -> None:
         OSError: If it cannot be written.
     """
     # Not its asynchronous checkpointer, whose threads write on after a full disk has been met.
-    with _as_os_error(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    options = _alone()
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    with _as_os_error(folder), ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         checkpointer.save(folder.absolute(), args=ocp.args.StandardSave(jax.tree.map(np.asarray, arrays)))
 
 
 def shapes_of(folder: Path) -> Any:
     """Shapes of the arrays in a folder, in their pytree."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         stored = checkpointer.metadata(folder.absolute()).item_metadata
     return jax.tree.map(lambda leaf: tuple(leaf.shape), getattr(stored, "tree", stored))
 
 
 def load_arrays(folder: Path, like: Any) -> Any:
     """Read a pytree of arrays of known shapes and dtypes, which must be checked before: orbax casts and reshapes."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         return checkpointer.restore(folder.absolute(), like)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """This process reads and writes by itself: it would wait for the others of a run otherwise."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.envs.rows import held_dtype
 from jaxdqn.losses import Loss
 from jaxdqn.normalisation import put_obs_stats
-from jaxdqn.parallel import agent_of
+from jaxdqn.parallel import agent_of, share_of
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import smallest_slots
 from jaxdqn.run.checkpoint import AgentSpec
@@ -99,7 +99,7 @@ def assemble(
             where = "disk" if on_disk else "memory"
             check_store(**store_sizes(config, spec), bytes_available=free, where=where, smallest=smallest)
         state = initial_state(agent, config, twin or env, rollout) if fresh else agent.init(jax.random.key(0))
-        return Assembled(spec, agent, state, stack, None if twin is None else bind_run(config, agent, twin))
+        return Assembled(spec, agent, state, stack, None if twin is None else bind_run(share_of(config), agent, twin))
 
 
 def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:

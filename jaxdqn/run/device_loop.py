@@ -14,8 +14,9 @@ from jaxtyping import Array, Int
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.collector import refuse_not_finite
-from jaxdqn.envs.vector import episodes_of
+from jaxdqn.envs.vector import Episode, episodes_of
 from jaxdqn.run.device_run import BatchTrace, DeviceRun, RunState
+from jaxdqn.run.peers import Peers
 from jaxdqn.run.progress import Progress, learning_start_of, passed, refuse_metrics_not_finite
 
 LONGEST = 64
@@ -27,16 +28,21 @@ SECONDS = 0.5
 Chunk = Callable[[RunState, Int[Array, ""]], tuple[RunState, BatchTrace]]
 
 
-def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Progress, None, None]:
+def device_loop(
+    run: DeviceRun, state: RunState, config: Config, peers: Peers | None = None
+) -> Generator[Progress, None, None]:
     """Collect, observe, learn in chunks of batches, until the config's frames are spent.
 
     A chunk ends where the config asks for an evaluation or a checkpoint, where learning starts, and where half a second
     has passed. Its batches are yielded one by one when it is done; how they were cut into chunks changes no number.
+    Where several processes train together, a chunk is a batch: a program of this process collects it, and one of all
+    learns from it.
 
     Args:
         run: The pure functions.
         state: Their state, fresh or from an earlier loop, which then goes on where it stopped; consumed.
         config: The run.
+        peers: As `host_loop` has it.
 
     Raises:
         FloatingPointError: If an observation, a reward, a loss or a gradient is not finite; batches before it have been
@@ -45,7 +51,10 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
     Yields:
         Progress after each batch, of which the last one of a chunk has `state` and `run_state`.
     """
+    peers = peers or Peers()
     collect, learn = _chunk(run.collect), _chunk(run.batch)
+    if peers.count > 1:
+        collect, learn = _one_batch(run, learns=False), _one_batch(run, learns=True)
     frames, updates = int(state.agent.actor.frame), int(state.agent.learner.num_updates)
     done = frames // config.frames_per_batch
     refuse_not_finite("first observation", np.asarray(state.cursor.obs), frames)
@@ -60,10 +69,13 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
         traces = jax.device_get(traces)
         seconds = time.monotonic() - started
         # A first chunk is compiled as well, and says little of how long the next will take: the limit at most doubles.
-        allowed = int(np.clip(length * SECONDS / max(seconds, 1e-9), 1, min(2 * allowed, LONGEST)))
+        longest = LONGEST if peers.count == 1 else 1
+        allowed = int(np.clip(length * SECONDS / max(seconds, 1e-9), 1, min(2 * allowed, longest)))
         for index in range(length):
             ended, finite, metrics = jax.tree.map(lambda x, index=index: x[index], traces)
-            _refuse_not_finite(finite, frames)
+            with peers.together() as told:
+                _refuse_not_finite(finite, frames)
+                told.mine = episodes_of(ended)
             done, frames = done + 1, frames + config.frames_per_batch
             updates += config.updates_per_batch if learning else 0
             if learning:
@@ -73,7 +85,7 @@ def device_loop(run: DeviceRun, state: RunState, config: Config) -> Generator[Pr
                 frames=frames,
                 updates=updates,
                 epsilon=float(run.agent.epsilon(jnp.int32(frames))),
-                episodes=episodes_of(ended),
+                episodes=[Episode(*episode) for of_one in told.all for episode in of_one],
                 metrics={name: float(value) for name, value in metrics.items()} if learning else {},
                 state=state.agent if whole else None,
                 run_state=state if whole else None,
@@ -93,6 +105,20 @@ def _is_stop(batch: int, config: Config) -> bool:
     frames = batch * config.frames_per_batch
     due = (passed(every, frames, config.frames_per_batch) for every in (config.evaluate_every, config.checkpoint_every))
     return any(due) or batch == config.num_batches
+
+
+def _one_batch(run: DeviceRun, *, learns: bool) -> Chunk:
+    """A batch in two programs, as `_chunk` gives it: one of this process, and one of all that train together."""
+    collect = jit(run.collect, donate_argnums=0)
+
+    def chunk(state: RunState, length: Int[Array, ""]) -> tuple[RunState, BatchTrace]:
+        state, trace = collect(state)
+        if learns:
+            learned, metrics = run.agent.learn(state.agent)
+            state, trace = state._replace(agent=learned), trace._replace(metrics=jax.tree.map(jnp.mean, metrics))
+        return state, jax.tree.map(lambda x: x[None], trace)
+
+    return chunk
 
 
 def _chunk(batch: Callable[[RunState], tuple[RunState, BatchTrace]]) -> Chunk:

@@ -20,8 +20,15 @@ SECONDS_BETWEEN_LINES = 10.0
 class Display:
     """Shows frames, rate, time left, epsilon, loss and the last return; evaluations as lines of their own."""
 
-    def __init__(self, config: Config, console: Console | None = None) -> None:
-        """Choose by the console: a bar where it is a terminal, a line every ten seconds where it is none."""
+    def __init__(self, config: Config, console: Console | None = None, *, quiet: bool = False) -> None:
+        """Choose by the console: a bar where it is a terminal, a line every ten seconds where it is none.
+
+        Args:
+            config: The run.
+            console: Where to.
+            quiet: Show what goes wrong only: another process shows where the run stands.
+        """
+        self._quiet = quiet
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._batch = config.frames_per_batch
         self._total = config.num_batches * config.frames_per_batch
@@ -36,7 +43,7 @@ class Display:
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[facts]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=quiet or not self._console.is_terminal,
             expand=True,
         )
         self._task = self._bar.add_task("train", total=self._total, rate=0.0, facts="")
@@ -56,6 +63,8 @@ class Display:
 
     def show(self, step: RunProgress) -> None:
         """Show where the run stands."""
+        if self._quiet:
+            return
         progress = step.progress
         now = time.monotonic()
         if self._first is None:  # of a run that goes on, what was collected before is not this process's

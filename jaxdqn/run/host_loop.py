@@ -16,11 +16,14 @@ from jaxdqn.agent import ActorState, Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.vector import Episode
+from jaxdqn.run.peers import Peers
 from jaxdqn.run.progress import Progress, learning_start_of, refuse_metrics_not_finite
 from jaxdqn.types import Rows
 
 
-def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Config) -> Generator[Progress, None, None]:
+def host_loop(
+    agent: Agent, state: AgentState, collector: Collector, config: Config, peers: Peers | None = None
+) -> Generator[Progress, None, None]:
     """Collect, observe, learn, until the config's frames are spent.
 
         sync     collect frames_per_batch rows -> observe them -> learn updates_per_batch times -> yield
@@ -36,16 +39,21 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
         state: Their state, fresh or from an earlier loop, which then goes on where it stopped; consumed.
         collector: The environments.
         config: The run.
+        peers: The processes that train together, each with its share of the config's environments; all of them call
+            this. None: those that `jax.distributed` has joined.
 
     Yields:
-        Progress after each batch.
+        Progress after each batch; episodes are those of all processes.
 
     Raises:
         FloatingPointError: If an observation, a reward, a loss or a gradient is not finite.
-        ValueError: If the collector has another number of environments than the config.
+        PeerError: If another process has failed.
+        ValueError: If the collector has another number of environments than this process's share of the config's.
     """
-    if collector.num_envs != config.num_envs:
-        raise ValueError(f"num_envs {config.num_envs} is not the collector's {collector.num_envs}: make them equal")
+    peers = peers or Peers()
+    if collector.num_envs * peers.count != config.num_envs:
+        share = f" times {peers.count} processes" if peers.count > 1 else ""
+        raise ValueError(f"num_envs {config.num_envs} is not the collector's {collector.num_envs}{share}: make it so")
     frames, updates = int(state.actor.frame), int(state.learner.num_updates)
     learning_start = learning_start_of(state, agent)
     batches = range(frames // config.frames_per_batch, config.num_batches)
@@ -64,7 +72,9 @@ def host_loop(agent: Agent, state: AgentState, collector: Collector, config: Con
     with _ended_at_once(ThreadPoolExecutor(1, "collector")) as thread:
         ahead = thread.submit(collect, state.actor) if config.collector == "async" and batches else None
         for batch in batches:
-            actor, rows, episodes = ahead.result() if ahead else collect(state.actor)
+            with peers.together() as told:
+                actor, rows, told.mine = ahead.result() if ahead else collect(state.actor)
+            episodes = [Episode(*episode) for of_one in told.all for episode in of_one]
             newest = state.actor.params  # an actor that was ahead of the learner has older ones
             state = agent.observe(state._replace(actor=actor._replace(params=newest)), rows)
             if ahead and batch + 1 < config.num_batches:

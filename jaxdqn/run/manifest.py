@@ -23,31 +23,48 @@ class DamagedError(ValueError):
 def sealed_folder(target: Path, facts: dict[str, Any]) -> Iterator[Path]:
     """A folder to fill, which appears as `target` with its manifest when the block ends well; else nothing does.
 
-    Everything is on the disk, and not only in its cache, before the folder has its name.
-
     Args:
         target: The folder, which must not be there.
         facts: What the manifest says besides, as JSON takes it. Entries may be added within the block.
     """
-    aside = target.with_name(target.name + ".partial")
+    aside = aside_of(target)
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
         with named(target):
             yield aside
-        files = [path for path in sorted(aside.rglob("*")) if path.is_file()]
-        for path in files:
-            flush_file(path)
-        listed = {path.relative_to(aside).as_posix(): _entry(path) for path in files}
-        # The manifest is a file like others, and its own digest is in it: that of the rest of it.
-        body = {**facts, "files": listed}
-        write_json(aside / MANIFEST, {**body, "sha256": _digest_of(body)})
-        for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
-            flush_folder(folder)
-        aside.rename(target)
-        flush_folder(target.parent)
+        seal(aside, target, facts)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def aside_of(target: Path) -> Path:
+    """Where a folder is filled before it has its name."""
+    return target.with_name(target.name + ".partial")
+
+
+def seal(aside: Path, target: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest of a folder that has been filled, and give the folder its name.
+
+    Everything is on the disk, and not only in its cache, before it has that. For a folder in it that is sealed itself,
+    the manifest there stands for its files.
+
+    Args:
+        aside: The folder.
+        target: Its name.
+        facts: As `sealed_folder` has it.
+    """
+    files = list(_files(aside))
+    for path in files:
+        flush_file(path)
+    listed = {path.relative_to(aside).as_posix(): _entry(path) for path in files}
+    # The manifest is a file like others, and its own digest is in it: that of the rest of it.
+    body = {**facts, "files": listed}
+    write_json(aside / MANIFEST, {**body, "sha256": _digest_of(body)})
+    for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
+        flush_folder(folder)
+    aside.rename(target)
+    flush_folder(target.parent)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -68,8 +85,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return body
 
 
-def verified(folder: Path) -> dict[str, Any]:
+def verified(folder: Path, absent: list[str] | None = None) -> dict[str, Any]:
     """What the manifest of a folder says, every file checked.
+
+    Args:
+        folder: The folder.
+        absent: Takes the names of sealed folders in it that are not there at all; None refuses that.
 
     Raises:
         DamagedError: If a file is missing, or is not what was written.
@@ -77,6 +98,9 @@ def verified(folder: Path) -> dict[str, Any]:
     body = read_manifest(folder)
     for name, wanted in body["files"].items():
         path = folder / name
+        if absent is not None and path.name == MANIFEST and not path.parent.exists():
+            absent.append(path.parent.name)
+            continue
         if not path.is_file():
             raise DamagedError(f"{path} is missing")
         try:
@@ -87,7 +111,19 @@ def verified(folder: Path) -> dict[str, Any]:
             raise DamagedError(f"{path} is damaged: it has {found['bytes']:,} bytes of {wanted['bytes']:,}")
         if found != wanted:
             raise DamagedError(f"{path} is damaged: its SHA-256 is not the one that was written")
+        if path.name == MANIFEST:
+            verified(path.parent)
     return body
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            yield path
+        elif (path / MANIFEST).is_file():
+            yield path / MANIFEST
+        else:
+            yield from _files(path)
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -98,11 +98,14 @@ def write_replay(
             rest.result()
 
 
-def read_replay(files: Sequence[Path], agent: Agent, state: AgentState, *, cursor: int, size: int) -> AgentState:
+def read_replay(
+    parts: Sequence[tuple[Sequence[Path], slice]], agent: Agent, state: AgentState, *, cursor: int, size: int
+) -> AgentState:
     """A fresh agent's state with the rows of some files.
 
     Args:
-        files: The files, checked, in the order of the slots.
+        parts: Of each process that had written rows: its files, checked, in the order of the slots, and which of its
+            environments are wanted.
         agent: The agent, whose `observe` puts rows where they belong; with a frame store, into that as well.
         state: Its state with an empty ring; the ring is consumed.
         cursor: The ring's.
@@ -112,12 +115,14 @@ def read_replay(files: Sequence[Path], agent: Agent, state: AgentState, *, curso
         ValueError: If the files are those of another ring.
     """
     found = 0
-    for path in files:
-        piece = _read(path, state.replay.rows)
+    for paths in zip(*(files for files, _ in parts), strict=True):
+        pieces = [_read(path, columns) for path, (_, columns) in zip(paths, parts, strict=True)]
+        piece = Rows(*(np.concatenate(field, axis=1) for field in zip(*pieces, strict=True)))
+        _check(piece, state.replay.rows, paths[0])
         state = agent.observe(state, piece)
         found += len(piece.action)
     if found != size:
-        raise ValueError(f"{len(files)} files of replay hold {found} rows an environment of {size}")
+        raise ValueError(f"files of replay hold {found} rows an environment of {size}")
     ring = state.replay._replace(cursor=jnp.int32(cursor), size=jnp.int32(size))
     return state._replace(replay=ring)
 
@@ -175,9 +180,12 @@ def _write(path: Path, piece: Rows) -> None:
                 np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
 
 
-def _read(path: Path, like: Rows) -> Rows:
+def _read(path: Path, columns: slice) -> Rows:
     with np.load(path, allow_pickle=False) as archive:
-        piece = Rows(**{name: archive[name] for name in Rows._fields})
+        return Rows(**{name: archive[name][:, columns] for name in Rows._fields})
+
+
+def _check(piece: Rows, like: Rows, path: Path) -> None:
     wanted = [(name, getattr(like, name)) for name in Rows._fields if name != "obs"]
     for name, ring in wanted:
         found = getattr(piece, name)
@@ -186,4 +194,3 @@ def _read(path: Path, like: Rows) -> Rows:
                 f"{path} holds {name} {found.shape} {found.dtype}, and the ring {ring.shape} {ring.dtype}: "
                 "it was written by another config"
             )
-    return piece

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from jaxdqn.config import Config
 from jaxdqn.run.files import read_json
+from jaxdqn.run.parts import Found
 from jaxdqn.run.recorder import versions
-from jaxdqn.run.states import Found
 
 FREE = (
     "output",
     "total_frames",
+    "num_devices",
     "evaluate_every",
     "evaluation_episodes",
     "log_every",

@@ -4,6 +4,7 @@
     states/00012000/arrays/          by orbax: learner, actor, keys, and a functional environment's state
     states/00012000/envs.npz         gymnasium environments, where they can be saved
     states/00012000/replay/          the ring's rows
+    states/00012000/process-1/       the environments and rows of a second process, where there is one
 
 No file is a pickle: to read one runs no code of whoever wrote it.
 """
@@ -15,48 +16,39 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdqn.agent import Agent, AgentState
-from jaxdqn.envs.adapters import is_key
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.run.arrays import load_arrays, save_arrays
-from jaxdqn.run.manifest import DamagedError, read_manifest, sealed_folder, verified
-from jaxdqn.run.replay_files import Written, read_replay, write_replay
+from jaxdqn.run.files import named
+from jaxdqn.run.manifest import DamagedError, aside_of, read_manifest, seal, sealed_folder, verified
+from jaxdqn.run.parts import Found, flat, part_of_state, read_arrays, read_rows, unflat, write_part, written_in
+from jaxdqn.run.peers import Peers
+from jaxdqn.run.replay_files import Written
 
 FORMAT = 1
 """Of what is written here; another one is refused."""
 
 
-class Found(NamedTuple):
-    """A state on disk, every byte of it checked.
+class States:
+    """The states that a run keeps: the newest few.
 
-    Attributes:
-        folder: Where it is.
-        facts: What its manifest says.
-        notes: What is to be told: newer ones that are damaged.
+    Where a run has several processes, all of them must call `save` and `load` together; each writes and reads its part.
     """
 
-    folder: Path
-    facts: dict[str, Any]
-    notes: list[str]
-
-
-class States:
-    """The states that a run keeps: the newest few."""
-
-    def __init__(self, folder: Path, *, keep: int, with_replay: bool) -> None:
+    def __init__(self, folder: Path, *, keep: int, with_replay: bool, peers: Peers | None = None) -> None:
         """Look at a folder, which need not exist yet.
 
         Args:
             folder: `states` of a run.
             keep: How many to keep.
             with_replay: Whether replay is kept in them.
+            peers: The processes of the run; None where this is the only one.
         """
+        self._peers = peers or Peers()
         self._folder = folder
         self._keep = keep
         self._with_replay = with_replay
@@ -84,35 +76,57 @@ class States:
 
         Raises:
             OSError: If it cannot be written; nothing is left of it then, and the others are as they were.
+            PeerError: If it cannot be on another process.
         """
-        names_taken = {path.name for path in self.all()}
-        name = f"{frames:010d}"
-        # The same moment again, with an evaluation that was due: nothing is replaced, so that one is there at any time.
-        name = next(new for new in (name, *(f"{name}-{again}" for again in range(1, 1_000))) if new not in names_taken)
-        target = self._folder / name
-        self.sweep()
-        leaves, names = _flat(_without_rows(state), rest)
-        ring, num_envs = state.replay, state.replay.rows.action.shape[1]
+        peers, ring = self._peers, state.replay
+        leaves, names = flat(_without_rows(state))
+        rest_leaves, rest_names = flat(rest)
+        rows = frames // (ring.rows.action.shape[1] * peers.count)
         about = {
             "format": FORMAT,
             "frames": frames,
+            "processes": peers.count,
             "leaves": names,
+            "rest": rest_names,
             "cursor": int(ring.cursor),
             "size": int(ring.size),
             "replay": self._with_replay,
             **facts,
         }
-        with sealed_folder(target, about) as aside:
-            save_arrays(aside / "arrays", leaves)
-            if envs is not None:
-                np.savez(aside / "envs.npz", **envs)  # type: ignore[arg-type]  # none of them is named allow_pickle
-            if self._with_replay:
-                write_replay(aside / "replay", ring, rows=frames // num_envs, read_obs=read_obs, before=self._written)
+        part = {"ring": ring if self._with_replay else None, "rows": rows, "read_obs": read_obs, "envs": envs}
+        part |= {"before": self._written, "rest": rest_leaves or None}
+        target = self._folder / peers.of_first(lambda: self._begin(frames))
+        aside = aside_of(target)
+        try:
+            with peers.together(), named(target):
+                if peers.first:
+                    save_arrays(aside / "arrays", leaves)
+                    write_part(aside, **part)
+                else:
+                    with sealed_folder(part_of_state(aside, peers.index), {}) as own:
+                        write_part(own, **part)
+            with peers.together():
+                if peers.first:
+                    seal(aside, target, about)
+        finally:
+            if peers.first:
+                shutil.rmtree(aside, ignore_errors=True)
         if self._with_replay:
-            self._written = _written(target, int(ring.cursor), frames // num_envs)
-        for old in self.all()[: -self._keep]:
-            shutil.rmtree(old)
+            self._written = written_in(part_of_state(target, peers.index), about["cursor"], rows)
+        with peers.together():
+            for old in self.all()[: -self._keep] if peers.first else ():
+                shutil.rmtree(old)
         return target
+
+    def _begin(self, frames: int) -> str:
+        """Make the folder of a new state, and name it."""
+        self.sweep()
+        taken = {path.name for path in self.all()}
+        name = f"{frames:010d}"
+        # The same moment again, with an evaluation that was due: nothing is replaced, so that one is there at any time.
+        name = next(new for new in (name, *(f"{name}-{again}" for again in range(1, 1_000))) if new not in taken)
+        aside_of(self._folder / name).mkdir(parents=True)
+        return name
 
     def all(self) -> list[Path]:
         """Folders of the states that are there, oldest first."""
@@ -135,7 +149,8 @@ class States:
                         f"{folder} has format {facts['format']} and this jaxdqn reads {FORMAT}: "
                         f"resume with the jaxdqn that wrote it ({wrote})"
                     )
-                return Found(folder, verified(folder), notes)
+                absent: list[str] = []
+                return Found(folder, verified(folder, absent), notes, absent)
             except DamagedError as error:
                 notes.append(str(error))
         if notes:
@@ -173,64 +188,33 @@ class States:
             found: What `newest` gave.
             agent: The agent; with a frame store, the one within it.
             state: Its fresh state, which is consumed.
-            rest: Like the `rest` that was saved.
+            rest: Like the `rest` that was saved; given back as it is where as many processes are not there now.
 
         Raises:
             ValueError: If it holds another architecture.
         """
-        like, names = _flat(_without_rows(state), rest)
-        there = found.facts["leaves"]
-        for ours, theirs in zip(names, there, strict=False):
-            if ours != theirs:
-                raise ValueError(
-                    f"{found.folder} holds {theirs} where this run has {ours}: it is of another architecture"
-                )
-        if len(names) != len(there):
-            raise ValueError(f"{found.folder} holds {len(there)} arrays and this run has {len(names)}")
-        leaves = load_arrays(found.folder / "arrays", like)
-        loaded, rest = _unflat(leaves, _without_rows(state), rest)
-        if found.facts["replay"]:
-            files = [found.folder / name for name in sorted(found.facts["files"]) if name.startswith("replay/")]
-            cursor, size = found.facts["cursor"], found.facts["size"]
-            state = read_replay(files, agent, state, cursor=cursor, size=size)
-            num_envs = state.replay.rows.action.shape[1]
-            self._written = _written(found.folder, found.facts["cursor"], found.facts["frames"] // num_envs)
+        peers = self._peers
+        like, names = flat(_without_rows(state))
+        _refuse_other(found, names, found.facts["leaves"])
+        (loaded,) = unflat(load_arrays(found.folder / "arrays", like), _without_rows(state))
+        if found.is_of(peers.count):
+            _refuse_other(found, flat(rest)[1], found.facts["rest"])
+            (rest,) = unflat(read_arrays(found.part(peers.index) / "rest.npz") or {}, rest)
+        if found.has_replay:
+            state = read_rows(found, agent, state, peers.index, peers.count)
+            rows = found.facts["frames"] // (state.replay.rows.action.shape[1] * peers.count)
+            if found.is_of(peers.count):
+                self._written = written_in(found.part(peers.index), found.facts["cursor"], rows)
         return loaded._replace(replay=state.replay), rest
 
 
-def read_envs(found: Found) -> Snapshot | None:
-    """Gymnasium environments of a state; None where they could not be saved."""
-    path = found.folder / "envs.npz"
-    if not path.is_file():
-        return None
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive)
-
-
-def _written(folder: Path, cursor: int, rows: int) -> Written:
-    files = read_manifest(folder)["files"]
-    digests = {Path(name).name: entry["sha256"] for name, entry in files.items() if name.startswith("replay/")}
-    return Written(folder / "replay", cursor, rows, digests)
+def _refuse_other(found: Found, ours: list[str], theirs: list[str]) -> None:
+    for mine, other in zip(ours, theirs, strict=False):
+        if mine != other:
+            raise ValueError(f"{found.folder} holds {other} where this run has {mine}: it is of another architecture")
+    if len(ours) != len(theirs):
+        raise ValueError(f"{found.folder} holds {len(theirs)} arrays and this run has {len(ours)}")
 
 
 def _without_rows(state: AgentState) -> AgentState:
     return state._replace(replay=None)  # type: ignore[arg-type]  # which has files of its own
-
-
-def _flat(state: AgentState, rest: Any) -> tuple[dict[str, Any], list[str]]:
-    """Arrays by number, and what each is; keys as the numbers that they are made of."""
-    found = jax.tree_util.tree_leaves_with_path((state, rest))
-    arrays = [jax.random.key_data(leaf) if is_key(leaf) else leaf for _, leaf in found]
-    names = [
-        f"{jax.tree_util.keystr(path)[3:]} {array.dtype}{list(array.shape)}"
-        for (path, _), array in zip(found, arrays, strict=True)
-    ]
-    return {f"{index:04d}": np.asarray(array) for index, array in enumerate(arrays)}, names
-
-
-def _unflat(leaves: dict[str, Any], state: AgentState, rest: Any) -> tuple[AgentState, Any]:
-    old, structure = jax.tree.flatten((state, rest))
-    arrays = [jnp.array(leaves[f"{index:04d}"]) for index in range(len(old))]
-    new = [jax.random.wrap_key_data(new) if is_key(old) else new for old, new in zip(old, arrays, strict=True)]
-    loaded, rest = jax.tree.unflatten(structure, new)
-    return loaded, rest

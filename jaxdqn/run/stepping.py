@@ -19,9 +19,11 @@ from jaxdqn.run.assembly import Assembled
 from jaxdqn.run.device_loop import device_loop
 from jaxdqn.run.device_run import DeviceRun, RunState
 from jaxdqn.run.host_loop import host_loop
+from jaxdqn.run.parts import Found, read_envs
+from jaxdqn.run.peers import Peers
 from jaxdqn.run.progress import Progress
 from jaxdqn.run.replay_files import cut_open_episodes
-from jaxdqn.run.states import Found, States, read_envs
+from jaxdqn.run.states import States
 
 
 class Stepping(NamedTuple):
@@ -54,16 +56,22 @@ class Stepping(NamedTuple):
         return None, self.collector.snapshot() if self.collector is not None else None
 
 
-def begin(config: Config, build: EnvFn, parts: Assembled) -> Stepping:
-    """The config's loop, from its beginning."""
-    seed = spawn_seeds(config.seed, 1, Purpose.TRAINING)[0]
+def begin(config: Config, build: EnvFn, parts: Assembled, peers: Peers) -> Stepping:
+    """The config's loop, from its beginning; each process has environments of its own seed."""
+    seed = spawn_seeds(config.seed, peers.index + 1, Purpose.TRAINING)[-1]
     if parts.run is not None:
-        return _on_device(parts.run, parts.run.start(parts.state, jax.random.key(seed)), config)
-    return _on_host(config, build, parts, parts.state, seed, None)
+        return _on_device(parts.run, parts.run.start(parts.state, jax.random.key(seed)), config, peers)
+    return _on_host(config, build, parts, parts.state, seed, None, peers)
 
 
 def go_on(
-    config: Config, build: EnvFn, parts: Assembled, states: States, found: Found, say: Callable[[str], None]
+    config: Config,
+    build: EnvFn,
+    parts: Assembled,
+    states: States,
+    found: Found,
+    say: Callable[[str], None],
+    peers: Peers,
 ) -> Stepping:
     """The config's loop, from a state on disk.
 
@@ -74,36 +82,52 @@ def go_on(
         states: The run's states.
         found: One of them.
         say: Is told what is not as it was.
+        peers: The processes.
 
     Raises:
         ValueError: If the state is of another architecture.
     """
     if not found.facts["replay"]:
         say("the state was kept without replay: it is filled again before anything is learned")
+    elif found.absent:
+        say(f"what {', '.join(found.absent)} kept is not there: replay is filled again before anything is learned")
+    others = not found.is_of(peers.count)
+    if others:
+        words = f"the run had {found.processes} processes and has {peers.count} now"
+        say(f"{words}: environments begin new episodes, and the resume is not bit-exact")
+    number = found.facts["frames"] // config.frames_per_batch * peers.count + peers.index
+    seed = spawn_seeds(config.seed, number + 1, Purpose.RESUMING)[-1]
     if parts.run is not None:
-        like = parts.run.start(parts.state, jax.random.key(0))
+        like = parts.run.start(parts.state, jax.random.key(seed))
         state, rest = states.load(found, parts.agent, like.agent, like[1:])
-        return _on_device(parts.run, RunState(state, *rest), config)
+        if others:
+            state, rest = state._replace(replay=cut_open_episodes(state.replay)), like[1:]
+        return _on_device(parts.run, RunState(state, *rest), config, peers)
     state, _ = states.load(found, parts.agent, parts.state)
-    snapshot = read_envs(found)
+    snapshot = read_envs(found, peers.index, peers.count)
     if snapshot is None:
         state = state._replace(replay=cut_open_episodes(state.replay))
         states.forget()
-        say("the environments could not be saved: they begin new episodes, and the resume is not bit-exact")
-    index = found.facts["frames"] // config.frames_per_batch
-    seed = spawn_seeds(config.seed, index + 1, Purpose.RESUMING)[-1]
-    return _on_host(config, build, parts, state, seed, snapshot)
+        if not others:
+            say("the environments could not be saved: they begin new episodes, and the resume is not bit-exact")
+    return _on_host(config, build, parts, state, seed, snapshot, peers)
 
 
-def _on_device(run: DeviceRun, state: RunState, config: Config) -> Stepping:
-    loop = device_loop(run, state, config)
+def _on_device(run: DeviceRun, state: RunState, config: Config, peers: Peers) -> Stepping:
+    loop = device_loop(run, state, config, peers)
     return Stepping(loop, state.agent, state, None, loop.close)
 
 
 def _on_host(
-    config: Config, build: EnvFn, parts: Assembled, state: AgentState, seed: int, snapshot: Snapshot | None
+    config: Config,
+    build: EnvFn,
+    parts: Assembled,
+    state: AgentState,
+    seed: int,
+    snapshot: Snapshot | None,
+    peers: Peers,
 ) -> Stepping:
-    make = partial(make_vector_env, build, config.num_envs, workers=config.collector == "async")
+    make = partial(make_vector_env, build, config.num_envs // peers.count, workers=config.collector == "async")
     envs = make()
     try:
         collector = Collector(
@@ -117,7 +141,7 @@ def _on_host(
     except BaseException:
         envs.close()
         raise
-    loop = host_loop(parts.agent, state, collector, config)
+    loop = host_loop(parts.agent, state, collector, config, peers)
 
     def close() -> None:
         loop.close()

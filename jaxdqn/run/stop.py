@@ -18,12 +18,26 @@ class Stop:
     def __init__(self) -> None:
         """Nothing has been asked for."""
         self._signal: int | None = None
+        self._agreed: int | None = None
+        self._with_others = False
         self._keeps = False
+
+    @property
+    def asked(self) -> int:
+        """The signal that this process was sent; 0 for none."""
+        return self._signal or 0
+
+    def agree(self, number: int) -> None:
+        """Take what was asked of any of several processes as what is asked of all; 0 for nothing.
+
+        From then on this process stops by what was agreed, and not as soon as it is sent a signal.
+        """
+        self._with_others, self._agreed = True, number or None
 
     @property
     def requested(self) -> bool:
         """Whether the run is to stop as soon as its state can be kept."""
-        return self._signal is not None
+        return (self._agreed if self._with_others else self._signal) is not None
 
     def keeps(self, whether: bool) -> None:
         """Say whether there is a state worth keeping from now on, and time to do it; else a signal stops at once."""
@@ -33,7 +47,7 @@ class Stop:
 
     def take_time(self) -> None:
         """Let the alarm be: the state is being kept."""
-        if self.requested and hasattr(signal, "setitimer"):
+        if self._signal is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def check(self) -> None:
@@ -43,9 +57,10 @@ class Stop:
             KeyboardInterrupt: After Ctrl-C.
             SystemExit: After SIGTERM, with 143.
         """
-        if self._signal == signal.SIGTERM:
+        number = self._signal or self._agreed
+        if number == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
-        if self._signal is not None:
+        if number is not None:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
@@ -71,7 +86,7 @@ class Stop:
                 signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        again = self.requested
+        again = self._signal is not None
         self._signal = number
         if again or not self._keeps:
             self.check()

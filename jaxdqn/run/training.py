@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -17,8 +16,11 @@ from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn
 from jaxdqn.losses import Loss
 from jaxdqn.run.assembly import Assembled, assemble
-from jaxdqn.run.course import Custom, RunProgress, Say, run_course, states_of, warn
+from jaxdqn.run.course import RunProgress, run_course, states_of
 from jaxdqn.run.folders import check_output, claim_folder, locked, set_aside
+from jaxdqn.run.job import Custom, Job, Say, warn
+from jaxdqn.run.parts import Found
+from jaxdqn.run.peers import Peers, lost_peers_named
 from jaxdqn.run.policy import read_config
 from jaxdqn.run.resuming import check_found, check_own, check_total
 from jaxdqn.run.rollout import RolloutAhead
@@ -36,11 +38,15 @@ def train(
     name: str = "run",
     stop: Stop | None = None,
     say: Say = warn,
+    peers: Peers | None = None,
 ) -> Generator[RunProgress, None, None]:
     """Train, and leave a run's folder: the whole job as a generator.
 
     It does nothing before it is iterated, trains for the config's whole budget, and closes its environments and
     files however the iteration ends.
+
+    Where `jax.distributed` has joined several processes, all of them call this with the same config, and iterate to the
+    end. Each steps its share of the environments; the first one alone keeps the folder, which all must see.
 
     Args:
         config: The run.
@@ -53,6 +59,7 @@ def train(
         stop: Asked between batches and between steps of an evaluation: where it is requested, the state is kept, and
             what the request stands for is raised.
         say: Takes a line where something goes otherwise than it should, such as a checkpoint that cannot be written.
+        peers: The processes, with the same `stop`; None: those that `jax.distributed` has joined.
 
     Yields:
         Progress after each batch of `config.frames_per_batch` rows.
@@ -60,32 +67,42 @@ def train(
     Raises:
         ValueError: If the environment, the output or the sizes cannot be used; nothing has been written then.
         FloatingPointError: If an observation, a reward, a loss or a gradient is not finite.
+        PeerError: If another process has failed.
+        LostPeerError: If another process is gone.
     """
-    started = time.monotonic()
-    check_output(config)
+    started, stop = time.monotonic(), stop or Stop()
+    peers = peers or Peers(stop)
     custom = Custom(env_fn, network, optimizer, loss)
-    build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn)
-    parts = _assemble(config, build, custom, rollout=rollout)
     with contextlib.ExitStack() as held:
+        held.enter_context(lost_peers_named())
+        with peers.together() as told:
+            told.mine = config.to_dict()
+            if peers.first:
+                check_output(config)
+        with peers.together():
+            _refuse_others(told.all)
+        job, parts = _job(config, custom, None, started, stop, say, peers, rollout=rollout)
 
         def claim() -> Path:
             folder = claim_folder(config, name)
             held.enter_context(locked(folder))
             return folder
 
-        yield from run_course(config, build, parts, custom, claim, None, started, stop or Stop(), say, new=True)
+        yield from run_course(job, parts, claim, new=True)
 
 
 def resume(
     run: str | Path,
     *,
     total_frames: int | None = None,
+    num_devices: int | None = None,
     env_fn: EnvFn | None = None,
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
     stop: Stop | None = None,
     say: Say = warn,
+    peers: Peers | None = None,
 ) -> Generator[RunProgress, None, None]:
     """Go on with a run that was stopped, however it was: `train`, from the newest state that is whole.
 
@@ -95,12 +112,14 @@ def resume(
     Args:
         run: Its folder.
         total_frames: A larger budget than the config's; schedules then end there.
+        num_devices: Another number of devices of each process than the config's.
         env_fn: As the run was trained with.
         network: As the run was trained with.
         optimizer: As the run was trained with.
         loss: As the run was trained with.
         stop: As `train` has it.
         say: As `train` has it; it is told what is not as it was.
+        peers: As `train` has it; there may be more of them or fewer than before.
 
     Yields:
         As `train`.
@@ -110,33 +129,89 @@ def resume(
             another format or architecture; nothing has been changed then.
         FloatingPointError: As `train`.
     """
-    started = time.monotonic()
+    started, stop = time.monotonic(), stop or Stop()
+    peers = peers or Peers(stop)
     folder = Path(run)
-    config = dataclasses.replace(read_config(folder), output=str(folder))
     custom = Custom(env_fn, network, optimizer, loss)
-    with locked(folder):
-        check_own(folder, custom.names())
-        states = states_of(folder, config)
+    with contextlib.ExitStack() as held:
+        held.enter_context(lost_peers_named())
+        with peers.together() as told:
+            config = dataclasses.replace(read_config(folder), output=str(folder))
+            if num_devices is not None:
+                config = dataclasses.replace(config, num_devices=num_devices)
+            told.mine = config.to_dict()
+            if peers.first:
+                held.enter_context(locked(folder))
+            check_own(folder, custom.names())
+        with peers.together():
+            _refuse_others(told.all)
+        found = _newest(folder, config, peers)
+        with peers.together():
+            if found is not None:
+                notes = [f"{note}: going on from {found.folder}" for note in found.notes]
+                for note in [*notes, *check_found(found, config)] if peers.first else ():
+                    say(note)
+            config = check_total(folder, config, total_frames, found)
+        job, parts = _job(config, custom, found, started, stop, say, peers)
+        if found is None:
+            moved = peers.of_first(lambda: str(set_aside(folder) or ""))
+            aside = f"; what it had left is in {moved}" if moved else ""
+            job.say_once(f"{folder} holds no state: the run begins anew from config.json{aside}")
+        yield from run_course(job, parts, lambda: folder, new=False)
+
+
+def _newest(folder: Path, config: Config, peers: Peers) -> Found | None:
+    """The newest state of a run that is whole, which the first process looks for."""
+
+    def look() -> list[object] | None:
+        states = states_of(folder, config, peers)
         states.sweep()
         found = states.newest()
-        if found is not None:
-            notes = [f"{note}: going on from {found.folder}" for note in found.notes]
-            for note in [*notes, *check_found(found, config)]:
-                say(note)
-        config = check_total(folder, config, total_frames, found)
-        build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn)
-        parts = _assemble(config, build, custom, fresh=found is None)
-        if found is None:
-            aside = set_aside(folder)
-            moved = f"; what it had left is in {aside}" if aside else ""
-            say(f"{folder} holds no state: the run begins anew from config.json{moved}")
-        claimed = functools.partial(Path, folder)
-        yield from run_course(config, build, parts, custom, claimed, found, started, stop or Stop(), say, new=False)
+        return None if found is None else [str(found.folder), found.facts, found.notes, found.absent]
+
+    there = peers.of_first(look)
+    return None if there is None else Found(Path(there[0]), *there[1:])
 
 
-def _assemble(config: Config, build: EnvFn, custom: Custom, **how: Any) -> Assembled:
-    network, optimizer, loss = custom.network, custom.optimizer, custom.loss
+def _refuse_others(configs: list[dict[str, Any]]) -> None:
+    """Raise `ValueError` where processes that are to train together were started with different flags."""
+    for index, config in enumerate(configs):
+        for name, value in config.items():
+            if value != configs[0][name]:
+                raise ValueError(
+                    f"process {index} has {name} {value!r} and process 0 {configs[0][name]!r}: start all with the same"
+                )
+
+
+def _job(
+    config: Config,
+    custom: Custom,
+    found: Found | None,
+    started: float,
+    stop: Stop,
+    say: Say,
+    peers: Peers,
+    *,
+    rollout: RolloutAhead | None = None,
+) -> tuple[Job, Assembled]:
+    """A run and its agent, whose first state is the first process's."""
     own = custom.env_fn is not None
-    parts = assemble(config, build, network=network, optimizer=optimizer, loss=loss, own_env=own, **how)
+    with peers.together():
+        build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=custom.env_fn)
+        parts = assemble(
+            config,
+            build,
+            network=custom.network,
+            optimizer=custom.optimizer,
+            loss=custom.loss,
+            rollout=rollout,
+            own_env=own,
+            fresh=found is None and peers.first,
+        )
+    if found is None:
+        learner, actor = parts.state.learner, parts.state.actor
+        learner, params = peers.arrays_of_first((learner, actor.params))
+        parts = parts._replace(state=parts.state._replace(learner=learner, actor=actor._replace(params=params)))
     needed = tuple(name for name in custom.names() if name in ("env_fn", "network"))  # to load the agent
-    return parts._replace(spec=parts.spec._replace(custom=needed))
+    parts = parts._replace(spec=parts.spec._replace(custom=needed))
+    return Job(config, build, custom, found, started, stop, say, peers), parts

@@ -1,0 +1,80 @@
+"""What one process does for all of a run: its folder's logs, evaluations, agents and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxdqn.run.assembly import Assembled
+from jaxdqn.run.checkpoint import Checkpoints
+from jaxdqn.run.evaluation import Evaluation, Evaluator
+from jaxdqn.run.job import Job
+from jaxdqn.run.pictures import draw_curve, record_gif
+from jaxdqn.run.policy import load
+from jaxdqn.run.progress import Progress
+from jaxdqn.run.recorder import Recorder
+from jaxdqn.run.selection import Selection
+from jaxdqn.run.states import States
+
+
+class Clerk:
+    """Keeps a run's folder."""
+
+    def __init__(self, folder: Path, job: Job, parts: Assembled, evaluator: Evaluator, states: States) -> None:
+        """Bring the folder to where the run stands, and open its logs.
+
+        Args:
+            folder: The run's.
+            job: The run.
+            parts: The agent.
+            evaluator: Plays episodes for it.
+            states: The run's, whose agents are kept, too.
+        """
+        self._folder, self._config, self._custom, self._states = folder, job.config, job.custom, states
+        checkpoints, frames, log = Checkpoints(folder / "checkpoints"), 0, None
+        if job.found is not None:
+            frames, log = job.found.facts["frames"], job.found.facts["log"]
+            states.drop_after(frames)
+            for note in checkpoints.go_back(job.found.facts["index"], states.agents()):
+                job.say(note)
+        own = job.custom.names()
+        self._recorder = Recorder(folder, job.config, job.started, frames=frames, facts=log, own=own)
+        self._selection = Selection(job.config, parts.agent, evaluator, checkpoints, parts.spec)
+
+    def log(self, progress: Progress) -> None:
+        """A row of metrics, where one is due."""
+        self._recorder.log(progress, force=progress.frames >= self._config.num_batches * self._config.frames_per_batch)
+
+    def evaluate(self, progress: Progress) -> Evaluation:
+        """Evaluate an agent and keep it, and log what was found."""
+        evaluation = self._selection.evaluate(progress, others=self._states.agents())
+        self._recorder.log_evaluation(progress.frames, evaluation)
+        return evaluation
+
+    def facts(self) -> dict[str, Any]:
+        """Where logs and agents stand, for the process that goes on, as JSON takes it."""
+        return {"log": self._recorder.facts(), "index": self._selection.index()}
+
+    def draw_agent(self) -> None:
+        """Draw the best agent at play."""
+        output, custom = self._folder / "agent.gif", self._custom
+        best = lambda: load(self._folder, env_fn=custom.env_fn, network=custom.network)  # noqa: E731
+        _try("agent.gif", lambda: record_gif(best(), output, seed=self._config.seed))
+
+    def close(self) -> None:
+        """Close the logs, and draw the curve of what is in them."""
+        with contextlib.ExitStack() as last:
+            title = self._config.env if self._custom.env_fn is None else None
+            last.callback(_try, "curve.png", draw_curve, [self._folder], self._folder / "curve.png", label=title)
+            self._recorder.close()
+
+
+def _try(picture: str, draw: Callable[..., object], *args: Any, **options: Any) -> None:
+    """Draw; a picture that fails is a warning, never the end of a run."""
+    try:
+        draw(*args, **options)
+    except Exception as error:
+        warnings.warn(f"no {picture}: {error}", RuntimeWarning, stacklevel=2)

@@ -1,0 +1,101 @@
+"""Joining the processes of a run by JAX's own runtime, and leaving it so that none waits for another for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+
+import jax
+
+from jaxdqn.launch import Launch
+from jaxdqn.run.peers import LostPeerError, Peers
+from jaxdqn.run.stop import Stop
+from jaxdqn.run.witness import Witness
+
+HEARTBEAT_SECONDS = 15
+"""After so long without a sign of a process, JAX ends those that are left."""
+
+SHUTDOWN_SECONDS = 60
+"""How long a process that has done its part waits for the others to have done theirs."""
+
+
+def join(launch: Launch) -> None:
+    """Join this process to the others; where they do not come in time, one line is said and the process ends with 2.
+
+    Before anything else is asked of JAX.
+
+    Args:
+        launch: Where the others are; what it leaves open the cluster tells, where JAX knows it.
+
+    Raises:
+        ValueError: If neither tells, or this process cannot be the coordinator there.
+    """
+    waiting = threading.Timer(launch.connect_timeout, _give_up, [launch])  # JAX would end this process with a crash
+    waiting.daemon = True
+    waiting.start()
+    try:
+        jax.distributed.initialize(
+            coordinator_address=launch.coordinator,
+            num_processes=launch.num_processes,
+            process_id=launch.process_id,
+            initialization_timeout=launch.connect_timeout + 60,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        said = " ".join(str(error).split())
+        if "defined" in said:  # by the user, or by a cluster that JAX knows
+            said = "no cluster is found: give --coordinator HOST:PORT --num-processes N --process-id I"
+        raise ValueError(f"--distributed: {said}") from error
+    finally:
+        waiting.cancel()
+
+
+def _give_up(launch: Launch) -> None:
+    where = launch.coordinator or "the coordinator that the cluster names"
+    if launch.process_id == 0:
+        said = f"not all {launch.num_processes or ''} processes have come to {where}".replace("  ", " ")
+        mend = "start the others with the same flags and a --process-id of their own"
+    else:
+        said = f"{where} has not answered, or not all processes have come there"
+        mend = "see that process 0 runs there, and that its port is open"
+    print(f"jaxdqn: --distributed: {said} within {launch.connect_timeout} s: {mend}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+@contextlib.contextmanager
+def joined(launch: Launch, stop: Stop, report: Callable[[BaseException], int]) -> Iterator[tuple[Peers, Witness]]:
+    """The processes of a run, while it goes on.
+
+    An error that the others do not know of ends this process within the block, at once and with no farewell, for which
+    they would have to come: they learn by that that it is gone.
+
+    Args:
+        launch: As `join` has it.
+        stop: This process's.
+        report: Says an error, and gives the exit code.
+    """
+    join(launch)
+    peers = Peers(stop)
+    with Witness(f"process {peers.index} of {peers.count}") as witness:
+        try:
+            yield peers, witness
+        except BaseException as error:
+            if peers.know_of(error):
+                raise
+            try:
+                code = report(error)
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            sys.stdout.flush()
+            sys.stderr.flush()
+            if isinstance(error.__cause__, LostPeerError) and peers.count > 2:
+                time.sleep(HEARTBEAT_SECONDS + 5)  # in which JAX ends this process, and says which was lost
+            witness.rest()
+            os._exit(code)

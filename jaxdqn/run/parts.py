@@ -1,0 +1,161 @@
+"""What each process of a run keeps in a state of it: its environments, and the rows that they have given.
+
+states/00012000/envs.npz                of the first process, whose part is the state's own folder
+states/00012000/rest.npz                with loop "device": the arrays that its environments are
+states/00012000/replay/
+states/00012000/process-1/envs.npz      of the second one, with a manifest of its own
+states/00012000/process-1/replay/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdqn.agent import Agent, AgentState
+from jaxdqn.envs.adapters import is_key
+from jaxdqn.envs.snapshots import Snapshot
+from jaxdqn.replay import ReplayState
+from jaxdqn.run.manifest import read_manifest
+from jaxdqn.run.replay_files import Written, read_replay, write_replay
+
+
+class Found(NamedTuple):
+    """A state on disk, every byte of it checked.
+
+    Attributes:
+        folder: Where it is.
+        facts: What its manifest says.
+        notes: What is to be told: newer ones that are damaged.
+        absent: Processes whose parts are not there, as where they lay on disks of their own.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    notes: list[str]
+    absent: list[str]
+
+    @property
+    def processes(self) -> int:
+        """How many processes the run had."""
+        return self.facts.get("processes", 1)
+
+    @property
+    def has_replay(self) -> bool:
+        """Whether the rows of all environments are there."""
+        return self.facts["replay"] and not self.absent
+
+    def part(self, index: int) -> Path:
+        """The folder of a process's part."""
+        return part_of_state(self.folder, index)
+
+    def is_of(self, processes: int) -> bool:
+        """Whether so many processes can go on from it each with its own part."""
+        return self.processes == processes and not self.absent
+
+
+def part_of_state(folder: Path, index: int) -> Path:
+    """The folder of a process's part of a state."""
+    return folder / f"process-{index}" if index else folder
+
+
+def write_part(
+    folder: Path,
+    *,
+    ring: ReplayState | None,
+    rows: int,
+    rest: dict[str, np.ndarray] | None,
+    envs: Snapshot | None,
+    read_obs: Callable[[Any], np.ndarray] | None,
+    before: Written | None,
+) -> None:
+    """Write a process's part.
+
+    Args:
+        folder: Where to.
+        ring: Its replay; None keeps none.
+        rows: As `write_replay` has it.
+        rest: The arrays that its functional environments are.
+        envs: Its gymnasium environments.
+        read_obs: As `write_replay` has it.
+        before: As `write_replay` has it.
+    """
+    for name, arrays in (("envs", envs), ("rest", rest)):
+        if arrays is not None:
+            np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]  # none is named allow_pickle
+    if ring is not None:
+        write_replay(folder / "replay", ring, rows=rows, read_obs=read_obs, before=before)
+
+
+def read_envs(found: Found, index: int, processes: int) -> Snapshot | None:
+    """A process's gymnasium environments; None where they could not be saved, or were split otherwise."""
+    return read_arrays(found.part(index) / "envs.npz") if found.is_of(processes) else None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a file, which can hold nothing else; None where there is none."""
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def read_rows(found: Found, agent: Agent, state: AgentState, index: int, processes: int) -> AgentState:
+    """A fresh agent's state with the rows of a process's environments, however many processes had written them.
+
+    Args:
+        found: The state, which has replay.
+        agent: As `read_replay` has it.
+        state: As `read_replay` has it.
+        index: Which of the processes this is.
+        processes: How many there are.
+    """
+    here = state.replay.rows.action.shape[1]
+    width = here * processes // found.processes
+    parts = []
+    for part in range(found.processes):
+        columns = slice(max(here * index - width * part, 0), max(here * (index + 1) - width * part, 0))
+        if columns.start < min(columns.stop, width):
+            parts.append((replay_paths(found.part(part)), columns))
+    return read_replay(parts, agent, state, cursor=found.facts["cursor"], size=found.facts["size"])
+
+
+def replay_paths(folder: Path) -> list[Path]:
+    """Files of a part's rows, in the order of the slots."""
+    return [folder / name for name in sorted(read_manifest(folder)["files"]) if name.startswith("replay/")]
+
+
+def written_in(folder: Path, cursor: int, rows: int) -> Written:
+    """A process's rows as they lie on disk.
+
+    Args:
+        folder: Its part.
+        cursor: Slot of the next row.
+        rows: Rows of each environment by then.
+    """
+    files = read_manifest(folder)["files"]
+    digests = {Path(name).name: entry["sha256"] for name, entry in files.items() if name.startswith("replay/")}
+    return Written(folder / "replay", cursor, rows, digests)
+
+
+def flat(*trees: Any) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Arrays by number, and what each is; keys as the numbers that they are made of."""
+    found = jax.tree_util.tree_leaves_with_path(trees)
+    arrays = [jax.random.key_data(leaf) if is_key(leaf) else leaf for _, leaf in found]
+    names = [
+        f"{jax.tree_util.keystr(path)[3:]} {array.dtype}{list(array.shape)}"
+        for (path, _), array in zip(found, arrays, strict=True)
+    ]
+    return {f"{index:04d}": np.asarray(array) for index, array in enumerate(arrays)}, names
+
+
+def unflat(arrays: dict[str, np.ndarray], *trees: Any) -> Any:
+    """The inverse of `flat`: arrays in place of those of some trees."""
+    old, structure = jax.tree.flatten(trees)
+    new = [jax.numpy.array(arrays[f"{index:04d}"]) for index in range(len(old))]
+    keys = [jax.random.wrap_key_data(new) if is_key(old) else new for old, new in zip(old, new, strict=True)]
+    return jax.tree.unflatten(structure, keys)
