@@ -19,6 +19,7 @@ from jaxdqn.envs.device import functional_within
 from jaxdqn.envs.functional import FunctionalEnv
 from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.envs.rows import held_dtype
+from jaxdqn.learner import Params
 from jaxdqn.losses import Loss
 from jaxdqn.normalisation import put_obs_stats
 from jaxdqn.parallel import agent_of, share_of
@@ -152,8 +153,11 @@ def initial_state(
 def _with_obs_stats(state: AgentState, obs_stats: ObservationStats) -> AgentState:
     """A fresh state with other statistics than the agent was made with."""
     learner, actor = state.learner, state.actor
-    params, target_params, acting = (
-        put_obs_stats(params, obs_stats) for params in (learner.params, learner.target_params, actor.params)
-    )
+
+    def put(params: Params) -> Params:
+        new = put_obs_stats(params, obs_stats)
+        return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), new, params)
+
+    params, target_params, acting = map(put, (learner.params, learner.target_params, actor.params))
     learner = learner._replace(params=params, target_params=target_params)
     return state._replace(learner=learner, actor=actor._replace(params=acting))

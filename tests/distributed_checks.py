@@ -1,0 +1,332 @@
+"""What must hold of several processes, each with two CPU devices, that train together over loopback.
+
+    python3 tests/distributed_checks.py            all of it, in some minutes
+    python3 tests/distributed_checks.py short      what the suite runs
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import probes
+
+import jaxdqn
+from jaxdqn.config import Config
+from jaxdqn.envs.collector import Collector
+from jaxdqn.envs.vector import make_vector_env
+from jaxdqn.parallel import agent_of
+from jaxdqn.run.host_loop import host_loop
+
+HERE = Path(__file__).resolve().parent
+JAXDQN = ("-c", "from jaxdqn.cli import main; main()")
+FRAMES = Config(
+    frame_size=44,
+    frame_stack=2,
+    normalisation_frames=20,
+    total_frames=256,
+    num_envs=4,
+    num_devices=2,
+    frames_per_batch=16,
+    batch_size=8,
+    updates_per_batch=2,
+    capacity=256,
+    warmup_frames=64,
+    n_steps=3,
+    evaluate_every=128,
+    evaluation_episodes=1,
+    checkpoint_every=64,
+)
+VECTORS = dataclasses.replace(FRAMES, pixels=False, total_frames=2_048)
+FLAGS = "--no-pixels --num-devices 2 --num-envs 4 --frames-per-batch 16 --batch-size 8 --updates-per-batch 2"
+FLAGS += " --warmup-frames 64 --evaluation-episodes 1 --checkpoint-every 320 --evaluate-every 640"
+
+
+# What a process does: python3 tests/distributed_checks.py peer ROLE PORT INDEX COUNT FOLDER
+
+
+def digest(tree):
+    """Of all bytes of a tree, as every process has them."""
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+    return hashlib.sha256(b"".join(leaves)).hexdigest()
+
+
+def learn_a_probe(folder):
+    """The value of a bandit's one step is its reward, after 500 updates of all processes."""
+    config = dataclasses.replace(VECTORS, total_frames=4_096, frames_per_batch=16)
+    agent = agent_of(config, num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
+    envs = make_vector_env(probes.OneStep, config.num_envs // jax.process_count())
+    *_, last = host_loop(agent, agent.init(jax.random.key(0)), Collector(envs, seed=jax.process_index()), config)
+    learner = last.state.learner
+    assert int(learner.num_updates) >= 500
+    assert last.state.replay.rows.action.shape == (64, 2)
+    values = np.asarray(agent.q_values(learner.params, np.array([[1.0, -1.0], [-1.0, -1.0]], np.float32)))
+    assert np.allclose(values, 1.0, atol=0.1), values
+    return {"learner": digest(learner), "ring": digest(last.state.replay), "frames": last.frames}
+
+
+def train(folder, config=FRAMES, stop_after=None):
+    """`jaxdqn.train` to its end, or to where it is left."""
+    episodes = 0
+    for step in jaxdqn.train(dataclasses.replace(config, output=str(folder / "run"))):
+        episodes += len(step.progress.episodes)
+        if step.progress.frames == stop_after:
+            break
+    state = step.progress.state
+    ring = state.replay.rows
+    found = {"learner": digest(state.learner), "ring": digest(ring), "obs": list(ring.obs.shape), "episodes": episodes}
+    return {**found, "frames": step.progress.frames, "evaluated": step.evaluation is not None}
+
+
+def stop_early(folder):
+    return train(folder, stop_after=208)
+
+
+def go_on(folder):
+    *_, step = jaxdqn.resume(folder / "run")
+    return {"learner": digest(step.progress.state.learner), "ring": digest(step.progress.state.replay.rows)}
+
+
+def device_loop(folder):
+    return train(folder, dataclasses.replace(VECTORS, loop="device", total_frames=320))
+
+
+class NaNRewards(probes.OneStep):
+    """The second process's rewards are none after a while."""
+
+    steps = 0
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        self.steps += 1
+        return obs, float("nan") if self.steps == 40 and jax.process_index() == 1 else reward, *rest
+
+
+def fail_on_one(folder):
+    config = dataclasses.replace(VECTORS, output=str(folder / "run"))
+    try:
+        for _ in jaxdqn.train(config, env_fn=NaNRewards):
+            pass
+    except FloatingPointError as error:
+        return {"said": str(error)}
+    return {"said": "nothing"}
+
+
+ROLES = {role.__name__: role for role in (learn_a_probe, train, stop_early, go_on, device_loop, fail_on_one)}
+
+
+def be_a_peer(role, port, index, count, folder):
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index), initialization_timeout=60)
+    print(json.dumps(ROLES[role](Path(folder))), flush=True)
+
+
+# What is checked
+
+
+@contextlib.contextmanager
+def started(commands, **env):
+    """Processes that are ended when the block is."""
+    folders = [str(HERE.parent / "experiments"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": os.pathsep.join(folders), **env}
+    how = {"env": env, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, *map(str, command)], **how) for command in commands]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def peers(role, folder, count=2):
+    """What each of some processes has found."""
+    port = free_port()
+    with started([[__file__, "peer", role, port, index, count, folder] for index in range(count)]) as processes:
+        said = [process.communicate(timeout=240) for process in processes]
+    assert all(process.returncode == 0 for process in processes), said
+    return [json.loads(out.splitlines()[-1]) for out, _ in said]
+
+
+def command(folder, *words, index, port, count=2):
+    """`jaxdqn ... --distributed`."""
+    where = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", count, "--process-id", index]
+    return [*JAXDQN, *words, *where]
+
+
+def rows(folder):
+    lines = (folder / "run" / "metrics.csv").read_text().splitlines()[1:]
+    return [int(line.split(",")[0]) for line in lines]
+
+
+def two_processes_learn_a_probe_and_end_with_equal_parameters(folder):
+    ours, theirs = peers("learn_a_probe", folder)
+    assert ours["learner"] == theirs["learner"]
+    assert ours["ring"] != theirs["ring"]
+    assert ours["frames"] == theirs["frames"] == 4_096
+
+
+def two_processes_train_pixel_cartpole_and_write_one_folder(folder):
+    ours, theirs = peers("train", folder)
+    assert ours["learner"] == theirs["learner"]
+    assert ours["ring"] != theirs["ring"]
+    assert ours["obs"] == theirs["obs"] == [64, 2, 44, 44]
+    assert ours["episodes"] == theirs["episodes"] >= 4  # each is told of all
+    assert (ours["evaluated"], theirs["evaluated"]) == (True, False)
+    assert [path.name for path in folder.iterdir()] == ["run"]
+    assert rows(folder) == list(range(16, 257, 16))
+    assert len((folder / "run" / "evaluations.csv").read_text().splitlines()) == 3
+    assert len(list((folder / "run" / "states").glob("*[0-9]/process-1/manifest.json"))) == 2
+    return ours
+
+
+def a_run_of_two_processes_goes_on_bit_for_bit(folder):
+    whole = peers("train", folder / "whole")
+    peers("stop_early", folder / "part")
+    found = peers("go_on", folder / "part")
+    for ours, wanted in zip(found, whole, strict=True):
+        assert ours == {name: wanted[name] for name in ours}
+    assert rows(folder / "part") == rows(folder / "whole")
+
+
+def the_device_loop_steps_environments_of_each_process(folder):
+    ours, theirs = peers("device_loop", folder)
+    assert ours["learner"] == theirs["learner"]
+    assert ours["ring"] != theirs["ring"]
+
+
+def a_fault_of_one_process_is_told_to_all(folder):
+    ours, theirs = peers("fail_on_one", folder)
+    assert theirs["said"].startswith("the reward of environment 0 is nan at frame")
+    assert ours["said"] == f"process 1 of 2: {theirs['said']}"
+
+
+def a_peer_that_is_killed_ends_the_others_and_the_run_goes_on_alone(folder, victim=1, blow=signal.SIGKILL):
+    run, port = folder / "run", free_port()
+    words = ["train", *FLAGS.split(), "--total-frames", "100000", "--output", run]
+    with started([command(folder, *words, index=index, port=port) for index in (0, 1)]) as processes:
+        states = run / "states"
+        wait_for(lambda: len(list(states.glob("*[0-9]"))) >= 1, processes)
+        survivor = processes[1 - victim]
+        processes[victim].send_signal(blow)
+        killed = time.monotonic()
+        _, said = survivor.communicate(timeout=40)
+        took = time.monotonic() - killed
+        processes[victim].kill()
+    assert took < 30, took
+    assert survivor.returncode not in (0, None)
+    last = said.strip().splitlines()[-1]
+    assert "lost" in last, said
+    frame = int(max(path.name for path in states.glob("*[0-9]")))
+    assert f"`jaxdqn resume {run}` goes on from frame {frame:,}" in last, last
+    print(f"  process {victim}, {signal.Signals(blow).name}: {took:.1f} s, exit {survivor.returncode}: {last}")
+    if victim == 1 and blow == signal.SIGKILL:
+        words = ["resume", run, "--total-frames", 100_000]
+        with started([[*JAXDQN, *words]]) as (alone,):
+            wait_for(lambda: max(map(int, (path.name for path in states.glob("*[0-9]")))) > frame, [alone])
+            alone.send_signal(signal.SIGTERM)
+            out, err = alone.communicate(timeout=60)
+        assert alone.returncode == 143, err
+        assert "the run had 2 processes and has 1 now: environments begin new episodes" in out, out
+        frames = rows(folder)
+        assert frames == list(range(16, frames[-1] + 1, 16))
+
+
+def the_coordinator_is_lost(folder):
+    a_peer_that_is_killed_ends_the_others_and_the_run_goes_on_alone(folder, victim=0)
+
+
+def a_peer_hangs(folder):
+    a_peer_that_is_killed_ends_the_others_and_the_run_goes_on_alone(folder, blow=signal.SIGSTOP)
+
+
+def sigterm_for_one_ends_all_with_a_state(folder):
+    run, port = folder / "run", free_port()
+    words = ["train", *FLAGS.split(), "--total-frames", "100000", "--checkpoint-every", "0", "--output", run]
+    with started([command(folder, *words, index=index, port=port) for index in (0, 1)]) as processes:
+        wait_for(lambda: (run / "metrics.csv").is_file() and len(rows(folder)) > 10, processes)
+        asked = time.monotonic()
+        processes[1].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=40) for process in processes]
+        took = time.monotonic() - asked
+    assert [process.returncode for process in processes] == [143, 143], said
+    assert took < 10, took
+    (state,) = (run / "states").iterdir()
+    assert int(state.name) == rows(folder)[-1]
+    assert (state / "process-1" / "manifest.json").is_file()
+
+
+def a_coordinator_that_is_not_there_is_said(folder):
+    port = free_port()
+    words = ["train", *FLAGS.split(), "--output", folder / "run", "--connect-timeout", 3]
+    with started([command(folder, *words, index=1, port=port)]) as (alone,):
+        _, said = alone.communicate(timeout=30)
+    assert alone.returncode == 2
+    wanted = f"jaxdqn: --distributed: 127.0.0.1:{port} has not answered, or not all processes have come there within 3 s"
+    assert said.startswith(wanted), said
+    assert said.count("\n") == 1
+    assert not (folder / "run").exists()
+
+
+def other_flags_are_refused_by_all(folder):
+    port = free_port()
+    both = [["train", *FLAGS.split(), "--output", folder / "run", "--gamma", gamma] for gamma in (0.9, 0.8)]
+    with started([command(folder, *words, index=index, port=port) for index, words in enumerate(both)]) as processes:
+        said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], said
+    assert all("process 1 has gamma 0.8 and process 0 0.9: start all with the same" in text for text in said), said
+    assert not (folder / "run").exists()
+
+
+def wait_for(there, processes, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+SHORT = (
+    two_processes_train_pixel_cartpole_and_write_one_folder,
+    a_peer_that_is_killed_ends_the_others_and_the_run_goes_on_alone,
+    a_coordinator_that_is_not_there_is_said,
+)
+LONG = (
+    *SHORT,
+    two_processes_learn_a_probe_and_end_with_equal_parameters,
+    a_run_of_two_processes_goes_on_bit_for_bit,
+    the_device_loop_steps_environments_of_each_process,
+    a_fault_of_one_process_is_told_to_all,
+    the_coordinator_is_lost,
+    a_peer_hangs,
+    sigterm_for_one_ends_all_with_a_state,
+    other_flags_are_refused_by_all,
+)
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["peer"]:
+        be_a_peer(*sys.argv[2:])
+    else:
+        wanted = [check for check in LONG if check.__name__ in sys.argv[1:]] or (
+            SHORT if "short" in sys.argv else LONG
+        )
+        for check in wanted:
+            began = time.monotonic()
+            with tempfile.TemporaryDirectory() as name:
+                check(Path(name))
+            print(f"{check.__name__} {time.monotonic() - began:.1f} s", flush=True)
