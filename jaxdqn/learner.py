@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from jaxdqn.compilation import jit
@@ -143,7 +144,9 @@ def make_update(
     def update(state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
         (mean_loss, q_value), gradient = mean_gradient(state, batch)
         if axis_name is not None:
-            gradient = jax.lax.pmean(gradient, axis_name)
+            # As one vector: some backends send one array at a time, and each waits for all devices.
+            vector, unravel = ravel_pytree(gradient)
+            gradient = unravel(jax.lax.pmean(vector, axis_name))
         steps, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, steps)
         metrics = {"loss": mean_loss, "gradient_norm": optax.tree.norm(gradient), "q_value": q_value}

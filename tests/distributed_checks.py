@@ -1,7 +1,7 @@
 """What must hold of several processes, each with two CPU devices, that train together over loopback.
 
-    python3 tests/distributed_checks.py            all of it, in some minutes
-    python3 tests/distributed_checks.py short      what the suite runs
+python3 tests/distributed_checks.py            all of it, in some minutes
+python3 tests/distributed_checks.py short      what the suite runs
 """
 
 import contextlib
@@ -277,7 +277,9 @@ def a_coordinator_that_is_not_there_is_said(folder):
     with started([command(folder, *words, index=1, port=port)]) as (alone,):
         _, said = alone.communicate(timeout=30)
     assert alone.returncode == 2
-    wanted = f"jaxdqn: --distributed: 127.0.0.1:{port} has not answered, or not all processes have come there within 3 s"
+    wanted = (
+        f"jaxdqn: --distributed: 127.0.0.1:{port} has not answered, or not all processes have come there within 3 s"
+    )
     assert said.startswith(wanted), said
     assert said.count("\n") == 1
     assert not (folder / "run").exists()
@@ -322,9 +324,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["peer"]:
         be_a_peer(*sys.argv[2:])
     else:
-        wanted = [check for check in LONG if check.__name__ in sys.argv[1:]] or (
-            SHORT if "short" in sys.argv else LONG
-        )
+        wanted = [check for check in LONG if check.__name__ in sys.argv[1:]] or (SHORT if "short" in sys.argv else LONG)
         for check in wanted:
             began = time.monotonic()
             with tempfile.TemporaryDirectory() as name:
