@@ -135,12 +135,15 @@ def be_a_peer(role, port, index, count, folder):
 
 
 @contextlib.contextmanager
-def started(commands, **env):
-    """Processes that are ended when the block is."""
+def started(commands, envs=None):
+    """Processes that are ended when the block is; `envs` are what they find in their environments besides."""
     folders = [str(HERE.parent / "experiments"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": os.pathsep.join(folders), **env}
-    how = {"env": env, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, *map(str, command)], **how) for command in commands]
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": os.pathsep.join(folders)}
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen([sys.executable, *map(str, command)], env={**env, **own}, **how)
+        for command, own in zip(commands, envs or [{}] * len(commands), strict=True)
+    ]
     try:
         yield processes
     finally:
@@ -285,6 +288,24 @@ def a_coordinator_that_is_not_there_is_said(folder):
     assert not (folder / "run").exists()
 
 
+def a_cluster_tells_each_its_place(folder):
+    """As SLURM does, which JAX reads; without one, the flags that are needed are named."""
+    words = [*JAXDQN, "train", *FLAGS.split(), "--total-frames", "128", "--output", folder / "run", "--distributed"]
+    job = {"SLURM_JOB_ID": free_port(), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": 2}
+    envs = [{**job, "SLURM_PROCID": index, "SLURM_LOCALID": index} for index in (0, 1)]
+    envs = [{name: str(value) for name, value in env.items()} for env in envs]
+    with started([words, words], envs) as processes:
+        said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert f"kept in {folder / 'run'}" in said[0][0]
+    assert "kept in" not in said[1][0]
+    with started([[*words[:-2], folder / "other", words[-1]]]) as (alone,):
+        _, said = alone.communicate(timeout=60)
+    assert alone.returncode == 2
+    wanted = "no cluster is found: give --coordinator HOST:PORT --num-processes N --process-id I"
+    assert said == f"jaxdqn: --distributed: {wanted}\n", said
+
+
 def other_flags_are_refused_by_all(folder):
     port = free_port()
     both = [["train", *FLAGS.split(), "--output", folder / "run", "--gamma", gamma] for gamma in (0.9, 0.8)]
@@ -317,6 +338,7 @@ LONG = (
     the_coordinator_is_lost,
     a_peer_hangs,
     sigterm_for_one_ends_all_with_a_state,
+    a_cluster_tells_each_its_place,
     other_flags_are_refused_by_all,
 )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scaling
 import variants
 
 import jaxdqn
@@ -83,6 +84,12 @@ def test_tables_of_experiments_are_their_results(name):
     with (RESULTS / f"{name}.csv").open(newline="") as file:
         found = [{**row, "frames": int(row["frames"]), "mean": float(row["mean"])} for row in csv.DictReader(file)]
     for line in variants.table(found, list(dict.fromkeys(row["variant"] for row in found))).splitlines():
+        assert line in README
+
+
+@pytest.mark.slow
+def test_the_table_of_links_is_the_arithmetic_of_the_code():
+    for line in scaling.table().splitlines():
         assert line in README
 
 

@@ -28,7 +28,7 @@ class Witness:
             name: What to call this process.
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, name],
+            [sys.executable, "-I", __file__, name],
             stdin=subprocess.PIPE,
             start_new_session=True,  # so that Ctrl-C leaves it alone
         )
