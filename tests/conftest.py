@@ -30,5 +30,5 @@ install_import_hook([f"jaxdqn.{name}" for name in f"agent envs run {PIECES}".spl
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Runs leave empty pictures: they are drawn in a second, and looked at by other tests."""
-    monkeypatch.setattr("jaxdqn.run.course.draw_curve", lambda runs, path, **options: path.write_bytes(b""))
-    monkeypatch.setattr("jaxdqn.run.course.record_gif", lambda agent, path, **options: path.write_bytes(b""))
+    monkeypatch.setattr("jaxdqn.run.clerk.draw_curve", lambda runs, path, **options: path.write_bytes(b""))
+    monkeypatch.setattr("jaxdqn.run.clerk.record_gif", lambda agent, path, **options: path.write_bytes(b""))

@@ -1,12 +1,12 @@
 """What must hold of several processes, each with two CPU devices, that train together over loopback.
 
-python3 tests/distributed_checks.py            all of it, in some minutes
-python3 tests/distributed_checks.py short      what the suite runs
+    python3 tests/distributed_checks.py            all of it, in four minutes
+    python3 tests/distributed_checks.py short      what the suite runs
+
+The names of some checks run those. `peer.py` is what each process does that does not run the command line.
 """
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import os
 import signal
@@ -17,121 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
-import numpy as np
-import probes
-
-import jaxdqn
-from jaxdqn.config import Config
-from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.vector import make_vector_env
-from jaxdqn.parallel import agent_of
-from jaxdqn.run.host_loop import host_loop
-
 HERE = Path(__file__).resolve().parent
 JAXDQN = ("-c", "from jaxdqn.cli import main; main()")
-FRAMES = Config(
-    frame_size=44,
-    frame_stack=2,
-    normalisation_frames=20,
-    total_frames=256,
-    num_envs=4,
-    num_devices=2,
-    frames_per_batch=16,
-    batch_size=8,
-    updates_per_batch=2,
-    capacity=256,
-    warmup_frames=64,
-    n_steps=3,
-    evaluate_every=128,
-    evaluation_episodes=1,
-    checkpoint_every=64,
-)
-VECTORS = dataclasses.replace(FRAMES, pixels=False, total_frames=2_048)
 FLAGS = "--no-pixels --num-devices 2 --num-envs 4 --frames-per-batch 16 --batch-size 8 --updates-per-batch 2"
 FLAGS += " --warmup-frames 64 --evaluation-episodes 1 --checkpoint-every 320 --evaluate-every 640"
-
-
-# What a process does: python3 tests/distributed_checks.py peer ROLE PORT INDEX COUNT FOLDER
-
-
-def digest(tree):
-    """Of all bytes of a tree, as every process has them."""
-    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
-    return hashlib.sha256(b"".join(leaves)).hexdigest()
-
-
-def learn_a_probe(folder):
-    """The value of a bandit's one step is its reward, after 500 updates of all processes."""
-    config = dataclasses.replace(VECTORS, total_frames=4_096, frames_per_batch=16)
-    agent = agent_of(config, num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
-    envs = make_vector_env(probes.OneStep, config.num_envs // jax.process_count())
-    *_, last = host_loop(agent, agent.init(jax.random.key(0)), Collector(envs, seed=jax.process_index()), config)
-    learner = last.state.learner
-    assert int(learner.num_updates) >= 500
-    assert last.state.replay.rows.action.shape == (64, 2)
-    values = np.asarray(agent.q_values(learner.params, np.array([[1.0, -1.0], [-1.0, -1.0]], np.float32)))
-    assert np.allclose(values, 1.0, atol=0.1), values
-    return {"learner": digest(learner), "ring": digest(last.state.replay), "frames": last.frames}
-
-
-def train(folder, config=FRAMES, stop_after=None):
-    """`jaxdqn.train` to its end, or to where it is left."""
-    episodes = 0
-    for step in jaxdqn.train(dataclasses.replace(config, output=str(folder / "run"))):
-        episodes += len(step.progress.episodes)
-        if step.progress.frames == stop_after:
-            break
-    state = step.progress.state
-    ring = state.replay.rows
-    found = {"learner": digest(state.learner), "ring": digest(ring), "obs": list(ring.obs.shape), "episodes": episodes}
-    return {**found, "frames": step.progress.frames, "evaluated": step.evaluation is not None}
-
-
-def stop_early(folder):
-    return train(folder, stop_after=208)
-
-
-def go_on(folder):
-    *_, step = jaxdqn.resume(folder / "run")
-    return {"learner": digest(step.progress.state.learner), "ring": digest(step.progress.state.replay.rows)}
-
-
-def device_loop(folder):
-    return train(folder, dataclasses.replace(VECTORS, loop="device", total_frames=320))
-
-
-class NaNRewards(probes.OneStep):
-    """The second process's rewards are none after a while."""
-
-    steps = 0
-
-    def step(self, action):
-        obs, reward, *rest = super().step(action)
-        self.steps += 1
-        return obs, float("nan") if self.steps == 40 and jax.process_index() == 1 else reward, *rest
-
-
-def fail_on_one(folder):
-    config = dataclasses.replace(VECTORS, output=str(folder / "run"))
-    try:
-        for _ in jaxdqn.train(config, env_fn=NaNRewards):
-            pass
-    except FloatingPointError as error:
-        return {"said": str(error)}
-    return {"said": "nothing"}
-
-
-ROLES = {role.__name__: role for role in (learn_a_probe, train, stop_early, go_on, device_loop, fail_on_one)}
-
-
-def be_a_peer(role, port, index, count, folder):
-    jax.config.update("jax_num_cpu_devices", 2)
-    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index), initialization_timeout=60)
-    print(json.dumps(ROLES[role](Path(folder))), flush=True)
-
-
-# What is checked
+PIXELS = FLAGS.replace("--no-pixels", "--frame-size 44 --frame-stack 2 --normalisation-frames 20").replace("320", "96")
 
 
 @contextlib.contextmanager
@@ -160,7 +50,7 @@ def free_port():
 def peers(role, folder, count=2):
     """What each of some processes has found."""
     port = free_port()
-    with started([[__file__, "peer", role, port, index, count, folder] for index in range(count)]) as processes:
+    with started([[HERE / "peer.py", role, port, index, count, folder] for index in range(count)]) as processes:
         said = [process.communicate(timeout=240) for process in processes]
     assert all(process.returncode == 0 for process in processes), said
     return [json.loads(out.splitlines()[-1]) for out, _ in said]
@@ -219,9 +109,9 @@ def a_fault_of_one_process_is_told_to_all(folder):
     assert ours["said"] == f"process 1 of 2: {theirs['said']}"
 
 
-def a_peer_that_is_killed_ends_the_others_and_the_run_goes_on_alone(folder, victim=1, blow=signal.SIGKILL):
+def a_peer_that_is_killed_ends_the_others(folder, victim=1, blow=signal.SIGKILL, flags=PIXELS):
     run, port = folder / "run", free_port()
-    words = ["train", *FLAGS.split(), "--total-frames", "100000", "--output", run]
+    words = ["train", *flags.split(), "--total-frames", "100000", "--output", run]
     with started([command(folder, *words, index=index, port=port) for index in (0, 1)]) as processes:
         states = run / "states"
         wait_for(lambda: len(list(states.glob("*[0-9]"))) >= 1, processes)
@@ -238,24 +128,33 @@ def a_peer_that_is_killed_ends_the_others_and_the_run_goes_on_alone(folder, vict
     frame = int(max(path.name for path in states.glob("*[0-9]")))
     assert f"`jaxdqn resume {run}` goes on from frame {frame:,}" in last, last
     print(f"  process {victim}, {signal.Signals(blow).name}: {took:.1f} s, exit {survivor.returncode}: {last}")
-    if victim == 1 and blow == signal.SIGKILL:
-        words = ["resume", run, "--total-frames", 100_000]
-        with started([[*JAXDQN, *words]]) as (alone,):
-            wait_for(lambda: max(map(int, (path.name for path in states.glob("*[0-9]")))) > frame, [alone])
-            alone.send_signal(signal.SIGTERM)
-            out, err = alone.communicate(timeout=60)
-        assert alone.returncode == 143, err
-        assert "the run had 2 processes and has 1 now: environments begin new episodes" in out, out
-        frames = rows(folder)
-        assert frames == list(range(16, frames[-1] + 1, 16))
+    assert [path.name for path in folder.iterdir()] == ["run"]
+    for state in states.glob("*[0-9]"):  # which is written only where parameters are equal
+        assert (state / "process-1" / "manifest.json").is_file()
+    frames = rows(folder)
+    assert frames == list(range(16, frames[-1] + 1, 16))
+    return frame
+
+
+def a_run_that_has_lost_a_process_goes_on_alone(folder):
+    frame = a_peer_that_is_killed_ends_the_others(folder)
+    run, states = folder / "run", folder / "run" / "states"
+    with started([[*JAXDQN, "resume", run, "--total-frames", 100_000]]) as (alone,):
+        wait_for(lambda: max(map(int, (path.name for path in states.glob("*[0-9]")))) > frame, [alone])
+        alone.send_signal(signal.SIGTERM)
+        out, err = alone.communicate(timeout=60)
+    assert alone.returncode == 143, err
+    assert "the run had 2 processes and has 1 now: environments begin new episodes" in out, out
+    frames = rows(folder)
+    assert frames == list(range(16, frames[-1] + 1, 16))
 
 
 def the_coordinator_is_lost(folder):
-    a_peer_that_is_killed_ends_the_others_and_the_run_goes_on_alone(folder, victim=0)
+    a_peer_that_is_killed_ends_the_others(folder, victim=0, flags=FLAGS)
 
 
 def a_peer_hangs(folder):
-    a_peer_that_is_killed_ends_the_others_and_the_run_goes_on_alone(folder, blow=signal.SIGSTOP)
+    a_peer_that_is_killed_ends_the_others(folder, blow=signal.SIGSTOP, flags=FLAGS)
 
 
 def sigterm_for_one_ends_all_with_a_state(folder):
@@ -324,17 +223,15 @@ def wait_for(there, processes, seconds=120):
         time.sleep(0.05)
 
 
-SHORT = (
-    two_processes_train_pixel_cartpole_and_write_one_folder,
-    a_peer_that_is_killed_ends_the_others_and_the_run_goes_on_alone,
-    a_coordinator_that_is_not_there_is_said,
-)
+SHORT = (a_peer_that_is_killed_ends_the_others, a_coordinator_that_is_not_there_is_said)
 LONG = (
     *SHORT,
+    two_processes_train_pixel_cartpole_and_write_one_folder,
     two_processes_learn_a_probe_and_end_with_equal_parameters,
     a_run_of_two_processes_goes_on_bit_for_bit,
     the_device_loop_steps_environments_of_each_process,
     a_fault_of_one_process_is_told_to_all,
+    a_run_that_has_lost_a_process_goes_on_alone,
     the_coordinator_is_lost,
     a_peer_hangs,
     sigterm_for_one_ends_all_with_a_state,
@@ -343,12 +240,9 @@ LONG = (
 )
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["peer"]:
-        be_a_peer(*sys.argv[2:])
-    else:
-        wanted = [check for check in LONG if check.__name__ in sys.argv[1:]] or (SHORT if "short" in sys.argv else LONG)
-        for check in wanted:
-            began = time.monotonic()
-            with tempfile.TemporaryDirectory() as name:
-                check(Path(name))
-            print(f"{check.__name__} {time.monotonic() - began:.1f} s", flush=True)
+    named = [check for check in LONG if check.__name__ in sys.argv[1:]]
+    for check in named or (SHORT if "short" in sys.argv else LONG):
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as name:
+            check(Path(name))
+        print(f"{check.__name__} {time.monotonic() - began:.1f} s", flush=True)

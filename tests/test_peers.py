@@ -125,7 +125,6 @@ def state_of(rows, columns):
     """An agent of some environments, and its state with their rows."""
     num_envs = columns.stop - columns.start
     agent = jaxdqn.make_agent(CONFIG, num_actions=2, obs_shape=(3,), obs_dtype=np.float32, num_envs=num_envs)
-    agent = agent._replace(replay=agent.replay)
     state = agent.init(jax.random.key(0))
     return agent, state if rows is None else agent.observe(state, Rows(*(field[:, columns] for field in rows)))
 
@@ -168,7 +167,7 @@ def test_rows_that_two_processes_have_written_are_read_by_one_or_two_or_four(tmp
 
     def save(index, peers):
         states = States(tmp_path, keep=2, with_replay=True, peers=peers)
-        agent, state = state_of(rows, width(index, 2))
+        _, state = state_of(rows, width(index, 2))
         envs = {"place": np.array([index])}
         return states.save(48, state, FACTS, envs=envs)
 
@@ -196,3 +195,12 @@ def test_rows_that_two_processes_have_written_are_read_by_one_or_two_or_four(tmp
     assert found.absent == ["process-1"]
     assert not found.has_replay
     assert int(loaded.replay.size) == 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_one_that_is_lost_ends_the_other():
+    """`tests/distributed_checks.py` without a word has all checks."""
+    path = Path(__file__).parent / "distributed_checks.py"
+    done = subprocess.run([sys.executable, path, "short"], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.endswith(" s")]) == 2

@@ -17,7 +17,7 @@ from jaxdqn.run.files import read_json
 from jaxdqn.run.folders import release_folder
 from jaxdqn.run.frame_store import FrameStore, with_frame_store
 from jaxdqn.run.job import Job
-from jaxdqn.run.peers import PeerError, Peers
+from jaxdqn.run.peers import PeerError, Peers, refuse_apart
 from jaxdqn.run.progress import Progress, passed, refuse_state_not_finite
 from jaxdqn.run.recorder import versions
 from jaxdqn.run.states import States
@@ -138,6 +138,7 @@ class _Keeper:
     def keep(self, progress: Progress, *, evaluation_due: bool) -> None:
         """Write the state of this moment; where that fails the run goes on, and the last one stays."""
         assert progress.state is not None  # loops give it where the config asks for a checkpoint
+        refuse_apart(progress.state.learner, self._peers)
         try:
             with self._peers.together():
                 rest, envs = self._stepping.snapshot(progress)

@@ -1,10 +1,12 @@
 """What each process of a run keeps in a state of it: its environments, and the rows that they have given.
 
-states/00012000/envs.npz                of the first process, whose part is the state's own folder
-states/00012000/rest.npz                with loop "device": the arrays that its environments are
-states/00012000/replay/
-states/00012000/process-1/envs.npz      of the second one, with a manifest of its own
-states/00012000/process-1/replay/
+    states/00012000/envs.npz                of the first process, whose part is the state's own folder
+    states/00012000/rest.npz                with loop "device": the arrays that its environments are
+    states/00012000/replay/
+    states/00012000/process-1/envs.npz      of the second one, with a manifest of its own
+    states/00012000/process-1/replay/
+
+Of a run of one process there is the first part only.
 """
 
 from __future__ import annotations

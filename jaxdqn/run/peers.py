@@ -7,6 +7,7 @@ is a few bytes of JSON, by the collectives of the runtime that has joined the pr
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -131,6 +132,19 @@ class Peers:
                 more[: max(len(data) - (BLOCK - 4), 0)] = np.frombuffer(data, np.uint8)[BLOCK - 4 :]
                 blocks = np.concatenate([blocks, multihost_utils.process_allgather(more)], axis=1)
         return [json.loads(block[4 : 4 + size].tobytes()) for block, size in zip(blocks, sizes, strict=True)]
+
+
+def refuse_apart(tree: Any, peers: Peers) -> None:
+    """Raise `PeerError` on all processes where arrays that should be the same on all of them are not."""
+    if peers.count == 1:
+        return
+    with peers.together() as told:
+        leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+        told.mine = hashlib.sha256(b"".join(leaves)).hexdigest()
+    with peers.together():
+        for index, digest in enumerate(told.all):
+            if digest != told.all[0]:
+                raise PeerError(f"the learner of process {index} has parted from that of process 0: resume the run")
 
 
 @contextlib.contextmanager

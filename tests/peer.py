@@ -1,0 +1,117 @@
+"""What a process does in `distributed_checks.py`, as `tests/peer.py ROLE PORT INDEX COUNT FOLDER`: it prints JSON."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import probes
+
+import jaxdqn
+from jaxdqn.config import Config
+from jaxdqn.envs.collector import Collector
+from jaxdqn.envs.vector import make_vector_env
+from jaxdqn.parallel import agent_of
+from jaxdqn.run.host_loop import host_loop
+
+FRAMES = Config(
+    frame_size=44,
+    frame_stack=2,
+    normalisation_frames=20,
+    total_frames=256,
+    num_envs=4,
+    num_devices=2,
+    frames_per_batch=16,
+    batch_size=8,
+    updates_per_batch=2,
+    capacity=256,
+    warmup_frames=64,
+    n_steps=3,
+    evaluate_every=128,
+    evaluation_episodes=1,
+    checkpoint_every=64,
+)
+VECTORS = dataclasses.replace(FRAMES, pixels=False, total_frames=2_048)
+
+
+def digest(tree):
+    """Of all bytes of a tree, as every process has them."""
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+    return hashlib.sha256(b"".join(leaves)).hexdigest()
+
+
+def learn_a_probe(folder):
+    """The value of a bandit's one step is its reward, after 500 updates of all processes."""
+    config = dataclasses.replace(VECTORS, total_frames=4_096, frames_per_batch=16)
+    agent = agent_of(config, num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
+    envs = make_vector_env(probes.OneStep, config.num_envs // jax.process_count())
+    *_, last = host_loop(agent, agent.init(jax.random.key(0)), Collector(envs, seed=jax.process_index()), config)
+    learner = last.state.learner
+    assert int(learner.num_updates) >= 500
+    assert last.state.replay.rows.action.shape == (64, 2)
+    values = np.asarray(agent.q_values(learner.params, np.array([[1.0, -1.0], [-1.0, -1.0]], np.float32)))
+    assert np.allclose(values, 1.0, atol=0.1), values
+    return {"learner": digest(learner), "ring": digest(last.state.replay), "frames": last.frames}
+
+
+def train(folder, config=FRAMES, stop_after=None):
+    """`jaxdqn.train` to its end, or to where it is left."""
+    episodes = 0
+    for step in jaxdqn.train(dataclasses.replace(config, output=str(folder / "run"))):
+        episodes += len(step.progress.episodes)
+        if step.progress.frames == stop_after:
+            break
+    state = step.progress.state
+    ring = state.replay.rows
+    found = {"learner": digest(state.learner), "ring": digest(ring), "obs": list(ring.obs.shape), "episodes": episodes}
+    return {**found, "frames": step.progress.frames, "evaluated": step.evaluation is not None}
+
+
+def stop_early(folder):
+    return train(folder, stop_after=208)
+
+
+def go_on(folder):
+    *_, step = jaxdqn.resume(folder / "run")
+    return {"learner": digest(step.progress.state.learner), "ring": digest(step.progress.state.replay.rows)}
+
+
+def device_loop(folder):
+    return train(folder, dataclasses.replace(VECTORS, loop="device", total_frames=320))
+
+
+class NaNRewards(probes.OneStep):
+    """The second process's rewards are none after a while."""
+
+    steps = 0
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        self.steps += 1
+        return obs, float("nan") if self.steps == 40 and jax.process_index() == 1 else reward, *rest
+
+
+def fail_on_one(folder):
+    config = dataclasses.replace(VECTORS, output=str(folder / "run"))
+    try:
+        for _ in jaxdqn.train(config, env_fn=NaNRewards):
+            pass
+    except FloatingPointError as error:
+        return {"said": str(error)}
+    return {"said": "nothing"}
+
+
+ROLES = {role.__name__: role for role in (learn_a_probe, train, stop_early, go_on, device_loop, fail_on_one)}
+
+
+def be_a_peer(role, port, index, count, folder):
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index), initialization_timeout=60)
+    print(json.dumps(ROLES[role](Path(folder))), flush=True)
+
+
+if __name__ == "__main__":
+    be_a_peer(*sys.argv[1:])
