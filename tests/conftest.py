@@ -27,8 +27,10 @@ PIECES = "augmentation convolution exploration learner losses networks preproces
 install_import_hook([f"jaxdqn.{name}" for name in f"agent envs run {PIECES}".split()], "beartype.beartype")
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Runs leave empty pictures: they are drawn in a second, and looked at by other tests."""
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Runs leave empty pictures, which take a second to draw, but where a test is marked with `pictures`."""
+    if request.node.get_closest_marker("pictures"):
+        return
     monkeypatch.setattr("jaxdqn.run.clerk.draw_curve", lambda runs, path, **options: path.write_bytes(b""))
     monkeypatch.setattr("jaxdqn.run.clerk.record_gif", lambda agent, path, **options: path.write_bytes(b""))

@@ -76,6 +76,7 @@ def test_it_goes_on_where_it_stopped(run):
     assert equal(whole[-1].run_state, rest[-1].run_state)
 
 
+@pytest.mark.pictures
 def test_an_environment_of_the_users_own(tmp_path):
     config = dataclasses.replace(CONFIG, output=str(tmp_path / "run"), evaluation_episodes=2)
     with pytest.warns(RuntimeWarning, match=r"no agent\.gif: env GymnasiumEnv does not draw itself"):

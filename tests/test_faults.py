@@ -22,8 +22,6 @@ from jaxdqn.run.device_loop import device_loop
 from jaxdqn.run.device_run import make_device_run
 from jaxdqn.run.states import States
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 class Spoiled(probes.TerminatingChain):
     """Gives something that is no number in one step."""

@@ -32,9 +32,7 @@ DEVICE = dataclasses.replace(VECTORS, loop="device")
 FRAMES = dataclasses.replace(
     PIXELS, loop="host", total_frames=120, warmup_frames=40, capacity=60, checkpoint_every=40, evaluation_episodes=1
 )
-HOST_REPLAY = dataclasses.replace(FRAMES, replay_storage="host")
-
-pytestmark = pytest.mark.usefixtures("no_pictures")
+HOST_REPLAY = dataclasses.replace(FRAMES, replay_storage="host", updates_per_batch=4)  # in pieces of one size
 
 
 def functional():

@@ -16,8 +16,6 @@ from jaxdqn.run import replay_files, states
 from jaxdqn.run.states import States
 from jaxdqn.run.stop import Stop
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 def newest_two(tmp_path):
     run = tmp_path / "run"
