@@ -114,7 +114,14 @@ def table() -> str:
 def _agent(config: jaxdqn.Config) -> jaxdqn.Agent:
     size, stack = config.frame_size, config.frame_stack
     stats = jaxdqn.ObservationStats(np.zeros(stack), np.ones(stack))
-    return agent_of(config, num_actions=2, obs_shape=(size, size), obs_dtype=np.uint8, obs_stats=stats)
+    return agent_of(
+        config,
+        num_processes=jax.process_count(),
+        num_actions=2,
+        obs_shape=(size, size),
+        obs_dtype=np.uint8,
+        obs_stats=stats,
+    )
 
 
 def measure(preset: str, count: int, turns: int, *, joined: bool) -> dict[str, float]:
@@ -169,7 +176,7 @@ def be_one(options: argparse.Namespace) -> dict[str, float]:
     obs = rng.integers(0, 255, (256, 1, config.frame_size, config.frame_size)).astype(np.uint8)
     rows = Rows(obs, flat.astype(np.int32), flat.astype(np.float32), flat > 0, flat > 0, flat.astype(np.int32))
     state = agent.observe(state, rows)
-    mesh = make_mesh(1)
+    mesh = make_mesh(1, options.processes)
     mean = jax.shard_map(lambda x: jax.lax.pmean(x, AXIS), mesh=mesh, in_specs=P(AXIS), out_specs=P(AXIS))
     reduce = jax.jit(mean)
     size = sum(leaf.size for leaf in jax.tree.leaves(state.learner.params))

@@ -30,7 +30,7 @@ USAGE = f"""usage: jaxdqn COMMAND ...
   plot RUN... [--output FILE]      draw runs' learning curves
   doctor                           look at what a run would find on this machine
 
-jaxdqn COMMAND --help lists the flags of a command."""
+jaxdqn COMMAND --help lists the flags of a command. train and resume take --distributed, for several hosts."""
 
 
 def train(args: Sequence[str]) -> None:
@@ -172,7 +172,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def _report(error: BaseException) -> int:
     """Say what has ended a command, in one line; returns the exit code. What is ours to mend is raised."""
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, KeyboardInterrupt):
         print("jaxdqn: interrupted; what was written is whole", file=sys.stderr)
         return 130

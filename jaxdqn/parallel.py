@@ -36,23 +36,26 @@ from jaxdqn.types import Batch, Rows
 AXIS = "devices"
 
 
-def make_mesh(num_devices: int) -> Mesh:
-    """The first devices of each process in a row, one process after the other.
+def make_mesh(num_devices: int, num_processes: int = 1) -> Mesh:
+    """The first devices of this process in a row, or those of each process, one after the other.
 
     Args:
         num_devices: How many of each process.
+        num_processes: 1 takes this process's; `jax.process_count()` those of all that `jax.distributed` has joined.
 
     Raises:
         ValueError: If there are not so many.
     """
+    if num_processes not in (1, jax.process_count()):
+        raise ValueError(f"num_processes {num_processes} must be 1 or the {jax.process_count()} that are joined")
     there = jax.local_devices()
     if num_devices > len(there):
         mend = f"; set JAX_NUM_CPU_DEVICES={num_devices} to split the CPU" if there[0].platform == "cpu" else ""
+        if there[0].platform != "cpu" and jax.process_count() > 1:
+            mend = "; a cluster may give each process one: set JAX_LOCAL_DEVICE_IDS=0,1,... for more"
         raise ValueError(f"num_devices {num_devices} are not there: JAX finds {len(there)} {there[0].platform}{mend}")
-    of_each = [jax.local_devices(process_index=index)[:num_devices] for index in range(jax.process_count())]
-    for index, devices in enumerate(of_each):
-        if len(devices) < num_devices:
-            raise ValueError(f"num_devices {num_devices} are not there: process {index} has {len(devices)}")
+    processes = [jax.process_index()] if num_processes == 1 else range(num_processes)
+    of_each = [jax.local_devices(process_index=index)[:num_devices] for index in processes]
     return Mesh(np.array(of_each).reshape(-1), (AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -85,17 +88,18 @@ def share_of(config: Config) -> Config:
     return config if jax.process_count() == 1 else part_of(config, jax.process_count())
 
 
-def agent_of(config: Config, *, axis_name: str | None = None, **how: Any) -> Agent:
-    """The agent of a config, on one device or on as many as it says, of this process and of those joined to it.
+def agent_of(config: Config, *, num_processes: int = 1, axis_name: str | None = None, **how: Any) -> Agent:
+    """The agent of a config, on one device or on as many as it says.
 
     Args:
         config: The run.
+        num_processes: As `make_mesh` has it.
         axis_name: As `make_agent` has it; where the config has several devices, they have an axis of their own.
         how: As `make_agent` has it.
     """
-    if config.num_devices * jax.process_count() == 1:
+    if config.num_devices * num_processes == 1:
         return make_agent(config, axis_name=axis_name, **how)
-    return make_parallel_agent(config, make_mesh(config.num_devices), **how)
+    return make_parallel_agent(config, make_mesh(config.num_devices, num_processes), **how)
 
 
 def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
@@ -112,8 +116,8 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
     count, here = mesh.devices.size, mesh.local_mesh
     several = count > here.devices.size
     first = here.devices.size * jax.process_index() if several else 0  # of this process's devices among all
-    if several and config.replay_storage != "device":
-        raise ValueError(f"replay_storage {config.replay_storage!r} needs one process: set it to device")
+    if count > 1 and config.replay_storage != "device":
+        raise ValueError(f"replay_storage {config.replay_storage!r} needs one device and not {count}: set it to device")
     part = make_agent(part_of(config, count), axis_name=AXIS, **how)
     whole, split, columns = P(), P(AXIS), P(None, AXIS)
     ring = ReplayState(rows=columns, cursor=whole, size=whole)  # type: ignore[arg-type]

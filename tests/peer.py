@@ -16,6 +16,7 @@ from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.vector import make_vector_env
 from jaxdqn.parallel import agent_of
 from jaxdqn.run.host_loop import host_loop
+from jaxdqn.run.peers import Peers
 
 FRAMES = Config(
     frame_size=44,
@@ -33,6 +34,7 @@ FRAMES = Config(
     evaluate_every=128,
     evaluation_episodes=1,
     checkpoint_every=64,
+    seed=3,
 )
 VECTORS = dataclasses.replace(FRAMES, pixels=False, total_frames=2_048)
 
@@ -46,9 +48,11 @@ def digest(tree):
 def learn_a_probe(folder):
     """The value of a bandit's one step is its reward, after 500 updates of all processes."""
     config = dataclasses.replace(VECTORS, total_frames=4_096, frames_per_batch=16)
-    agent = agent_of(config, num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
+    agent = agent_of(config, num_processes=jax.process_count(), num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
     envs = make_vector_env(probes.OneStep, config.num_envs // jax.process_count())
-    *_, last = host_loop(agent, agent.init(jax.random.key(0)), Collector(envs, seed=jax.process_index()), config)
+    *_, last = host_loop(
+        agent, agent.init(jax.random.key(0)), Collector(envs, seed=jax.process_index()), config, Peers()
+    )
     learner = last.state.learner
     assert int(learner.num_updates) >= 500
     assert last.state.replay.rows.action.shape == (64, 2)

@@ -160,7 +160,7 @@ class Picture(gym.Env):
     """An environment whose observations are images already."""
 
     observation_space = gym.spaces.Box(0, 255, (48, 40, 3), np.uint8)
-    action_space = gym.spaces.Discrete(2)  # as CartPole has: the programs of another test serve
+    action_space = gym.spaces.Discrete(3)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -174,7 +174,7 @@ class Picture(gym.Env):
 def test_image_observations_are_used_as_they_are(tmp_path):
     with pytest.warns(RuntimeWarning, match="does not draw itself"):
         run = finish(PIXELS, tmp_path / "run", env_fn=Picture)
-    assert Checkpoints(run / "checkpoints").spec("last")[1:] == ((36, 36), "uint8", ("env_fn",))
+    assert Checkpoints(run / "checkpoints").spec("last") == (3, (36, 36), "uint8", ("env_fn",))
 
 
 def test_environments_are_closed_however_the_run_ends(tmp_path):

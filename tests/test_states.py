@@ -105,7 +105,7 @@ def test_what_is_another_run_is_refused_with_the_difference(tmp_path):
     assert facts["format"] == states.FORMAT
     states.FORMAT += 1
     try:
-        with pytest.raises(ValueError, match=r"has format 1 and this jaxdqn reads 2: .* wrote it \(0\.1\.0\)"):
+        with pytest.raises(ValueError, match=r"has format 2 and this jaxdqn reads 3: .* wrote it \(0\.1\.0\)"):
             finish(jaxdqn.resume(run))
     finally:
         states.FORMAT -= 1

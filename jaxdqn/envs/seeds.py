@@ -18,6 +18,11 @@ class Purpose(IntEnum):
     RESUMING = 5
 
 
+def process_seed(seed: int, index: int) -> int:
+    """Of one of several processes; the first one's is the seed itself."""
+    return seed if index == 0 else int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) >> 1
+
+
 def spawn_seeds(seed: int, count: int, purpose: Purpose = Purpose.TRAINING) -> list[int]:
     """Seeds below 2**31 for `count` environments or episodes; the first ones are the same for any `count`.
 

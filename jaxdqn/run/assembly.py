@@ -71,7 +71,8 @@ def assemble(
         loss: As `make_agent` has it.
         rollout: A random rollout of `config.env` that has begun already; None plays it here.
         own_env: Whether `build` gives the user's own environment and not `config.env`.
-        fresh: Whether the state is to be trained; else no rollout is played for it, as another one takes its place.
+        fresh: Whether this process's statistics of frames are the ones that count; else no rollout is played, as the
+            state on disk, or the first process's, takes their place.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.
@@ -84,6 +85,7 @@ def assemble(
         stack = config.frame_stack if config.pixels else None
         agent = agent_of(
             config,
+            num_processes=jax.process_count(),
             num_actions=spec.num_actions,
             obs_shape=spec.obs_shape,
             obs_dtype=spec.obs_dtype,
@@ -99,7 +101,7 @@ def assemble(
             free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
             where = "disk" if on_disk else "memory"
             check_store(**store_sizes(config, spec), bytes_available=free, where=where, smallest=smallest)
-        state = initial_state(agent, config, twin or env, rollout) if fresh else agent.init(jax.random.key(0))
+        state = initial_state(agent, config, twin or env, rollout) if fresh else agent.init(jax.random.key(config.seed))
         return Assembled(spec, agent, state, stack, None if twin is None else bind_run(share_of(config), agent, twin))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -65,11 +64,13 @@ class Clerk:
         _try("agent.gif", lambda: record_gif(best(), output, seed=self._config.seed))
 
     def close(self) -> None:
-        """Close the logs, and draw the curve of what is in them."""
-        with contextlib.ExitStack() as last:
-            title = self._config.env if self._custom.env_fn is None else None
-            last.callback(_try, "curve.png", draw_curve, [self._folder], self._folder / "curve.png", label=title)
-            self._recorder.close()
+        """Close the logs."""
+        self._recorder.close()
+
+    def draw_curve(self) -> None:
+        """Draw what is in the logs, once they are closed."""
+        title = self._config.env if self._custom.env_fn is None else None
+        _try("curve.png", draw_curve, [self._folder], self._folder / "curve.png", label=title)
 
 
 def _try(picture: str, draw: Callable[..., object], *args: Any, **options: Any) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import time
+import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +12,11 @@ from jaxdqn.config import Config
 from jaxdqn.run.assembly import Assembled, make_store
 from jaxdqn.run.clerk import Clerk
 from jaxdqn.run.evaluation import Evaluation, Evaluator
-from jaxdqn.run.files import read_json
+from jaxdqn.run.files import seen
 from jaxdqn.run.folders import release_folder
 from jaxdqn.run.frame_store import FrameStore, with_frame_store
 from jaxdqn.run.job import Job
-from jaxdqn.run.peers import PeerError, Peers, refuse_apart
+from jaxdqn.run.peers import Peers
 from jaxdqn.run.progress import Progress, passed, refuse_state_not_finite
 from jaxdqn.run.recorder import versions
 from jaxdqn.run.states import States
@@ -56,7 +55,7 @@ def run_course(
         new: Whether the folder is given back where the run cannot begin.
     """
     config, found, stop, peers = job.config, job.found, job.stop, job.peers
-    with contextlib.ExitStack() as cleanup:
+    with contextlib.ExitStack() as last, contextlib.ExitStack() as cleanup:
         evaluator = None
         with peers.together():
             if peers.first:
@@ -64,8 +63,9 @@ def run_course(
                 cleanup.callback(evaluator.close)
         folder = Path(peers.of_first(lambda: str(claim())))
         store, states = None, states_of(folder, config, peers)
+        with _given_back(folder, new=new and peers.first):
+            _refuse_unseen(folder, peers)
         with _given_back(folder, new=new and peers.first), peers.together():
-            _refuse_unseen(folder, config, peers)
             if config.replay_storage != "device":
                 store = make_store(folder, config, parts.spec)
                 cleanup.callback(store.close)
@@ -80,6 +80,7 @@ def run_course(
         with peers.together():
             if evaluator is not None:
                 clerk = Clerk(folder, job, parts, evaluator, states)
+                last.callback(clerk.draw_curve)
                 cleanup.callback(clerk.close)
         keeper = _Keeper(job, parts, states, stepping, clerk, store)
 
@@ -99,7 +100,7 @@ def run_course(
             if stop.requested:
                 stop.take_time()
                 keeper.keep(progress, evaluation_due=evaluate and evaluation is None)
-                stop.check()
+                stop.leave()
             if keep:
                 keeper.keep(progress, evaluation_due=False)
             return RunProgress(progress, evaluation, folder)
@@ -109,14 +110,16 @@ def run_course(
             yield finish(stepping.here(parts.agent))
         for progress in stepping.loop:
             stop.keeps(True)  # before the first batch there is nothing that a signal should wait for
-            if clerk is not None:
-                clerk.log(progress)
+            with peers.later():
+                if clerk is not None:
+                    clerk.log(progress)
             yield finish(progress)
         stop.keeps(False)
-        stop.check()
         with peers.together():
-            if clerk is not None:
+            if clerk is not None and not stop.requested:
                 clerk.draw_agent()
+        if stop.requested:
+            stop.leave()
 
 
 class _Keeper:
@@ -138,7 +141,7 @@ class _Keeper:
     def keep(self, progress: Progress, *, evaluation_due: bool) -> None:
         """Write the state of this moment; where that fails the run goes on, and the last one stays."""
         assert progress.state is not None  # loops give it where the config asks for a checkpoint
-        refuse_apart(progress.state.learner, self._peers)
+        self._peers.refuse_apart(progress.state.learner)
         try:
             with self._peers.together():
                 rest, envs = self._stepping.snapshot(progress)
@@ -146,7 +149,7 @@ class _Keeper:
             facts = {**self._facts, "evaluation_due": evaluation_due, **logged}
             read_obs = None if self._store is None else self._store.read
             self._states.save(progress.frames, progress.state, facts, rest=rest, envs=envs, read_obs=read_obs)
-        except (OSError, PeerError) as error:
+        except OSError as error:
             kept = self._states.all()
             last = f"the last one is {kept[-1]}" if kept else "there is none yet"
             self._say(f"no checkpoint of frame {progress.frames:,}: {error}; {last}")
@@ -173,15 +176,21 @@ def _given_back(folder: Path, *, new: bool) -> Iterator[None]:
         raise
 
 
-def _refuse_unseen(folder: Path, config: Config, peers: Peers) -> None:
-    """Raise `ValueError` where this process does not see the folder that the first one keeps."""
-    wanted = dataclasses.replace(config, output=str(folder)).to_dict()
-    deadline = time.monotonic() + SEEN_WITHIN
-    while not peers.first and not (folder / "config.json").is_file() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    if not peers.first and (not (folder / "config.json").is_file() or read_json(folder / "config.json") != wanted):
-        raise ValueError(f"output {str(folder)!r} is not the first process's: choose a folder that all processes share")
+def _refuse_unseen(folder: Path, peers: Peers) -> None:
+    """Raise `ValueError` where a process does not see the folder that the first one keeps."""
+    if peers.count == 1:
+        return
 
+    def leave_mark() -> str:
+        mark = folder / f"seen-{os.urandom(8).hex()}"
+        mark.touch()
+        return mark.name
 
-SEEN_WITHIN = 20.0
-"""Seconds within which a file that one process has written is seen by the others, on a file system of a network."""
+    mark = folder / peers.of_first(leave_mark)
+    try:
+        with peers.together():
+            if not seen(mark.is_file):
+                raise ValueError(f"output {str(folder)!r} is not the first process's: choose a folder that all share")
+    finally:
+        if peers.first:
+            mark.unlink(missing_ok=True)

@@ -51,22 +51,24 @@ def device_loop(
     Yields:
         Progress after each batch, of which the last one of a chunk has `state` and `run_state`.
     """
-    peers = peers or Peers()
+    peers = peers or Peers.alone()
     collect, learn = _chunk(run.collect), _chunk(run.batch)
     if peers.count > 1:
         collect, learn = _one_batch(run, learns=False), _one_batch(run, learns=True)
     frames, updates = int(state.agent.actor.frame), int(state.agent.learner.num_updates)
     done = frames // config.frames_per_batch
-    refuse_not_finite("first observation", np.asarray(state.cursor.obs), frames)
-    warm_up = -(-learning_start_of(state.agent, run.agent) // config.frames_per_batch) - 1
+    with peers.together():
+        refuse_not_finite("first observation", np.asarray(state.cursor.obs), frames)
+    warm_up = -(-learning_start_of(state.agent, run.agent, config.num_envs) // config.frames_per_batch) - 1
     stops = [batch for batch in range(1, config.num_batches + 1) if batch == warm_up or _is_stop(batch, config)]
     allowed = 1
     while done < config.num_batches:
         length = min(next(stop for stop in stops if stop > done) - done, allowed)
         learning = done >= warm_up
         started = time.monotonic()
-        state, traces = (learn if learning else collect)(state, jnp.int32(length))
-        traces = jax.device_get(traces)
+        with peers.lost_ones_named():
+            state, traces = (learn if learning else collect)(state, jnp.int32(length))
+            traces = jax.device_get(traces)
         seconds = time.monotonic() - started
         # A first chunk is compiled as well, and says little of how long the next will take: the limit at most doubles.
         longest = LONGEST if peers.count == 1 else 1

@@ -7,9 +7,13 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+SEEN_WITHIN = 20.0
+"""Seconds within which a file that one process has written is seen by others, on a file system of a network."""
 
 
 @contextlib.contextmanager
@@ -55,6 +59,16 @@ def named(path: Path) -> Iterator[None]:
         if error.filename is not None or error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def seen(there: Callable[[], bool]) -> bool:
+    """Wait for what another process has written; whether it has come within `SEEN_WITHIN`."""
+    deadline = time.monotonic() + SEEN_WITHIN
+    while not there():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

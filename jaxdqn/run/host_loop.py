@@ -40,7 +40,7 @@ def host_loop(
         collector: The environments.
         config: The run.
         peers: The processes that train together, each with its share of the config's environments; all of them call
-            this. None: those that `jax.distributed` has joined.
+            this. None: this one alone.
 
     Yields:
         Progress after each batch; episodes are those of all processes.
@@ -50,12 +50,12 @@ def host_loop(
         PeerError: If another process has failed.
         ValueError: If the collector has another number of environments than this process's share of the config's.
     """
-    peers = peers or Peers()
+    peers = peers or Peers.alone()
     if collector.num_envs * peers.count != config.num_envs:
         share = f" times {peers.count} processes" if peers.count > 1 else ""
         raise ValueError(f"num_envs {config.num_envs} is not the collector's {collector.num_envs}{share}: make it so")
     frames, updates = int(state.actor.frame), int(state.learner.num_updates)
-    learning_start = learning_start_of(state, agent)
+    learning_start = learning_start_of(state, agent, config.num_envs)
     batches = range(frames // config.frames_per_batch, config.num_batches)
 
     def collect(actor: ActorState) -> tuple[ActorState, Rows, list[Episode]]:
@@ -82,8 +82,9 @@ def host_loop(
             frames += config.frames_per_batch
             metrics: dict[str, float] = {}
             if frames >= learning_start:
-                state, traces = agent.learn(state)
-                traces = jax.device_get(traces)
+                with peers.lost_ones_named():
+                    state, traces = agent.learn(state)
+                    traces = jax.device_get(traces)
                 refuse_metrics_not_finite(traces, frames)
                 metrics = {name: float(np.mean(values)) for name, values in traces.items()}
                 updates += config.updates_per_batch

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import jax
@@ -35,18 +37,21 @@ def join(launch: Launch) -> None:
     Raises:
         ValueError: If neither tells, or this process cannot be the coordinator there.
     """
+    # Its own handler would swallow SIGTERM until ours is there.
+    jax.config.update("jax_enable_preemption_service", False)
     waiting = threading.Timer(launch.connect_timeout, _give_up, [launch])  # JAX would end this process with a crash
     waiting.daemon = True
     waiting.start()
     try:
-        jax.distributed.initialize(
-            coordinator_address=launch.coordinator,
-            num_processes=launch.num_processes,
-            process_id=launch.process_id,
-            initialization_timeout=launch.connect_timeout + 60,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-        )
+        with _ended_by_ctrl_c():
+            jax.distributed.initialize(
+                coordinator_address=launch.coordinator,
+                num_processes=launch.num_processes,
+                process_id=launch.process_id,
+                initialization_timeout=launch.connect_timeout + 60,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+            )
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         said = " ".join(str(error).split())
         if "defined" in said:  # by the user, or by a cluster that JAX knows
@@ -54,6 +59,22 @@ def join(launch: Launch) -> None:
         raise ValueError(f"--distributed: {said}") from error
     finally:
         waiting.cancel()
+    counts = Counter(device.process_index for device in jax.devices())
+    for index, count in sorted(counts.items()):
+        if count != counts[0]:
+            raise ValueError(
+                f"--distributed: process {index} has {count} devices and process 0 {counts[0]}: give all as many"
+            )
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C ends the process within, where C++ waits and Python would hear of it only afterwards."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _give_up(launch: Launch) -> None:
@@ -81,12 +102,14 @@ def joined(launch: Launch, stop: Stop, report: Callable[[BaseException], int]) -
         report: Says an error, and gives the exit code.
     """
     join(launch)
-    peers = Peers(stop)
-    with Witness(f"process {peers.index} of {peers.count}") as witness:
+    with contextlib.ExitStack() as held:
+        peers = witness = None
         try:
+            peers = Peers(stop)
+            witness = held.enter_context(Witness(f"process {peers.index} of {peers.count}"))
             yield peers, witness
         except BaseException as error:
-            if peers.know_of(error):
+            if peers is not None and peers.know_of(error):
                 raise
             try:
                 code = report(error)
@@ -95,7 +118,8 @@ def joined(launch: Launch, stop: Stop, report: Callable[[BaseException], int]) -
                 code = 1
             sys.stdout.flush()
             sys.stderr.flush()
-            if isinstance(error.__cause__, LostPeerError) and peers.count > 2:
+            if witness is not None:
+                witness.rest()
+            if peers is not None and isinstance(error.__cause__, LostPeerError) and peers.count > 2:
                 time.sleep(HEARTBEAT_SECONDS + 5)  # in which JAX ends this process, and says which was lost
-            witness.rest()
             os._exit(code)

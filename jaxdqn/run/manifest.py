@@ -85,6 +85,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return body
 
 
+def digest_of(folder: Path) -> str | None:
+    """SHA-256 of a folder's manifest; None where there is none to be seen."""
+    path = folder / MANIFEST
+    return _entry(path)["sha256"] if path.is_file() else None
+
+
 def verified(folder: Path, absent: list[str] | None = None) -> dict[str, Any]:
     """What the manifest of a folder says, every file checked.
 

@@ -1,7 +1,7 @@
 """What each process of a run keeps in a state of it: its environments, and the rows that they have given.
 
     states/00012000/envs.npz                of the first process, whose part is the state's own folder
-    states/00012000/rest.npz                with loop "device": the arrays that its environments are
+    states/00012000/rest/                   by orbax, with loop "device": the arrays that its environments are
     states/00012000/replay/
     states/00012000/process-1/envs.npz      of the second one, with a manifest of its own
     states/00012000/process-1/replay/
@@ -22,6 +22,7 @@ from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.adapters import is_key
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.replay import ReplayState
+from jaxdqn.run.arrays import save_arrays
 from jaxdqn.run.manifest import read_manifest
 from jaxdqn.run.replay_files import Written, read_replay, write_replay
 
@@ -44,7 +45,7 @@ class Found(NamedTuple):
     @property
     def processes(self) -> int:
         """How many processes the run had."""
-        return self.facts.get("processes", 1)
+        return self.facts["processes"]
 
     @property
     def has_replay(self) -> bool:
@@ -86,21 +87,18 @@ def write_part(
         read_obs: As `write_replay` has it.
         before: As `write_replay` has it.
     """
-    for name, arrays in (("envs", envs), ("rest", rest)):
-        if arrays is not None:
-            np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]  # none is named allow_pickle
+    if envs is not None:
+        np.savez(folder / "envs.npz", **envs)  # type: ignore[arg-type]  # none of them is named allow_pickle
+    if rest is not None:
+        save_arrays(folder / "rest", rest)
     if ring is not None:
         write_replay(folder / "replay", ring, rows=rows, read_obs=read_obs, before=before)
 
 
 def read_envs(found: Found, index: int, processes: int) -> Snapshot | None:
     """A process's gymnasium environments; None where they could not be saved, or were split otherwise."""
-    return read_arrays(found.part(index) / "envs.npz") if found.is_of(processes) else None
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a file, which can hold nothing else; None where there is none."""
-    if not path.is_file():
+    path = found.part(index) / "envs.npz"
+    if not path.is_file() or not found.is_of(processes):
         return None
     with np.load(path, allow_pickle=False) as archive:
         return dict(archive)

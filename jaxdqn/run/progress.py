@@ -40,12 +40,17 @@ class Progress(NamedTuple):
     run_state: RunState | None = None
 
 
-def learning_start_of(state: AgentState, agent: Agent) -> int:
+def learning_start_of(state: AgentState, agent: Agent, num_envs: int) -> int:
     """Frames from which on a loop learns: `agent.learning_start`, and later where the ring lacks rows of the run.
 
     After a resume without replay the ring is filled as it was at first, with no update for the frames in between.
+
+    Args:
+        state: The state.
+        agent: Its agent.
+        num_envs: Environments of all processes, whose frames are counted.
     """
-    slots, num_envs = state.replay.rows.action.shape
+    slots = state.replay.rows.action.shape[0]
     rows = int(state.replay.size) * num_envs
     lost = 0 if rows == slots * num_envs else max(int(state.actor.frame) - rows, 0)
     return lost + agent.learning_start

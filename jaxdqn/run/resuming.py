@@ -63,8 +63,11 @@ def check_found(found: Found, config: Config) -> list[str]:
         words = ", ".join(f"{name} {there[name]!r} and config.json {here[name]!r}" for name in other)
         raise ValueError(f"{found.folder} has {words}: set config.json back")
     was, now = found.facts["versions"], versions()
+    devices = there.get("num_devices", 1), config.num_devices
+    notes = [f"num_devices was {devices[0]} and is {devices[1]} now: the resume is not bit-exact"]
+    notes = notes if devices[0] != devices[1] else []
     changed = [f"{name} {was[name]} and now {now[name]}" for name in now if was.get(name, now[name]) != now[name]]
-    return [f"the resume may not be bit-exact: {', '.join(changed)}"] if changed else []
+    return [*notes, *([f"the resume may not be bit-exact: {', '.join(changed)}"] if changed else [])]
 
 
 def check_total(folder: Path, config: Config, total_frames: int | None, found: Found | None) -> Config:

@@ -53,8 +53,10 @@ def show_run(
     with ctrl_c_held():
         from jaxdqn.run.joining import joined
 
+    # Programs are not kept: where one process finds a program and another has to compile it, they may wait in vain.
     with joined(launch, stop, report) as (peers, witness):
-        keep_programs()
+        if folder is not None:
+            witness.watch(folder)
         _follow(config, lambda **how: begin(peers=peers, **how), stop, folder, witness, quiet=not peers.first)
 
 

@@ -1,7 +1,8 @@
 """The whole state of a run on disk, from which it goes on as if it had never stopped.
 
     states/00012000/manifest.json    format, config, versions, what the logs had got to, a SHA-256 of every file
-    states/00012000/arrays/          by orbax: learner, actor, keys, and a functional environment's state
+    states/00012000/arrays/          by orbax: learner, actor, keys
+    states/00012000/rest/            by orbax: functional environments
     states/00012000/envs.npz         gymnasium environments, where they can be saved
     states/00012000/replay/          the ring's rows
     states/00012000/process-1/       the environments and rows of a second process, where there is one
@@ -12,6 +13,7 @@ No file is a pickle: to read one runs no code of whoever wrote it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import shutil
 from collections.abc import Callable
@@ -23,13 +25,13 @@ import numpy as np
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.run.arrays import load_arrays, save_arrays
-from jaxdqn.run.files import named
-from jaxdqn.run.manifest import DamagedError, aside_of, read_manifest, seal, sealed_folder, verified
-from jaxdqn.run.parts import Found, flat, part_of_state, read_arrays, read_rows, unflat, write_part, written_in
+from jaxdqn.run.files import named, seen
+from jaxdqn.run.manifest import DamagedError, aside_of, digest_of, read_manifest, seal, sealed_folder, verified
+from jaxdqn.run.parts import Found, flat, part_of_state, read_rows, unflat, write_part, written_in
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.replay_files import Written
 
-FORMAT = 1
+FORMAT = 2
 """Of what is written here; another one is refused."""
 
 
@@ -48,7 +50,7 @@ class States:
             with_replay: Whether replay is kept in them.
             peers: The processes of the run; None where this is the only one.
         """
-        self._peers = peers or Peers()
+        self._peers = peers or Peers.alone()
         self._folder = folder
         self._keep = keep
         self._with_replay = with_replay
@@ -98,22 +100,25 @@ class States:
         target = self._folder / peers.of_first(lambda: self._begin(frames))
         aside = aside_of(target)
         try:
-            with peers.together(), named(target):
+            with peers.together() as told, named(target):
                 if peers.first:
                     save_arrays(aside / "arrays", leaves)
                     write_part(aside, **part)
                 else:
                     with sealed_folder(part_of_state(aside, peers.index), {}) as own:
                         write_part(own, **part)
-            with peers.together():
+                    told.mine = digest_of(part_of_state(aside, peers.index))
+            with peers.together(), named(target):
                 if peers.first:
+                    _wait_for_parts(aside, told.all)
                     seal(aside, target, about)
         finally:
             if peers.first:
                 shutil.rmtree(aside, ignore_errors=True)
-        if self._with_replay:
-            self._written = written_in(part_of_state(target, peers.index), about["cursor"], rows)
         with peers.together():
+            if self._with_replay:
+                own = part_of_state(target, peers.index)
+                self._written = written_in(own, about["cursor"], rows) if seen(own.is_dir) else None
             for old in self.all()[: -self._keep] if peers.first else ():
                 shutil.rmtree(old)
         return target
@@ -175,7 +180,7 @@ class States:
     def sweep(self) -> None:
         """Delete what processes that were killed had half written."""
         for folder in self._folder.glob("*.partial"):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self) -> None:
         """Write all of replay at the next time: rows that are on disk were changed."""
@@ -199,13 +204,22 @@ class States:
         (loaded,) = unflat(load_arrays(found.folder / "arrays", like), _without_rows(state))
         if found.is_of(peers.count):
             _refuse_other(found, flat(rest)[1], found.facts["rest"])
-            (rest,) = unflat(read_arrays(found.part(peers.index) / "rest.npz") or {}, rest)
+            if rest is not None:
+                (rest,) = unflat(load_arrays(found.part(peers.index) / "rest", flat(rest)[0]), rest)
         if found.has_replay:
             state = read_rows(found, agent, state, peers.index, peers.count)
             rows = found.facts["frames"] // (state.replay.rows.action.shape[1] * peers.count)
             if found.is_of(peers.count):
                 self._written = written_in(found.part(peers.index), found.facts["cursor"], rows)
         return loaded._replace(replay=state.replay), rest
+
+
+def _wait_for_parts(aside: Path, digests: list[str | None]) -> None:
+    """Raise `OSError` unless this process sees what the others have written into a state."""
+    for index, digest in enumerate(digests[1:], 1):
+        folder = part_of_state(aside, index)
+        if not seen(lambda: digest_of(folder) == digest):  # noqa: B023, it is called at once
+            raise OSError(errno.EIO, "what another process has written is not seen", str(folder))
 
 
 def _refuse_other(found: Found, ours: list[str], theirs: list[str]) -> None:

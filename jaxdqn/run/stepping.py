@@ -12,7 +12,7 @@ from jaxdqn.agent import Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.pixels import EnvFn
-from jaxdqn.envs.seeds import Purpose, spawn_seeds
+from jaxdqn.envs.seeds import Purpose, process_seed, spawn_seeds
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.envs.vector import make_vector_env
 from jaxdqn.run.assembly import Assembled
@@ -58,7 +58,7 @@ class Stepping(NamedTuple):
 
 def begin(config: Config, build: EnvFn, parts: Assembled, peers: Peers) -> Stepping:
     """The config's loop, from its beginning; each process has environments of its own seed."""
-    seed = spawn_seeds(config.seed, peers.index + 1, Purpose.TRAINING)[-1]
+    seed = process_seed(spawn_seeds(config.seed, 1, Purpose.TRAINING)[0], peers.index)
     if parts.run is not None:
         return _on_device(parts.run, parts.run.start(parts.state, jax.random.key(seed)), config, peers)
     return _on_host(config, build, parts, parts.state, seed, None, peers)
@@ -93,10 +93,10 @@ def go_on(
         say(f"what {', '.join(found.absent)} kept is not there: replay is filled again before anything is learned")
     others = not found.is_of(peers.count)
     if others:
-        words = f"the run had {found.processes} processes and has {peers.count} now"
-        say(f"{words}: environments begin new episodes, and the resume is not bit-exact")
-    number = found.facts["frames"] // config.frames_per_batch * peers.count + peers.index
-    seed = spawn_seeds(config.seed, number + 1, Purpose.RESUMING)[-1]
+        now = "" if found.absent else f"the run had {found.processes} processes and has {peers.count} now: "
+        say(f"{now}environments begin new episodes, and the resume is not bit-exact")
+    index = found.facts["frames"] // config.frames_per_batch
+    seed = process_seed(spawn_seeds(config.seed, index + 1, Purpose.RESUMING)[-1], peers.index)
     if parts.run is not None:
         like = parts.run.start(parts.state, jax.random.key(seed))
         state, rest = states.load(found, parts.agent, like.agent, like[1:])

@@ -20,6 +20,8 @@ class Stop:
         self._signal: int | None = None
         self._agreed: int | None = None
         self._with_others = False
+        self.left = False
+        """Whether the run has been left by `leave`, where the others leave it as well."""
         self._keeps = False
 
     @property
@@ -32,7 +34,9 @@ class Stop:
 
         From then on this process stops by what was agreed, and not as soon as it is sent a signal.
         """
-        self._with_others, self._agreed = True, number or None
+        self._with_others, self._agreed = True, number or self._agreed
+        if number and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the state is about to be kept, by all
 
     @property
     def requested(self) -> bool:
@@ -49,6 +53,11 @@ class Stop:
         """Let the alarm be: the state is being kept."""
         if self._signal is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def leave(self) -> None:
+        """`check`, at a place that all processes come to."""
+        self.left = self.requested
+        self.check()
 
     def check(self) -> None:
         """Raise what the signal stands for, if there was one.
@@ -88,7 +97,7 @@ class Stop:
     def _request(self, number: int, frame: FrameType | None) -> None:
         again = self._signal is not None
         self._signal = number
-        if again or not self._keeps:
+        if again or not (self._keeps or self._with_others):
             self.check()
-        if hasattr(signal, "setitimer"):
+        if self._agreed is None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, PATIENCE)

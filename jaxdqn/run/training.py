@@ -20,7 +20,7 @@ from jaxdqn.run.course import RunProgress, run_course, states_of
 from jaxdqn.run.folders import check_output, claim_folder, locked, set_aside
 from jaxdqn.run.job import Custom, Job, Say, warn
 from jaxdqn.run.parts import Found
-from jaxdqn.run.peers import Peers, lost_peers_named
+from jaxdqn.run.peers import Peers
 from jaxdqn.run.policy import read_config
 from jaxdqn.run.resuming import check_found, check_own, check_total
 from jaxdqn.run.rollout import RolloutAhead
@@ -74,7 +74,6 @@ def train(
     peers = peers or Peers(stop)
     custom = Custom(env_fn, network, optimizer, loss)
     with contextlib.ExitStack() as held:
-        held.enter_context(lost_peers_named())
         with peers.together() as told:
             told.mine = config.to_dict()
             if peers.first:
@@ -134,12 +133,11 @@ def resume(
     folder = Path(run)
     custom = Custom(env_fn, network, optimizer, loss)
     with contextlib.ExitStack() as held:
-        held.enter_context(lost_peers_named())
         with peers.together() as told:
             config = dataclasses.replace(read_config(folder), output=str(folder))
             if num_devices is not None:
                 config = dataclasses.replace(config, num_devices=num_devices)
-            told.mine = config.to_dict()
+            told.mine = {**config.to_dict(), "new_total_frames": total_frames}
             if peers.first:
                 held.enter_context(locked(folder))
             check_own(folder, custom.names())

@@ -5,6 +5,7 @@ A process of its own waits for that. It imports nothing of JAX, and lives as lon
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +37,9 @@ class Witness:
     def watch(self, folder: Path) -> None:
         """Say which run it is."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{folder.absolute()}\n".encode())
-        self._process.stdin.flush()
+        with contextlib.suppress(OSError):  # it was killed, and the run goes on without it
+            self._process.stdin.write(f"{folder.absolute()}\n".encode())
+            self._process.stdin.flush()
 
     def rest(self) -> None:
         """End it: everything has been said."""
