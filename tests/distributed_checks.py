@@ -6,65 +6,17 @@
 The names of some checks run those. `peer.py` is what each process does that does not run the command line.
 """
 
-import contextlib
-import json
-import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-JAXDQN = ("-c", "from jaxdqn.cli import main; main()")
+from processes import JAXDQN, command, free_port, peers, rows, started, wait_for
+
 FLAGS = "--no-pixels --num-devices 2 --num-envs 4 --frames-per-batch 16 --batch-size 8 --updates-per-batch 2"
 FLAGS += " --warmup-frames 64 --evaluation-episodes 1 --checkpoint-every 320 --evaluate-every 640"
 PIXELS = FLAGS.replace("--no-pixels", "--frame-size 44 --frame-stack 2 --normalisation-frames 20").replace("320", "96")
-
-
-@contextlib.contextmanager
-def started(commands, envs=None):
-    """Processes that are ended when the block is; `envs` are what they find in their environments besides."""
-    folders = [str(HERE.parent / "experiments"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": os.pathsep.join(folders)}
-    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [
-        subprocess.Popen([sys.executable, *map(str, command)], env={**env, **own}, **how)
-        for command, own in zip(commands, envs or [{}] * len(commands), strict=True)
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def peers(role, folder, count=2):
-    """What each of some processes has found."""
-    port = free_port()
-    with started([[HERE / "peer.py", role, port, index, count, folder] for index in range(count)]) as processes:
-        said = [process.communicate(timeout=240) for process in processes]
-    assert all(process.returncode == 0 for process in processes), said
-    return [json.loads(out.splitlines()[-1]) for out, _ in said]
-
-
-def command(folder, *words, index, port, count=2):
-    """`jaxdqn ... --distributed`."""
-    where = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", count, "--process-id", index]
-    return [*JAXDQN, *words, *where]
-
-
-def rows(folder):
-    lines = (folder / "run" / "metrics.csv").read_text().splitlines()[1:]
-    return [int(line.split(",")[0]) for line in lines]
 
 
 def two_processes_learn_a_probe_and_end_with_equal_parameters(folder):
@@ -88,13 +40,26 @@ def two_processes_train_pixel_cartpole_and_write_one_folder(folder):
     return ours
 
 
-def a_run_of_two_processes_goes_on_bit_for_bit(folder):
-    whole = peers("train", folder / "whole")
-    peers("stop_early", folder / "part")
+def a_run_of_two_processes_goes_on_bit_for_bit(folder, train="train", stop="stop_early"):
+    whole = peers(train, folder / "whole")
+    peers(stop, folder / "part")
     found = peers("go_on", folder / "part")
     for ours, wanted in zip(found, whole, strict=True):
         assert ours == {name: wanted[name] for name in ours}
     assert rows(folder / "part") == rows(folder / "whole")
+
+
+def and_so_on_the_device(folder):
+    a_run_of_two_processes_goes_on_bit_for_bit(folder, "device_loop", "stop_device_loop_early")
+
+
+def a_state_that_one_process_cannot_write_is_none(folder):
+    ours, theirs = peers("fail_to_save_once", folder)
+    assert ours["learner"] == theirs["learner"]
+    assert ours["said"] == ["no checkpoint of frame 64: process 1 of 2: no room; there is none yet"]
+    assert theirs["said"] == []  # what all know, one says
+    states = sorted(path.name for path in (folder / "run" / "states").iterdir())
+    assert states == ["0000000192", "0000000256"]
 
 
 def the_device_loop_steps_environments_of_each_process(folder):
@@ -157,13 +122,15 @@ def a_peer_hangs(folder):
     a_peer_that_is_killed_ends_the_others(folder, blow=signal.SIGSTOP, flags=FLAGS)
 
 
-def sigterm_for_one_ends_all_with_a_state(folder):
+def sigterm_ends_all_with_a_state(folder, to=(1,)):
     run, port = folder / "run", free_port()
     words = ["train", *FLAGS.split(), "--total-frames", "100000", "--checkpoint-every", "0", "--output", run]
     with started([command(folder, *words, index=index, port=port) for index in (0, 1)]) as processes:
         wait_for(lambda: (run / "metrics.csv").is_file() and len(rows(folder)) > 10, processes)
         asked = time.monotonic()
-        processes[1].send_signal(signal.SIGTERM)
+        for index in to:
+            processes[index].send_signal(signal.SIGTERM)
+            time.sleep(0.2)
         said = [process.communicate(timeout=40) for process in processes]
         took = time.monotonic() - asked
     assert [process.returncode for process in processes] == [143, 143], said
@@ -171,6 +138,27 @@ def sigterm_for_one_ends_all_with_a_state(folder):
     (state,) = (run / "states").iterdir()
     assert int(state.name) == rows(folder)[-1]
     assert (state / "process-1" / "manifest.json").is_file()
+
+
+def and_so_where_both_are_sent_it(folder):
+    sigterm_ends_all_with_a_state(folder, to=(0, 1))
+
+
+def a_run_of_two_takes_more_frames(folder):
+    run = folder / "run"
+    for words in (
+        ["train", *FLAGS.split(), "--total-frames", 320, "--output", run],
+        ["resume", run, "--total-frames", 480],
+    ):
+        port = free_port()
+        with started([command(folder, *words, index=index, port=port) for index in (0, 1)]) as processes:
+            said = [process.communicate(timeout=120) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], said
+    assert rows(folder) == list(range(16, 481, 16))
+    with started([command(folder, "resume", run, index=index, port=port) for index in (0, 1)]) as processes:
+        said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], said
+    assert all("the run is complete at frame 480" in words for words in said), said
 
 
 def a_coordinator_that_is_not_there_is_said(folder):
@@ -215,26 +203,22 @@ def other_flags_are_refused_by_all(folder):
     assert not (folder / "run").exists()
 
 
-def wait_for(there, processes, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 SHORT = (a_peer_that_is_killed_ends_the_others, a_coordinator_that_is_not_there_is_said)
 LONG = (
     *SHORT,
     two_processes_train_pixel_cartpole_and_write_one_folder,
     two_processes_learn_a_probe_and_end_with_equal_parameters,
     a_run_of_two_processes_goes_on_bit_for_bit,
+    and_so_on_the_device,
+    a_state_that_one_process_cannot_write_is_none,
     the_device_loop_steps_environments_of_each_process,
     a_fault_of_one_process_is_told_to_all,
     a_run_that_has_lost_a_process_goes_on_alone,
     the_coordinator_is_lost,
     a_peer_hangs,
-    sigterm_for_one_ends_all_with_a_state,
+    sigterm_ends_all_with_a_state,
+    and_so_where_both_are_sent_it,
+    a_run_of_two_takes_more_frames,
     a_cluster_tells_each_its_place,
     other_flags_are_refused_by_all,
 )

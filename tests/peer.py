@@ -15,6 +15,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.vector import make_vector_env
 from jaxdqn.parallel import agent_of
+from jaxdqn.run import states
 from jaxdqn.run.host_loop import host_loop
 from jaxdqn.run.peers import Peers
 
@@ -62,7 +63,7 @@ def learn_a_probe(folder):
 
 
 def train(folder, config=FRAMES, stop_after=None):
-    """`jaxdqn.train` to its end, or to where it is left."""
+    """`jaxdqn.train` to its end, or to where all leave it."""
     episodes = 0
     for step in jaxdqn.train(dataclasses.replace(config, output=str(folder / "run"))):
         episodes += len(step.progress.episodes)
@@ -83,8 +84,28 @@ def go_on(folder):
     return {"learner": digest(step.progress.state.learner), "ring": digest(step.progress.state.replay.rows)}
 
 
-def device_loop(folder):
-    return train(folder, dataclasses.replace(VECTORS, loop="device", total_frames=320))
+def device_loop(folder, stop_after=None):
+    return train(folder, dataclasses.replace(VECTORS, loop="device", total_frames=320), stop_after)
+
+
+def stop_device_loop_early(folder):
+    return device_loop(folder, stop_after=208)
+
+
+def fail_to_save_once(folder):
+    """The second process has no room for its first part of a state."""
+    write, said, tries = states.write_part, [], []
+
+    def fail(*args, **options):
+        tries.append(1)
+        if jax.process_index() == 1 and len(tries) == 1:
+            raise OSError("no room")
+        write(*args, **options)
+
+    states.write_part = fail
+    config = dataclasses.replace(FRAMES, pixels=False, output=str(folder / "run"))
+    *_, step = jaxdqn.train(config, say=said.append)
+    return {"learner": digest(step.progress.state.learner), "said": said}
 
 
 class NaNRewards(probes.OneStep):
@@ -108,13 +129,14 @@ def fail_on_one(folder):
     return {"said": "nothing"}
 
 
-ROLES = {role.__name__: role for role in (learn_a_probe, train, stop_early, go_on, device_loop, fail_on_one)}
+ROLES = (learn_a_probe, train, stop_early, go_on, device_loop, stop_device_loop_early, fail_on_one, fail_to_save_once)
 
 
 def be_a_peer(role, port, index, count, folder):
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index), initialization_timeout=60)
-    print(json.dumps(ROLES[role](Path(folder))), flush=True)
+    play = next(found for found in ROLES if found.__name__ == role)
+    print(json.dumps(play(Path(folder))), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
-"""Several processes: what each keeps of a state, and what is refused; `distributed_checks.py` starts real ones."""
+"""Several processes: what they tell each other, and what each keeps of a state."""
 
 import contextlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,34 +12,17 @@ import pytest
 
 import jaxdqn
 from jaxdqn.config import Config
-from jaxdqn.launch import Launch
+from jaxdqn.envs.seeds import process_seed, spawn_seeds
 from jaxdqn.run.manifest import DamagedError, sealed_folder, verified
-from jaxdqn.run.peers import Peers, Told
+from jaxdqn.run.parts import flat, read_rest, unflat, write_part
+from jaxdqn.run.peers import PeerError, Peers, Told
+from jaxdqn.run.progress import learning_start_of
 from jaxdqn.run.states import States
 from jaxdqn.run.stop import Stop
 from jaxdqn.types import Rows
 
 FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
 CONFIG = Config(pixels=False, num_envs=4, frames_per_batch=8, batch_size=4, capacity=64, warmup_frames=8, n_steps=1)
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"coordinator": "a:1"}, "--coordinator a:1 needs --distributed: add it"),
-        ({"process_id": 1}, "--process-id 1 needs --distributed: add it"),
-        ({"distributed": True, "coordinator": "here"}, "'here' must be HOST:PORT, as in 10.0.0.1:12345"),
-        ({"distributed": True, "coordinator": "here:http"}, "must be HOST:PORT"),
-        ({"distributed": True, "coordinator": "here:70000"}, "must be HOST:PORT"),
-        ({"distributed": True, "num_processes": 0}, "--num-processes 0 must be at least 1"),
-        ({"distributed": True, "num_processes": 2, "process_id": 2}, "--process-id 2 must be from 0 to"),
-        ({"distributed": True, "connect_timeout": 0}, "--connect-timeout 0 must be at least 1"),
-    ],
-)
-def test_flags_that_say_nothing_that_can_be_done_are_refused(fields, says):
-    with pytest.raises(ValueError, match=says):
-        Launch(**fields).check()
-    Launch(distributed=True, coordinator="[::1]:1", num_processes=2, process_id=1).check()
 
 
 def test_a_process_alone_is_told_what_it_says():
@@ -71,6 +51,41 @@ def test_a_process_among_others_stops_by_what_was_agreed():
         other.check()
 
 
+def test_processes_have_seeds_of_their_own_and_the_first_that_of_one_alone():
+    seeds = [process_seed(5, index) for index in range(8)]
+    assert seeds[0] == 5
+    assert len(set(seeds)) == 8
+    assert not {seed for index in seeds for seed in spawn_seeds(index, 16)} & {5}
+    assert len({seed for index in seeds for seed in spawn_seeds(index, 16)}) == 8 * 16
+
+
+def test_learning_starts_as_early_for_a_share_of_the_environments():
+    """Two processes with half of the environments each hold, of 32 frames, 16 rows each."""
+    agent, state = state_of(some_rows(8, 4), slice(0, 2))
+    state = state._replace(actor=state.actor._replace(frame=np.int32(32)))
+    assert learning_start_of(state, agent, 4) == agent.learning_start
+    assert learning_start_of(state._replace(replay=agent.replay.init()), agent, 4) == 32 + agent.learning_start
+
+
+def test_a_fault_that_can_wait_is_raised_where_all_meet():
+    with pytest.raises(OSError, match="full"), Peers.alone().later():  # nobody else has to be told
+        raise OSError("full")
+    apart = Peers.alone()
+    apart.count, apart._gather = 2, lambda record: [record, {**record, "failed": None}]
+    with apart.later():
+        raise OSError("full")
+    with pytest.raises(OSError, match="full") as found, apart.together():
+        pass
+    assert apart.know_of(found.value)
+    assert not apart.know_of(OSError("full"))
+    apart._gather = lambda record: [record, {**record, "failed": ["FileNotFoundError", "gone"]}]
+    with pytest.raises(PeerError, match="process 1 of 2: gone"), apart.together():
+        pass
+    apart._gather = lambda record: [record, {**record, "turn": 9}]
+    with pytest.raises(PeerError, match="process 1 is at turn 9, and 0 at 3"), apart.together():
+        pass
+
+
 def test_a_sealed_folder_stands_for_its_files_in_another(tmp_path):
     with sealed_folder(tmp_path / "a", {}) as outer:
         (outer / "one").write_text("1")
@@ -88,21 +103,19 @@ def test_a_sealed_folder_stands_for_its_files_in_another(tmp_path):
     assert absent == ["b"]
 
 
-def test_a_witness_speaks_for_a_process_that_was_killed(tmp_path):
-    (tmp_path / "states" / "0000003000").mkdir(parents=True)
-    code = (
-        "import os, signal, sys, pathlib; from jaxdqn.run.witness import Witness\n"
-        "with Witness('process 1 of 2') as witness:\n"
-        f"    witness.watch(pathlib.Path({str(tmp_path)!r}))\n"
-        "    if sys.argv[1:]: os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    for words, says in ((["die"], f"`jaxdqn resume {tmp_path}` goes on from frame 3,000"), ([], "")):
-        root = Path(jaxdqn.__file__).parent.parent
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words], cwd=root, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert says in done.stderr
-        assert ("process 1 of 2 was ended" in done.stderr) == bool(words)
+def test_arrays_of_every_dtype_are_what_they_were(tmp_path):
+    tree = {
+        "place": jax.numpy.arange(6, dtype=jax.numpy.bfloat16).reshape(2, 3),
+        "key": jax.random.key(7),
+        "n": np.int32(3),
+    }
+    arrays, names = flat(tree)
+    write_part(tmp_path, ring=None, rows=0, rest=arrays, envs=None, read_obs=None, before=None)
+    (found,) = unflat(read_rest(tmp_path, arrays), tree)
+    assert flat(found)[1] == names
+    for ours, theirs in zip(flat(found)[0].values(), arrays.values(), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs)
 
 
 class Thread(Peers):
@@ -195,12 +208,3 @@ def test_rows_that_two_processes_have_written_are_read_by_one_or_two_or_four(tmp
     assert found.absent == ["process-1"]
     assert not found.has_replay
     assert int(loaded.replay.size) == 0
-
-
-@pytest.mark.slow
-def test_two_processes_train_together_and_one_that_is_lost_ends_the_other():
-    """`tests/distributed_checks.py` without a word has all checks."""
-    path = Path(__file__).parent / "distributed_checks.py"
-    done = subprocess.run([sys.executable, path, "short"], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len([line for line in done.stdout.splitlines() if line.endswith(" s")]) == 2

@@ -1,5 +1,6 @@
 """Whole runs: what they leave, that they repeat, and what is read back from them."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -13,6 +14,8 @@ from PIL import Image
 
 import jaxdqn
 from jaxdqn.config import Config
+from jaxdqn.envs.pixels import make_env_fn
+from jaxdqn.run.assembly import look_at_env
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
 from jaxdqn.run.pictures import draw_curve, record_gif
 
@@ -170,11 +173,13 @@ class Picture(gym.Env):
         return np.full((48, 40, 3), 200, np.uint8), 1.0, bool(self.np_random.random() < 0.2), False, {}
 
 
-@pytest.mark.pictures
-def test_image_observations_are_used_as_they_are(tmp_path):
-    with pytest.warns(RuntimeWarning, match="does not draw itself"):
-        run = finish(PIXELS, tmp_path / "run", env_fn=Picture)
-    assert Checkpoints(run / "checkpoints").spec("last") == (3, (36, 36), "uint8", ("env_fn",))
+def test_image_observations_are_used_as_they_are():
+    with contextlib.closing(make_env_fn("", pixels=True, frame_size=36, env_fn=Picture)()) as env:
+        assert look_at_env(env) == (3, (36, 36), "uint8", ())
+        first, _ = env.reset(seed=0)
+        following = env.step(0)[0]
+    assert np.unique(first).tolist() == [7]
+    assert np.unique(following).tolist() == [200]
 
 
 def test_environments_are_closed_however_the_run_ends(tmp_path):

@@ -1,7 +1,7 @@
 """What each process of a run keeps in a state of it: its environments, and the rows that they have given.
 
     states/00012000/envs.npz                of the first process, whose part is the state's own folder
-    states/00012000/rest/                   by orbax, with loop "device": the arrays that its environments are
+    states/00012000/rest.npz                with loop "device": the bytes of the arrays that its environments are
     states/00012000/replay/
     states/00012000/process-1/envs.npz      of the second one, with a manifest of its own
     states/00012000/process-1/replay/
@@ -22,7 +22,6 @@ from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.adapters import is_key
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.replay import ReplayState
-from jaxdqn.run.arrays import save_arrays
 from jaxdqn.run.manifest import read_manifest
 from jaxdqn.run.replay_files import Written, read_replay, write_replay
 
@@ -90,7 +89,9 @@ def write_part(
     if envs is not None:
         np.savez(folder / "envs.npz", **envs)  # type: ignore[arg-type]  # none of them is named allow_pickle
     if rest is not None:
-        save_arrays(folder / "rest", rest)
+        # As bytes: numpy has no name for some dtypes of JAX, and orbax writes on the first process only.
+        as_bytes = {name: np.frombuffer(x.tobytes(), np.uint8) for name, x in rest.items()}
+        np.savez(folder / "rest.npz", **as_bytes)  # type: ignore[arg-type]  # none of them is named allow_pickle
     if ring is not None:
         write_replay(folder / "replay", ring, rows=rows, read_obs=read_obs, before=before)
 
@@ -102,6 +103,12 @@ def read_envs(found: Found, index: int, processes: int) -> Snapshot | None:
         return None
     with np.load(path, allow_pickle=False) as archive:
         return dict(archive)
+
+
+def read_rest(folder: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays that a part has besides, of dtypes and shapes that are known."""
+    with np.load(folder / "rest.npz", allow_pickle=False) as archive:
+        return {name: archive[name].view(x.dtype).reshape(x.shape) for name, x in like.items()}
 
 
 def read_rows(found: Found, agent: Agent, state: AgentState, index: int, processes: int) -> AgentState:

@@ -2,7 +2,7 @@
 
     states/00012000/manifest.json    format, config, versions, what the logs had got to, a SHA-256 of every file
     states/00012000/arrays/          by orbax: learner, actor, keys
-    states/00012000/rest/            by orbax: functional environments
+    states/00012000/rest.npz         functional environments
     states/00012000/envs.npz         gymnasium environments, where they can be saved
     states/00012000/replay/          the ring's rows
     states/00012000/process-1/       the environments and rows of a second process, where there is one
@@ -27,7 +27,7 @@ from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.run.arrays import load_arrays, save_arrays
 from jaxdqn.run.files import named, seen
 from jaxdqn.run.manifest import DamagedError, aside_of, digest_of, read_manifest, seal, sealed_folder, verified
-from jaxdqn.run.parts import Found, flat, part_of_state, read_rows, unflat, write_part, written_in
+from jaxdqn.run.parts import Found, flat, part_of_state, read_rest, read_rows, unflat, write_part, written_in
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.replay_files import Written
 
@@ -205,7 +205,7 @@ class States:
         if found.is_of(peers.count):
             _refuse_other(found, flat(rest)[1], found.facts["rest"])
             if rest is not None:
-                (rest,) = unflat(load_arrays(found.part(peers.index) / "rest", flat(rest)[0]), rest)
+                (rest,) = unflat(read_rest(found.part(peers.index), flat(rest)[0]), rest)
         if found.has_replay:
             state = read_rows(found, agent, state, peers.index, peers.count)
             rows = found.facts["frames"] // (state.replay.rows.action.shape[1] * peers.count)

@@ -1,0 +1,64 @@
+"""Processes that train together over loopback, for `distributed_checks.py`."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+JAXDQN = ("-c", "from jaxdqn.cli import main; main()")
+
+
+@contextlib.contextmanager
+def started(commands, envs=None):
+    """Processes that are ended when the block is; `envs` are what they find in their environments besides."""
+    folders = [str(HERE.parent / "experiments"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": os.pathsep.join(folders)}
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen([sys.executable, *map(str, command)], env={**env, **own}, **how)
+        for command, own in zip(commands, envs or [{}] * len(commands), strict=True)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def peers(role, folder, count=2):
+    """What each of some processes has found."""
+    port = free_port()
+    with started([[HERE / "peer.py", role, port, index, count, folder] for index in range(count)]) as processes:
+        said = [process.communicate(timeout=240) for process in processes]
+    assert all(process.returncode == 0 for process in processes), said
+    return [json.loads(out.splitlines()[-1]) for out, _ in said]
+
+
+def command(folder, *words, index, port, count=2):
+    """`jaxdqn ... --distributed`."""
+    where = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", count, "--process-id", index]
+    return [*JAXDQN, *words, *where]
+
+
+def rows(folder):
+    lines = (folder / "run" / "metrics.csv").read_text().splitlines()[1:]
+    return [int(line.split(",")[0]) for line in lines]
+
+
+def wait_for(there, processes, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
