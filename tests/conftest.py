@@ -1,6 +1,7 @@
 """Shapes and types in signatures are checked while the tests run; what was compiled once is not compiled again."""
 
 import atexit
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -34,3 +35,23 @@ def no_pictures(request, monkeypatch):
         return
     monkeypatch.setattr("jaxdqn.run.clerk.draw_curve", lambda runs, path, **options: path.write_bytes(b""))
     monkeypatch.setattr("jaxdqn.run.clerk.record_gif", lambda agent, path, **options: path.write_bytes(b""))
+
+
+@pytest.fixture(autouse=True)
+def remembered_agents(monkeypatch):
+    """Runs of one config share an agent, which is pure: it is traced and compiled once."""
+    monkeypatch.setattr("jaxdqn.run.assembly.agent_of", _remembered)
+
+
+_AGENTS: dict = {}
+
+
+def _remembered(config, *, obs_stats=None, bytes_available=None, **how):
+    from jaxdqn.parallel import agent_of
+
+    stats = None if obs_stats is None else (obs_stats.mean.tobytes(), obs_stats.std.tobytes())
+    not_the_agents = {"output": None, "evaluate_every": 0, "checkpoint_every": 0, "log_every": 0, "keep": 1, "seed": 0}
+    key = (dataclasses.replace(config, **not_the_agents), stats, *how.items())
+    if key not in _AGENTS:
+        _AGENTS[key] = agent_of(config, obs_stats=obs_stats, bytes_available=bytes_available, **how)
+    return _AGENTS[key]
