@@ -74,7 +74,7 @@ def a_fault_of_one_process_is_told_to_all(folder):
     assert ours["said"] == f"process 1 of 2: {theirs['said']}"
 
 
-def a_peer_that_is_killed_ends_the_others(folder, victim=1, blow=signal.SIGKILL, flags=PIXELS):
+def a_peer_that_is_killed_ends_the_others(folder, victim=1, blow=signal.SIGKILL, flags=FLAGS):
     run, port = folder / "run", free_port()
     words = ["train", *flags.split(), "--total-frames", "100000", "--output", run]
     with started([command(folder, *words, index=index, port=port) for index in (0, 1)]) as processes:
@@ -102,7 +102,7 @@ def a_peer_that_is_killed_ends_the_others(folder, victim=1, blow=signal.SIGKILL,
 
 
 def a_run_that_has_lost_a_process_goes_on_alone(folder):
-    frame = a_peer_that_is_killed_ends_the_others(folder)
+    frame = a_peer_that_is_killed_ends_the_others(folder, flags=PIXELS)
     run, states = folder / "run", folder / "run" / "states"
     with started([[*JAXDQN, "resume", run, "--total-frames", 100_000]]) as (alone,):
         wait_for(lambda: max(map(int, (path.name for path in states.glob("*[0-9]")))) > frame, [alone])
@@ -115,11 +115,11 @@ def a_run_that_has_lost_a_process_goes_on_alone(folder):
 
 
 def the_coordinator_is_lost(folder):
-    a_peer_that_is_killed_ends_the_others(folder, victim=0, flags=FLAGS)
+    a_peer_that_is_killed_ends_the_others(folder, victim=0)
 
 
 def a_peer_hangs(folder):
-    a_peer_that_is_killed_ends_the_others(folder, blow=signal.SIGSTOP, flags=FLAGS)
+    a_peer_that_is_killed_ends_the_others(folder, blow=signal.SIGSTOP)
 
 
 def sigterm_ends_all_with_a_state(folder, to=(1,)):

@@ -96,6 +96,10 @@ def compare(run: Path, whole: Path) -> None:
     ours, theirs = (load_arrays(each.folder / "arrays", None) for each in found)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours), "learner, actor or keys"
+    for name in ("envs.npz", "rest.npz"):
+        there = [each.folder / name for each in found if (each.folder / name).exists()]
+        ours, theirs = ([*np.load(path).items()] for path in there) if there else ([], [])
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True)), name
     files = [sorted(path for path in (each.folder / "replay").iterdir()) for each in found]
     for one, other in zip(*files, strict=True):
         assert one.read_bytes() == other.read_bytes(), "replay"

@@ -78,15 +78,19 @@ def test_a_preset_comes_first_and_flags_change_it(capsys, tmp_path):
 
 @pytest.mark.slow
 def test_the_default_preset_trains_on_pixels(capsys, tmp_path, monkeypatch):
-    """The preset's own network, shifts and mirror images, on frames large enough for two columns of features."""
+    """The preset's own network, shifts and mirror images, on frames large enough for two columns of features.
+
+    In all that programs depend on it is the run of `test_run.py`, and what is compiled for one serves the other.
+    """
     monkeypatch.setattr("jaxdqn.run.assembly.rollout_stats", None)  # that another process plays it
-    small = ["--frame-size", "44", "--normalisation-frames", "100", "--total-frames", "320", "--warmup-frames", "256"]
+    small = ["--frame-size", "44", "--normalisation-frames", "100", "--total-frames", "128", "--warmup-frames", "64"]
+    small += ["--num-envs", "4", "--batch-size", "16", "--capacity", "512"]
     cheap = ["--updates-per-batch", "2", "--evaluation-episodes", "1", "--output", str(tmp_path / "run")]
     assert call(capsys, "train", *small, *cheap)[0] == 0
     fields = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (fields["random_shift"], fields["mirror"], fields["network"]) == (2, True, "motion")
     last = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].split(",")
-    assert last[:2] == ["320", "6"]
+    assert last[:2] == ["128", "6"]
 
 
 def test_help_names_every_command_and_flag(capsys):

@@ -37,7 +37,7 @@ PIXELS = dataclasses.replace(
     pixels=True,
     random_shift=2,
     mirror=True,
-    frame_size=36,
+    frame_size=44,
     normalisation_frames=40,
     total_frames=128,
     warmup_frames=64,
@@ -73,7 +73,7 @@ def test_a_run_leaves_what_the_readme_says(pixel_run):
     names = {path.name for path in pixel_run.iterdir()}
     files = {"config.json", "versions.json", "metrics.csv", "evaluations.csv", "curve.png", "agent.gif"}
     assert names == files | {"tensorboard", "checkpoints", "states"}
-    assert Config.from_dict(json.loads((pixel_run / "config.json").read_text())).frame_size == 36
+    assert Config.from_dict(json.loads((pixel_run / "config.json").read_text())).frame_size == 44
     assert json.loads((pixel_run / "versions.json").read_text())["jax"] == jax.__version__
     metrics = table(pixel_run / "metrics.csv")
     assert next(iter(metrics[0])) == "frames"
@@ -99,7 +99,7 @@ def test_pictures_are_pictures(pixel_run):
 
 def test_a_trained_agent_is_called_and_evaluated(pixel_run):
     agent = jaxdqn.load(pixel_run)
-    actions = agent(np.zeros((3, 36, 36, 4), np.uint8))
+    actions = agent(np.zeros((3, 44, 44, 4), np.uint8))
     assert actions.shape == (3,)
     assert set(actions.tolist()) <= {0, 1}
     found = agent.evaluate(episodes=6, seed=1)
