@@ -1,6 +1,6 @@
 """What must hold of several processes, each with two CPU devices, that train together over loopback.
 
-    python3 tests/distributed_checks.py            all of it, in four minutes
+    python3 tests/distributed_checks.py            all of it, in five minutes
     python3 tests/distributed_checks.py short      what the suite runs
 
 The names of some checks run those. `peer.py` is what each process does that does not run the command line.
@@ -19,11 +19,11 @@ FLAGS += " --warmup-frames 64 --evaluation-episodes 1 --checkpoint-every 320 --e
 PIXELS = FLAGS.replace("--no-pixels", "--frame-size 44 --frame-stack 2 --normalisation-frames 20").replace("320", "96")
 
 
-def two_processes_learn_a_probe_and_end_with_equal_parameters(folder):
-    ours, theirs = peers("learn_a_probe", folder)
-    assert ours["learner"] == theirs["learner"]
-    assert ours["ring"] != theirs["ring"]
-    assert ours["frames"] == theirs["frames"] == 4_096
+def two_processes_learn_the_probes_and_end_with_equal_parameters(folder):
+    for ours, theirs in zip(*peers("learn_the_probes", folder), strict=True):
+        assert ours[0] == theirs[0]
+        assert ours[1] != theirs[1]  # replay
+        assert ours[2] == theirs[2] == 4_096
 
 
 def two_processes_train_pixel_cartpole_and_write_one_folder(folder):
@@ -207,7 +207,7 @@ SHORT = (a_peer_that_is_killed_ends_the_others, a_coordinator_that_is_not_there_
 LONG = (
     *SHORT,
     two_processes_train_pixel_cartpole_and_write_one_folder,
-    two_processes_learn_a_probe_and_end_with_equal_parameters,
+    two_processes_learn_the_probes_and_end_with_equal_parameters,
     a_run_of_two_processes_goes_on_bit_for_bit,
     and_so_on_the_device,
     a_state_that_one_process_cannot_write_is_none,

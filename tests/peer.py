@@ -46,20 +46,32 @@ def digest(tree):
     return hashlib.sha256(b"".join(leaves)).hexdigest()
 
 
-def learn_a_probe(folder):
-    """The value of a bandit's one step is its reward, after 500 updates of all processes."""
-    config = dataclasses.replace(VECTORS, total_frames=4_096, frames_per_batch=16)
+PROBES = (
+    (probes.OneStep, [[1, -1], [-1, -1]], [[1, 1], [1, 1]]),
+    (probes.ObservationValue, [[1, -1], [-1, -1]], [[1, 1], [-1, -1]]),
+    (probes.ActionValue, [[1, -1], [-1, -1]], [[-1, 1], [-1, 1]]),
+    (probes.Delayed, [[1, -1], [1, 0]], [[0.99, 0.99], [1, 1]]),
+)
+"""Environments, what is seen in them, and what each action is worth then."""
+
+
+def learn_the_probes(folder):
+    """Values that are known, after 500 updates of all processes."""
+    more = {"total_frames": 4_096, "batch_size": 32, "capacity": 2_048, "learning_rate": 3e-3, "epsilon_start": 1.0}
+    config = dataclasses.replace(VECTORS, epsilon_end=1.0, tau=0.05, **more)
     agent = agent_of(config, num_processes=jax.process_count(), num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
-    envs = make_vector_env(probes.OneStep, config.num_envs // jax.process_count())
-    *_, last = host_loop(
-        agent, agent.init(jax.random.key(0)), Collector(envs, seed=jax.process_index()), config, Peers()
-    )
-    learner = last.state.learner
-    assert int(learner.num_updates) >= 500
-    assert last.state.replay.rows.action.shape == (64, 2)
-    values = np.asarray(agent.q_values(learner.params, np.array([[1.0, -1.0], [-1.0, -1.0]], np.float32)))
-    assert np.allclose(values, 1.0, atol=0.1), values
-    return {"learner": digest(learner), "ring": digest(last.state.replay), "frames": last.frames}
+    found = []
+    for env_class, observations, wanted in PROBES:
+        envs = make_vector_env(env_class, config.num_envs // jax.process_count())
+        collector = Collector(envs, seed=jax.process_index())
+        *_, last = host_loop(agent, agent.init(jax.random.key(3)), collector, config, Peers())
+        learner = last.state.learner
+        assert int(learner.num_updates) >= 500
+        assert last.state.replay.rows.action.shape == (512, 2)
+        values = np.asarray(agent.q_values(learner.params, np.array(observations, np.float32)))
+        assert np.allclose(values, wanted, atol=0.1), (env_class.__name__, values)
+        found.append([digest(learner), digest(last.state.replay), last.frames])
+    return found
 
 
 def train(folder, config=FRAMES, stop_after=None):
@@ -129,7 +141,16 @@ def fail_on_one(folder):
     return {"said": "nothing"}
 
 
-ROLES = (learn_a_probe, train, stop_early, go_on, device_loop, stop_device_loop_early, fail_on_one, fail_to_save_once)
+ROLES = (
+    learn_the_probes,
+    train,
+    stop_early,
+    go_on,
+    device_loop,
+    stop_device_loop_early,
+    fail_on_one,
+    fail_to_save_once,
+)
 
 
 def be_a_peer(role, port, index, count, folder):
