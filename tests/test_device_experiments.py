@@ -48,6 +48,7 @@ def test_many_seeds_are_one_program_and_learning_rates_differ(tmp_path, capsys):
         assert says in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_factor_on_the_learning_rate_is_that_learning_rate(tmp_path):
     import dataclasses
 

@@ -77,7 +77,9 @@ def test_throughput_times_what_is_installed_and_says_what_is_not(monkeypatch, ca
         assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("loop", "collector"), [("host", "sync"), ("host", "async"), ("device", "sync")])
+@pytest.mark.parametrize(
+    ("loop", "collector"), [pytest.param("host", "sync", marks=pytest.mark.long), ("host", "async"), ("device", "sync")]
+)
 def test_the_demo_of_ours_gives_its_figures(loop, collector, monkeypatch):
     demo = script("jaxdqn_demo")
     tiny = jaxdqn.Config(pixels=False, num_envs=2, frames_per_batch=16, batch_size=8, updates_per_batch=1)

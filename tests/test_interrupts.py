@@ -100,7 +100,7 @@ def test_a_run_that_does_not_come_to_an_end_of_a_batch_is_stopped_where_it_is(mo
 
 def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(tmp_path):
     """`tests/kill_and_resume.py --kills 30` is the long form."""
-    words = [sys.executable, kill_and_resume.__file__, "--kills", "1", "--total-frames", "800", "--seed", "3"]
+    words = [sys.executable, kill_and_resume.__file__, "--kills", "1", "--total-frames", "480", "--seed", "3"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "every run ended as the one never killed" in done.stdout

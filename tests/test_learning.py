@@ -64,13 +64,13 @@ def test_value_follows_the_observation():
     assert values == pytest.approx(np.array([[1.0, 1.0], [-1.0, -1.0]]), abs=0.05)
 
 
-@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("double", [pytest.param(False, marks=pytest.mark.long), True])
 def test_value_follows_the_action(double):
     values = learned_values(probes.ActionValue, [[1, -1], [-1, -1]], double=double)
     assert values == pytest.approx(np.array([[-1.0, 1.0], [-1.0, 1.0]]), abs=0.05)
 
 
-@pytest.mark.parametrize("n_steps", [1, 3])
+@pytest.mark.parametrize("n_steps", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_delayed_reward_is_discounted_once(n_steps):
     values = learned_values(probes.Delayed, [[1, -1], [1, 0]], n_steps=n_steps)
     assert values == pytest.approx(np.array([[GAMMA, GAMMA], [1.0, 1.0]]), abs=0.05)
@@ -87,7 +87,7 @@ def test_chain_that_is_truncated_is_worth_an_endless_one():
     assert values == pytest.approx(np.full((1, 2), 1 / (1 - GAMMA)), abs=0.12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mirror_images_teach_what_was_never_seen():
     """Only bars on the left are shown, where action 0 gives 1; a bar on the right is known by the mirror image."""
     left = np.repeat(probes.Bar.frame[None, ..., None], 2, axis=-1)

@@ -85,10 +85,11 @@ def bytes_of(found):
     [
         (VECTORS, {}),
         (DEVICE, {}),
-        (HOST_REPLAY, {}),
+        (dataclasses.replace(VECTORS, replay_storage="host", updates_per_batch=4), {}),  # in pieces of one size
+        pytest.param(HOST_REPLAY, {}, marks=pytest.mark.long),
         pytest.param(VECTORS, {"env_fn": functional}, marks=pytest.mark.long),
     ],
-    ids=["host", "device", "frames on the host", "a functional environment on the host"],
+    ids=["host", "device", "replay on the host", "frames on the host", "a functional environment on the host"],
 )
 def test_a_run_in_two_parts_is_the_run_in_one(config, how, tmp_path):
     runs = [tmp_path / "one", tmp_path / "two"]

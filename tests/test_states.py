@@ -137,8 +137,8 @@ def test_without_replay_it_is_filled_again_and_nothing_is_caught_up(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="memory at its peak is read from Linux")
 def test_a_checkpoint_takes_little_memory(monkeypatch):
     """`experiments/checkpoint_cost.py` is the long form, with 100,000 rows, and times it."""
-    monkeypatch.setattr(replay_files, "CHUNK_BYTES", 2**20)
-    cost = checkpoint_cost.measure(4_000, noise=True, again=32)
+    monkeypatch.setattr(replay_files, "CHUNK_BYTES", 2**19)
+    cost = checkpoint_cost.measure(2_000, noise=True, again=32)
     assert cost.extra_bytes < 1.3 * cost.replay_bytes
     assert cost.disk_bytes > 0.95 * cost.replay_bytes  # noise cannot be compressed: all of it was written
 
