@@ -200,25 +200,25 @@ class _Spanning:
     """A program over a mesh that may span processes, of and for the arrays of this process; donates the first."""
 
     def __init__(self, function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> None:
-        self._mesh, self._in_specs = mesh, in_specs
+        self._mesh, self._here, self._in_specs = mesh, mesh.local_mesh, in_specs
+        self._spans = mesh != self._here
         mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
         self._program = jit(mapped, donate_argnums=0)
 
     def __call__(self, *args: Any) -> Any:
-        if self._mesh == self._mesh.local_mesh:
+        if not self._spans:
             return self._program(*args)
         results = self._program(*self._of_all(args))
-        return jax.tree.map(lambda x: _seen_from(self._mesh.local_mesh, x), results)
+        return jax.tree.map(lambda x: _seen_from(self._here, x), results)
 
     def lower(self, *args: Any) -> Any:
-        return self._program.lower(*(args if self._mesh == self._mesh.local_mesh else self._of_all(args)))
+        return self._program.lower(*(self._of_all(args) if self._spans else args))
 
     def _of_all(self, args: Any) -> Any:
         """Arrays of all processes from what each has: those that are the same everywhere, and those in parts."""
-        here = self._mesh.local_mesh
 
         def place(spec: P, tree: Any) -> Any:
-            there = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(here, spec)), tree)  # most are already
+            there = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(self._here, spec)), tree)  # most are already
             return jax.tree.map(lambda x: _seen_from(self._mesh, x), there)
 
         return jax.tree.map(place, self._in_specs, args, is_leaf=lambda x: isinstance(x, P))

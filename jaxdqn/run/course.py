@@ -65,16 +65,17 @@ def run_course(
         store, states = None, states_of(folder, config, peers)
         with _given_back(folder, new=new and peers.first):
             _refuse_unseen(folder, peers)
-        with _given_back(folder, new=new and peers.first), peers.together():
-            if config.replay_storage != "device":
-                store = make_store(folder, config, parts.spec)
-                cleanup.callback(store.close)
-                stored = with_frame_store(parts.agent, store, updates=config.updates_per_batch, stacked=config.pixels)
-                parts = parts._replace(agent=stored)
-            if found is None:
-                stepping = begin(config, job.build, parts, peers)
-            else:
-                stepping = go_on(config, job.build, parts, states, found, job.say_once, peers)
+            with peers.together():
+                if config.replay_storage != "device":
+                    store = make_store(folder, config, parts.spec)
+                    cleanup.callback(store.close)
+                    updates, stacked = config.updates_per_batch, config.pixels
+                    stored = with_frame_store(parts.agent, store, updates=updates, stacked=stacked)
+                    parts = parts._replace(agent=stored)
+                if found is None:
+                    stepping = begin(config, job.build, parts, peers)
+                else:
+                    stepping = go_on(config, job.build, parts, states, found, job.say_once, peers)
         cleanup.callback(stepping.close)
         clerk = None
         with peers.together():

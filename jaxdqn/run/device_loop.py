@@ -14,10 +14,10 @@ from jaxtyping import Array, Int
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.collector import refuse_not_finite
-from jaxdqn.envs.vector import Episode, episodes_of
+from jaxdqn.envs.vector import episodes_of
 from jaxdqn.run.device_run import BatchTrace, DeviceRun, RunState
 from jaxdqn.run.peers import Peers
-from jaxdqn.run.progress import Progress, learning_start_of, passed, refuse_metrics_not_finite
+from jaxdqn.run.progress import Progress, episodes_of_all, learning_start_of, passed, refuse_metrics_not_finite
 
 LONGEST = 64
 """Batches of a chunk, at most: what its traces have room for."""
@@ -52,9 +52,10 @@ def device_loop(
         Progress after each batch, of which the last one of a chunk has `state` and `run_state`.
     """
     peers = peers or Peers.alone()
-    collect, learn = _chunk(run.collect), _chunk(run.batch)
-    if peers.count > 1:
-        collect, learn = _one_batch(run, learns=False), _one_batch(run, learns=True)
+    if peers.count == 1:
+        collect, learn, longest = _chunk(run.collect), _chunk(run.batch), LONGEST
+    else:
+        collect, learn, longest = _one_batch(run, learns=False), _one_batch(run, learns=True), 1
     frames, updates = int(state.agent.actor.frame), int(state.agent.learner.num_updates)
     done = frames // config.frames_per_batch
     with peers.together():
@@ -71,7 +72,6 @@ def device_loop(
             traces = jax.device_get(traces)
         seconds = time.monotonic() - started
         # A first chunk is compiled as well, and says little of how long the next will take: the limit at most doubles.
-        longest = LONGEST if peers.count == 1 else 1
         allowed = int(np.clip(length * SECONDS / max(seconds, 1e-9), 1, min(2 * allowed, longest)))
         for index in range(length):
             ended, finite, metrics = jax.tree.map(lambda x, index=index: x[index], traces)
@@ -87,7 +87,7 @@ def device_loop(
                 frames=frames,
                 updates=updates,
                 epsilon=float(run.agent.epsilon(jnp.int32(frames))),
-                episodes=[Episode(*episode) for of_one in told.all for episode in of_one],
+                episodes=episodes_of_all(told),
                 metrics={name: float(value) for name, value in metrics.items()} if learning else {},
                 state=state.agent if whole else None,
                 run_state=state if whole else None,

@@ -17,7 +17,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.vector import Episode
 from jaxdqn.run.peers import Peers
-from jaxdqn.run.progress import Progress, learning_start_of, refuse_metrics_not_finite
+from jaxdqn.run.progress import Progress, episodes_of_all, learning_start_of, refuse_metrics_not_finite
 from jaxdqn.types import Rows
 
 
@@ -74,7 +74,7 @@ def host_loop(
         for batch in batches:
             with peers.together() as told:
                 actor, rows, told.mine = ahead.result() if ahead else collect(state.actor)
-            episodes = [Episode(*episode) for of_one in told.all for episode in of_one]
+            episodes = episodes_of_all(told)
             newest = state.actor.params  # an actor that was ahead of the learner has older ones
             state = agent.observe(state._replace(actor=actor._replace(params=newest)), rows)
             if ahead and batch + 1 < config.num_batches:

@@ -23,7 +23,7 @@ from jaxdqn.run.stop import Stop
 BLOCK = 1024
 """Bytes that are passed at once, the four that say how many there are included; longer records take a second turn."""
 
-_KINDS: tuple[type[Exception], ...] = (FloatingPointError, OSError, ValueError)
+_KINDS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (FloatingPointError, OSError, ValueError)}
 """What is raised as such on all processes."""
 
 _SAID_OF_THE_LOST = ("gloo", "nccl", "connection closed", "connection reset", "socket", "unavailable", "coordination")
@@ -119,8 +119,7 @@ class Peers:
         for index, other in enumerate(found):
             if other["failed"] is not None and failed is None:
                 name, said = other["failed"]
-                kinds = {kind.__name__: kind for kind in _KINDS}
-                failed = kinds.get(name, PeerError)(f"process {index} of {self.count}: {said}")
+                failed = _KINDS.get(name, PeerError)(f"process {index} of {self.count}: {said}")
             if other["turn"] != self._turn and failed is None:
                 failed = PeerError(f"process {index} is at turn {other['turn']}, and {self.index} at {self._turn}")
         if failed is not None:
@@ -214,5 +213,5 @@ def _gather(data: bytes) -> list[Any]:
 def _in_words(error: Exception | None) -> list[str] | None:
     if error is None:
         return None
-    kind = next((kind for kind in _KINDS if isinstance(error, kind)), type(error))
+    kind = next((kind for kind in _KINDS.values() if isinstance(error, kind)), type(error))
     return [kind.__name__, str(error) or type(error).__name__]

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.vector import Episode
 from jaxdqn.learner import LearnerState
+from jaxdqn.run.peers import Told
 
 if TYPE_CHECKING:
     from jaxdqn.run.device_run import RunState
@@ -38,6 +39,11 @@ class Progress(NamedTuple):
     metrics: dict[str, float]
     state: AgentState | None
     run_state: RunState | None = None
+
+
+def episodes_of_all(told: Told) -> list[Episode]:
+    """Episodes of which the processes of a run have told, in their order."""
+    return [Episode(*episode) for of_one in told.all for episode in of_one]
 
 
 def learning_start_of(state: AgentState, agent: Agent, num_envs: int) -> int:

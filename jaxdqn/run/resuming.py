@@ -63,11 +63,12 @@ def check_found(found: Found, config: Config) -> list[str]:
         words = ", ".join(f"{name} {there[name]!r} and config.json {here[name]!r}" for name in other)
         raise ValueError(f"{found.folder} has {words}: set config.json back")
     was, now = found.facts["versions"], versions()
-    devices = there.get("num_devices", 1), config.num_devices
-    notes = [f"num_devices was {devices[0]} and is {devices[1]} now: the resume is not bit-exact"]
-    notes = notes if devices[0] != devices[1] else []
     changed = [f"{name} {was[name]} and now {now[name]}" for name in now if was.get(name, now[name]) != now[name]]
-    return [*notes, *([f"the resume may not be bit-exact: {', '.join(changed)}"] if changed else [])]
+    notes = [f"the resume may not be bit-exact: {', '.join(changed)}"] if changed else []
+    devices = there["num_devices"]
+    if devices != config.num_devices:
+        notes.append(f"num_devices was {devices} and is {config.num_devices} now: the resume is not bit-exact")
+    return notes
 
 
 def check_total(folder: Path, config: Config, total_frames: int | None, found: Found | None) -> Config:

@@ -35,8 +35,8 @@ class Stop:
         From then on this process stops by what was agreed, and not as soon as it is sent a signal.
         """
         self._with_others, self._agreed = True, number or self._agreed
-        if number and hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)  # the state is about to be kept, by all
+        if number:
+            _set_alarm(0.0)  # the state is about to be kept, by all
 
     @property
     def requested(self) -> bool:
@@ -51,8 +51,8 @@ class Stop:
 
     def take_time(self) -> None:
         """Let the alarm be: the state is being kept."""
-        if self._signal is not None and hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._signal is not None:
+            _set_alarm(0.0)
 
     def leave(self) -> None:
         """`check`, at a place that all processes come to."""
@@ -89,8 +89,7 @@ class Stop:
         try:
             yield self
         finally:
-            if alarm is not None:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            _set_alarm(0.0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -99,5 +98,11 @@ class Stop:
         self._signal = number
         if again or not (self._keeps or self._with_others):
             self.check()
-        if self._agreed is None and hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        if self._agreed is None:
+            _set_alarm(PATIENCE)
+
+
+def _set_alarm(seconds: float) -> None:
+    """Where the system has one; 0 takes it back."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
