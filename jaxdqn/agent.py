@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
 
@@ -21,10 +22,11 @@ from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_upd
 from jaxdqn.losses import LOSSES, Loss
 from jaxdqn.networks import make_network
 from jaxdqn.normalisation import init_params, leave_obs_stats, make_q_values
+from jaxdqn.observations import ObsSpec
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import Replay, ReplayState, make_replay
 from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.schedules import config_optimizer, learning_start
+from jaxdqn.schedules import config_optimizer, learning_start, with_capacity
 from jaxdqn.types import Batch, Rows
 
 
@@ -97,8 +99,9 @@ def make_agent(
     config: Config,
     *,
     num_actions: int,
-    obs_shape: tuple[int, ...],
-    obs_dtype: DTypeLike,
+    obs: ObsSpec | None = None,
+    obs_shape: tuple[int, ...] | None = None,
+    obs_dtype: DTypeLike | None = None,
     obs_stats: ObservationStats | None = None,
     num_envs: int | None = None,
     network: nn.Module | None = None,
@@ -114,12 +117,14 @@ def make_agent(
     `with_frame_store` around it before it can observe and learn.
 
     Args:
-        config: The run; its `pixels` says whether observations are frames, stacked `frame_stack` at a time.
+        config: The run.
         num_actions: Number of discrete actions.
-        obs_shape: Shape of one observation: `(64, 64)` for frames, without the stack.
+        obs: What is observed (`spec_of_env` of an environment).
+        obs_shape: In place of `obs`: the shape of one observation, `(64, 64)` for grey frames, without the stack. What
+            it is the config says (`spec_from`).
         obs_dtype: Its dtype as replay holds it.
         obs_stats: Mean and deviation of each channel of a stack, carried among the parameters; None leaves observations
-            as they are.
+            as they are, bytes divided by `obs.scale`.
         num_envs: Environments in lockstep; None takes the config's.
         network: A Flax module from normalised observations to action values; None: the config's own. On the CPU
             build it from `jaxdqn.Conv`: `flax.linen.Conv` inside the scan over updates is 5 to 9 times slower.
@@ -131,36 +136,37 @@ def make_agent(
         axis_name: As `make_update` has it, for a part of an agent on each device (`jaxdqn.parallel`).
 
     Raises:
-        ValueError: If replay is too small or does not fit, the run is over before learning starts, frames are too
-            small for the config's network, or are to be shifted or mirrored and are not `[H, W]`, or `compute_dtype`
-            is given with a network of yours.
+        ValueError: If replay is too small or does not fit, the run is over before learning starts, images are too
+            small for the config's network, observations that are to be shifted or mirrored are no images, or
+            `compute_dtype` is given with a network of yours.
     """
     num_envs = config.num_envs if num_envs is None else num_envs
-    stack = config.frame_stack if config.pixels else None
-    seen_shape = obs_shape if stack is None else (*obs_shape, stack)
+    if obs is None:
+        if obs_shape is None or obs_dtype is None:
+            raise ValueError("obs must be given, or obs_shape and obs_dtype in its place")
+        obs = spec_from(config, obs_shape, obs_dtype)
+    config = with_capacity(config, obs, bytes_available)
     if network is None:
-        network = make_network(config, num_actions)
+        network = make_network(config, num_actions, obs)
     elif config.compute_dtype != "float32":
         raise ValueError(f"compute_dtype {config.compute_dtype} is for the config's own networks: give it to yours")
-    for name, none in (("random_shift", 0), ("mirror", False)):
-        if getattr(config, name) and len(obs_shape) != 2:
-            raise ValueError(f"{name} {getattr(config, name)} needs frames [H, W], not {obs_shape}: set it to {none}")
-    start = learning_start(config, num_envs)
-    optimizer = config_optimizer(config, num_envs) if optimizer is None else optimizer
+    check_augmentation(config, obs)
+    start = learning_start(config, num_envs, obs.stack or 1)
+    optimizer = config_optimizer(config, num_envs, obs.stack or 1) if optimizer is None else optimizer
     if obs_stats is not None:
         optimizer = leave_obs_stats(optimizer)
-    q_values = make_q_values(network)
-    seed_by_seed = one_after_another if config.pixels else (lambda function: function)
+    q_values = make_q_values(network, obs.scale)
+    seed_by_seed = one_after_another if obs.is_image else (lambda function: function)
     on_device = config.replay_storage == "device"
     replay = make_replay(
-        capacity=config.capacity,
+        capacity=config.planned_capacity,
         num_envs=num_envs,
-        obs_shape=obs_shape if on_device else (),  # elsewhere the ring holds the number of each frame's place
-        obs_dtype=obs_dtype if on_device else jnp.int32,
+        obs_shape=obs.shape if on_device else (),  # elsewhere the ring holds the number of each frame's place
+        obs_dtype=obs.dtype if on_device else jnp.int32,
         batch_shape=(config.updates_per_batch, config.batch_size),
         n_steps=config.n_steps,
         gamma=config.gamma,
-        stack=stack,
+        stack=obs.stack,
         returns=returns,
         bytes_available=bytes_available,
     )
@@ -170,23 +176,23 @@ def make_agent(
         tau=config.tau,
         double=config.double,
         loss=LOSSES[config.loss] if loss is None else loss,
-        micro_batch_size=micro_batch_size(config.batch_size) if config.pixels else None,
+        micro_batch_size=micro_batch_size(config.batch_size) if obs.is_image else None,
         axis_name=axis_name,
     )
 
     def init(key: Key[Array, ""]) -> AgentState:
         params_key, actor_key, sample_key = jax.random.split(key, 3)
-        learner = init_learner(init_params(network, params_key, seen_shape, obs_stats), optimizer)
+        learner = init_learner(init_params(network, params_key, obs.seen_shape, obs_stats), optimizer)
         actor = ActorState(copy(learner.params), actor_key, jnp.zeros((), jnp.int32))
         return AgentState(learner=learner, replay=replay.init(), actor=actor, key=sample_key)
 
     def epsilon(frame: Int[Array, ""]) -> Float[Array, ""]:
-        start, end, total = config.epsilon_start, config.epsilon_end, config.num_batches * config.frames_per_batch
-        return exploration.linear_epsilon(frame, start, end, total, config.warmup_frames)
+        start, end, duration = config.epsilon_start, config.epsilon_end, config.epsilon_duration
+        return exploration.linear_epsilon(frame, start, end, duration, config.warmup_frames)
 
-    def act(actor: ActorState, obs: Shaped[Array, "N ..."]) -> tuple[ActorState, Int[Array, " N"]]:
+    def act(actor: ActorState, seen: Shaped[Array, "N ..."]) -> tuple[ActorState, Int[Array, " N"]]:
         key, explore_key = jax.random.split(actor.key)
-        values = seed_by_seed(q_values)(actor.params, obs)
+        values = seed_by_seed(q_values)(actor.params, seen)
         actions = exploration.epsilon_greedy(explore_key, values, epsilon(actor.frame))
         return actor._replace(key=key, frame=actor.frame + actions.shape[0]), actions
 
@@ -222,8 +228,7 @@ def make_agent(
         return state._replace(learner=learner, actor=state.actor._replace(params=acting_params), key=key), metrics
 
     def compile_loop(state: AgentState) -> None:
-        obs = jax.ShapeDtypeStruct((num_envs, *seen_shape), obs_dtype)
-        acting.lower(state.actor, obs).compile()
+        acting.lower(state.actor, jax.ShapeDtypeStruct((num_envs, *obs.seen_shape), obs.dtype)).compile()
         if on_device:  # elsewhere `with_frame_store` learns by other programs
             learning.lower(state.learner, state.replay, state.key).compile()
 
@@ -242,6 +247,27 @@ def make_agent(
         replay=replay,
         learning_start=start,
     )
+
+
+def spec_from(config: Config, shape: tuple[int, ...], dtype: DTypeLike) -> ObsSpec:
+    """What is observed, from a config and the shape that replay holds: for code that has no environment to ask.
+
+    Images if `config.pixels`, or if it is None and there are two or three axes of bytes; stacked `config.frame_stack` at
+    a time, or 4 of grey ones.
+    """
+    images = config.pixels
+    if images is None:
+        images = len(shape) in (2, 3) and np.dtype(dtype) == np.uint8
+    return ObsSpec(shape, dtype, (config.frame_stack or (4 if len(shape) == 2 else 1)) if images else None)
+
+
+def check_augmentation(config: Config, obs: ObsSpec) -> None:
+    """Raise `ValueError` if observations are to be shifted or mirrored, and cannot be."""
+    for name, none in (("random_shift", 0), ("mirror", False)):
+        if getattr(config, name) and not obs.is_image:
+            raise ValueError(f"{name} {getattr(config, name)} needs images, not {obs.shape}: set it to {none}")
+    if config.random_shift and config.random_shift >= obs.shape[1]:
+        raise ValueError(f"random_shift {config.random_shift} must be below the images' width of {obs.shape[1]}")
 
 
 def copy(params: Params) -> Params:

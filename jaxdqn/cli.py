@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import jaxdqn
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 USAGE = f"""usage: jaxdqn COMMAND ...
 
-  train [PRESET] [--flags]         train an agent; presets: {", ".join(PRESETS)} (default: cartpole)
+  train [PRESET] [--flags]         train an agent; presets: {", ".join(PRESETS)} (default: cartpole,
+                                   and with --env X neutral defaults for X)
   resume RUN [--total-frames N]    go on with a run that was stopped
   evaluate RUN [--episodes N]      play whole greedy episodes with a run's best agent
   play RUN [--output agent.gif]    draw an episode, with the action values beside it
@@ -35,31 +37,36 @@ jaxdqn COMMAND --help lists the flags of a command. train and resume take --dist
 
 def train(args: Sequence[str]) -> None:
     """`jaxdqn train [PRESET] [--flags]`."""
-    preset = "cartpole"
+    preset = None
     if args and not args[0].startswith("-"):
         preset, args = args[0], args[1:]
         if preset not in PRESETS:
             near = difflib.get_close_matches(preset, PRESETS, 1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
             raise ValueError(f"unknown preset {preset!r}: {hint}")
-    config, launch = parse_train(args, PRESETS[preset])
+    config, launch = parse_train(args, None if preset is None else PRESETS[preset])
+    name = preset or ("cartpole" if not _names_env(args) else re.sub(r"[^\w.-]", "-", config.env.split("/")[-1]))
     if launch.distributed:
-        _train(config, preset, None, launch)
+        _train(config, name, None, launch)
         return
     # The environments are imported only now, when there is something to run.
     with ctrl_c_held():
         from jaxdqn.run.rollout import RolloutAhead
 
     with contextlib.closing(RolloutAhead(config)) as rollout:
-        _train(config, preset, rollout, launch)
+        _train(config, name, rollout, launch)
 
 
-def _train(config: Config, preset: str, rollout: RolloutAhead | None, launch: Launch) -> None:
+def _names_env(args: Sequence[str]) -> bool:
+    return any(word == "--env" or word.startswith("--env=") for word in args)
+
+
+def _train(config: Config, name: str, rollout: RolloutAhead | None, launch: Launch) -> None:
     # And JAX only here: the rollout draws meanwhile.
     with ctrl_c_held():
         from jaxdqn.run.training import train as run_training
 
-    show_run(config, lambda **how: run_training(config, rollout=rollout, name=preset, **how), launch, _report)
+    show_run(config, lambda **how: run_training(config, rollout=rollout, name=name, **how), launch, _report)
 
 
 def resume(args: Sequence[str]) -> None:
@@ -87,14 +94,21 @@ def evaluate(args: Sequence[str]) -> None:
 
     if sys.stderr.isatty():
         print(f"playing {options.episodes} episodes ...", file=sys.stderr)
-    result = load(options.run, options.checkpoint).evaluate(options.episodes, options.seed)
+    agent = load(options.run, options.checkpoint)
+    longest = agent.config.max_episode_steps if options.max_episode_steps is None else options.max_episode_steps
+    with _faults_said("evaluation stopped"):
+        how = {"max_episode_steps": longest, "say": lambda line: print(line, file=sys.stderr)}
+        result = agent.evaluate(options.episodes, options.seed, **how)
     if options.json:
         fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
-        print(json.dumps({**fields, **result._asdict()}))
+        found = {name: value for name, value in result._asdict().items() if not name.startswith("screening_")}
+        print(json.dumps({**fields, "max_episode_steps": longest, **found}))
         return
     print(f"{result.episodes} greedy episodes of the {options.checkpoint} agent of {options.run}")
     print(f"mean {result.mean:.1f} ± {result.standard_error:.1f} (standard error), median {result.median:g}")
     print(f"min {result.min:g}, max {result.max:g}")
+    if result.cut:
+        print(f"{result.cut} of them were cut after {longest:,} steps, and count with what they had got by then")
 
 
 def play(args: Sequence[str]) -> None:
@@ -106,8 +120,22 @@ def play(args: Sequence[str]) -> None:
         from jaxdqn.run.pictures import record_gif
         from jaxdqn.run.policy import load
 
-    total = record_gif(load(options.run, options.checkpoint), options.output, seed=options.seed)
-    print(f"{options.output}: an episode of return {total:g}")
+    if options.max_episode_steps < 1:
+        raise ValueError(f"--max-episode-steps {options.max_episode_steps} must be at least 1")
+    agent = load(options.run, options.checkpoint)
+    with _faults_said("playing stopped"):
+        episode = record_gif(agent, options.output, seed=options.seed, longest=options.max_episode_steps)
+    cut = f", cut after {episode.length:,} steps" if episode.cut else ""
+    print(f"{options.output}: an episode of return {episode.raw_return:g}{cut}")
+
+
+@contextlib.contextmanager
+def _faults_said(what: str) -> Iterator[None]:
+    """An environment that gives what is no number ends a command in one line, and exit code 1."""
+    try:
+        yield
+    except ArithmeticError as error:
+        raise Stopped(f"{what}: {in_one_line(error)}") from error
 
 
 def plot(args: Sequence[str]) -> None:

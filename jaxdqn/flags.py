@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
@@ -19,7 +19,10 @@ from jaxdqn.launch import Launch
 from jaxdqn.presets import PRESETS
 
 T = TypeVar("T")
-PRESET_HELP = f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)} (default: cartpole)."
+PRESET_HELP = (
+    f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)}. Without one, --env X trains with neutral "
+    "defaults, and no --env at all is the preset cartpole."
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Evaluate:
     """Which of the run's agents."""
     seed: int = 0
     """The episodes' seeds are spawned from it; training and selection never use them."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is cut, and counts as truncated; None takes the run's."""
     json: bool = False
     """Print one line of JSON, last."""
 
@@ -74,6 +79,8 @@ class Play:
     """Which of the run's agents."""
     seed: int = 0
     """Seed of the episode."""
+    max_episode_steps: int = 1000
+    """Steps after which the episode is cut."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +112,13 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
     return parsed
 
 
-def parse_config(args: Sequence[str], preset: Config) -> Config:
+def parse_config(args: Sequence[str], preset: Config | None = None) -> Config:
     """A preset changed by flags that name a config's fields.
 
     Args:
-        args: The flags. Where they name another environment, or vectors, they change `preset.for_env(...)`.
-        preset: What the flags change.
+        args: The flags. Where they name another environment, or vectors, they change `preset.for_env(...)`. A preset
+            whose replay holds all of its run does so for another `--total-frames`, too.
+        preset: What the flags change; None: `Config()` where they name an environment, else the preset `cartpole`.
 
     Raises:
         ValueError: If the flags are wrong.
@@ -118,24 +126,47 @@ def parse_config(args: Sequence[str], preset: Config) -> Config:
     return parse(Config, "train", args, _preset_for(args, preset))
 
 
-def parse_train(args: Sequence[str], preset: Config) -> tuple[Config, Launch]:
+def parse_train(args: Sequence[str], preset: Config | None = None) -> tuple[Config, Launch]:
     """As `parse_config`, with the flags of `Launch` among them."""
     config, launch = parse(Train, "train", args, Train(**_preset_for(args, preset).to_dict())).split()
     launch.check()
     return config, launch
 
 
-def _preset_for(args: Sequence[str], preset: Config) -> Config:
-    about_env, _ = _parse_known(_AboutEnv, args, add_help=False, default=_AboutEnv(preset.env, preset.pixels))
-    return preset.for_env(about_env.env, pixels=about_env.pixels)
+def _preset_for(args: Sequence[str], preset: Config | None) -> Config:
+    given, _ = _parse_known(_AboutRun, args, add_help=False)
+    if preset is None:
+        preset = PRESETS["cartpole"] if given.env is None else Config(env=given.env)
+    preset = preset.for_env(given.env or preset.env, pixels=given.pixels)
+    whole = preset.capacity is not None and preset.capacity >= preset.total_frames
+    if given.total_frames is not None and whole:
+        preset = dataclasses.replace(preset, capacity=None)
+    return preset
 
 
 @dataclass(frozen=True)
-class _AboutEnv:
+class _AboutRun:
     """The flags on which the others' defaults depend."""
 
-    env: str
-    pixels: bool
+    env: str | None = None
+    pixels: bool | None = None
+    total_frames: int | None = None
+
+
+def _switches(kind: Any, args: Sequence[str]) -> list[str]:
+    """Flags in which `--x` and `--no-x` stand for the values of a field that may be true, false or open."""
+    open_ones = {name for name, hint in get_type_hints(kind).items() if hint == (bool | None)}
+    words: list[str] = []
+    for index, word in enumerate(args):
+        name = word.removeprefix("--").replace("-", "_")
+        following = args[index + 1] if index + 1 < len(args) else "--"
+        if word.startswith("--no-") and name.removeprefix("no_") in open_ones:
+            words += [f"--{word.removeprefix('--no-')}", "False"]
+        elif word.startswith("--") and name in open_ones and following not in ("True", "False", "None"):
+            words += [word, "True"]
+        else:
+            words.append(word)
+    return words
 
 
 def _parse_known(kind: type[T], args: Sequence[str], **options: Any) -> tuple[T, list[str]]:
@@ -143,7 +174,7 @@ def _parse_known(kind: type[T], args: Sequence[str], **options: Any) -> tuple[T,
     page = io.StringIO()
     try:
         with contextlib.redirect_stderr(page):
-            parsed, unknown = tyro.cli(kind, args=list(args), return_unknown_args=True, **options)
+            parsed, unknown = tyro.cli(kind, args=_switches(kind, args), return_unknown_args=True, **options)
     except SystemExit as stop:
         if not stop.code:
             raise  # --help

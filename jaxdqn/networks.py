@@ -8,15 +8,18 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Initializer
 from jaxtyping import Array, DTypeLike, Float
 
 from jaxdqn.config import Config
 from jaxdqn.convolution import Conv, Implementation
+from jaxdqn.observations import ObsSpec
 
 SEED_VARIANCE = 1 / 3
 """Of weights times `fan_in`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default, which the seed keeps."""
@@ -54,8 +57,8 @@ def _elu_derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arra
     return result, tangents[0] * (jnp.minimum(result, 0.0) + 1.0)
 
 
-def frame_differences(stack: Float[Array, "*B K"], gain: float) -> Float[Array, "*B K"]:
-    """`K - 1` differences of each frame from the one before, times `gain`, and the newest frame.
+def frame_differences(stack: Float[Array, "*B K"], gain: float, channels: int = 1) -> Float[Array, "*B K"]:
+    """Differences of each frame from the one before, times `gain`, and the newest frame.
 
     A change of basis: nothing is lost. Neighbouring frames are nearly equal, so a network that is given the frames
     has to learn large weights of opposite sign before it can tell how anything moves.
@@ -63,11 +66,13 @@ def frame_differences(stack: Float[Array, "*B K"], gain: float) -> Float[Array, 
     Args:
         stack: Normalised frames, the newest last.
         gain: Factor on the differences, which are small beside the frames.
+        channels: Of one frame.
 
     Returns:
         `K` channels: differences, the oldest first, and the newest frame last.
     """
-    return jnp.concatenate([gain * (stack[..., 1:] - stack[..., :-1]), stack[..., -1:]], axis=-1)
+    differences = stack[..., channels:] - stack[..., :-channels]
+    return jnp.concatenate([gain * differences, stack[..., -channels:]], axis=-1)
 
 
 def row_moments(x: Float[Array, "B H W C"]) -> Float[Array, "B H 2*C"]:
@@ -141,6 +146,7 @@ class DuelingCNN(nn.Module):
         value_bias: Initial bias of the value head's output.
         variance: Initial variance of weights times `fan_in`; 1 is LeCun's, 1/3 the seed's.
         motion_gain: Gain of `frame_differences` in place of the frames themselves; None leaves the frames.
+        channels: Channels of one frame, which `frame_differences` needs to know.
         moments: Whether the heads are given the `row_moments` of the last feature maps, and not the maps themselves.
         implementation: How convolutions are computed; None chooses by backend.
         dtype: What convolutions and the heads' first layer compute in; parameters and values are float32 always.
@@ -154,6 +160,7 @@ class DuelingCNN(nn.Module):
     value_bias: float = 2.0
     variance: float = SEED_VARIANCE
     motion_gain: float | None = None
+    channels: int = 1
     moments: bool = False
     implementation: Implementation | None = None
     dtype: DTypeLike | None = None
@@ -169,7 +176,7 @@ class DuelingCNN(nn.Module):
     @nn.compact
     def __call__(self, obs: Float[Array, "B H W C"]) -> Float[Array, "B A"]:
         """Action values of a batch of normalised frame stacks."""
-        x = obs if self.motion_gain is None else frame_differences(obs, self.motion_gain)
+        x = obs if self.motion_gain is None else frame_differences(obs, self.motion_gain, self.channels)
         # As in the heads: the first convolution keeps PyTorch's bias, the others start from 0.
         bias_init = fan_in_uniform(self.kernel_sizes[0] ** 2 * x.shape[-1])
         for features, size, stride in zip(self.features, self.kernel_sizes, self.strides, strict=True):
@@ -182,19 +189,59 @@ class DuelingCNN(nn.Module):
         return DuelingHeads(self.num_actions, self.hidden, self.value_bias, self.variance, self.dtype)(x)
 
 
-def motion_cnn(num_actions: int, *, dtype: DTypeLike | None = None) -> DuelingCNN:
-    """The network of the preset `cartpole`: fewer multiply-adds, and motion made easy to see.
+def nature_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | None = None) -> DuelingCNN:
+    """Feature maps and dueling heads, for images from 36 pixels on: nothing is assumed of what they show.
 
-    Kernels and strides of Mnih et al. (2015), which take less than a quarter of the seed's multiply-adds; LeCun's
-    initialisation; frames given as differences, four times as large (on pixel CartPole a gain of 10 learned more
-    slowly); of the last feature maps the moments of rows. 152,163 parameters for 64x64x4 and two actions.
+    Channels, kernels and strides of Mnih et al. (2015), heads of Wang et al. (2016), LeCun's initialisation.
     """
     return DuelingCNN(
         num_actions,
         kernel_sizes=(8, 4, 3),
         strides=(4, 2, 1),
+        hidden=(512,),
+        value_bias=value_bias,
+        variance=1.0,
+        dtype=dtype,
+    )
+
+
+def grid_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | None = None) -> DuelingCNN:
+    """For grids, whose every pixel is a thing of its own: 16 kernels of 3x3, then dueling heads of 128 units.
+
+    References:
+        Young and Tian, MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning
+        Experiments (2019), section 3, whose convolution and width these are.
+    """
+    return DuelingCNN(
+        num_actions,
+        features=(16,),
+        kernel_sizes=(3,),
+        strides=(1,),
+        hidden=(128,),
+        value_bias=value_bias,
+        variance=1.0,
+        dtype=dtype,
+    )
+
+
+def motion_cnn(
+    num_actions: int, *, value_bias: float = 2.0, channels: int = 1, dtype: DTypeLike | None = None
+) -> DuelingCNN:
+    """The network of the preset `cartpole`: fewer multiply-adds, and motion made easy to see.
+
+    Kernels and strides of Mnih et al. (2015), which take less than a quarter of the seed's multiply-adds; LeCun's
+    initialisation; frames given as differences, four times as large (on pixel CartPole a gain of 10 learned more
+    slowly); of the last feature maps the moments of rows, which suit CartPole and say little of where a thing is
+    elsewhere. 152,163 parameters for 64x64x4 and two actions.
+    """
+    return DuelingCNN(
+        num_actions,
+        kernel_sizes=(8, 4, 3),
+        strides=(4, 2, 1),
+        value_bias=value_bias,
         variance=1.0,
         motion_gain=4.0,
+        channels=channels,
         moments=True,
         dtype=dtype,
     )
@@ -224,19 +271,36 @@ class DuelingMLP(nn.Module):
         return DuelingHeads(self.num_actions, self.hidden, self.value_bias)(x)
 
 
-def make_network(config: Config, num_actions: int) -> nn.Module:
-    """The config's own network: a dueling CNN for pixels, the dueling MLP for vectors.
+def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -> nn.Module:
+    """The config's own network: a dueling CNN for images, the dueling MLP for vectors.
+
+    Args:
+        config: The run.
+        num_actions: Number of discrete actions.
+        obs: What is observed; None: vectors if `pixels` is False, else grey frames of `frame_size`.
 
     Raises:
-        ValueError: If frames are too small for it.
+        ValueError: If images are too small for the network that is named.
     """
-    if not config.pixels:
-        return DuelingMLP(num_actions)
-    make = motion_cnn if config.network == "motion" else DuelingCNN
-    network = make(num_actions, dtype=jnp.dtype(config.compute_dtype))
-    if config.frame_size < network.smallest_frame:
+    if obs is None:
+        frames = ObsSpec((config.frame_size,) * 2, np.uint8, config.frame_stack or 4)
+        obs = ObsSpec((1,), np.float32) if config.pixels is False else frames
+    side, bias = min(obs.shape[:2], default=0), config.value_bias
+    name = config.network
+    if name == "auto":  # one cell has no neighbours to be convolved with
+        name = "nature" if side >= nature_cnn(1).smallest_frame else "grid"
+    if not obs.is_image or (config.network == "auto" and side < grid_cnn(1).smallest_frame):
+        return DuelingMLP(num_actions, value_bias=bias)
+    dtype = jnp.dtype(config.compute_dtype)
+    network = {
+        "nature": partial(nature_cnn, num_actions),
+        "grid": partial(grid_cnn, num_actions),
+        "motion": partial(motion_cnn, num_actions, channels=obs.channels),
+        "seed": partial(DuelingCNN, num_actions),
+    }[name](value_bias=bias, dtype=dtype)
+    if side < network.smallest_frame:
+        size = f"frame_size {side}" if obs.shape == (config.frame_size,) * 2 else f"an image of {obs.shape}"
         raise ValueError(
-            f"frame_size {config.frame_size} is too small for network {config.network!r}: use at least "
-            f"{network.smallest_frame}"
+            f"{size} is too small for network {name!r}: use at least {network.smallest_frame}, or network auto"
         )
     return network

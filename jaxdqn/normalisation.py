@@ -33,17 +33,24 @@ def put_obs_stats(params: dict[str, PyTree], obs_stats: ObservationStats) -> dic
     return {**params, OBS_STATS: {name: jnp.array(x, jnp.float32) for name, x in obs_stats._asdict().items()}}
 
 
-def make_q_values(network: nn.Module) -> Callable[..., Float[Array, "N A"]]:
-    """`(params, observations) -> action values`, normalised by the statistics among the parameters, if any."""
+def make_q_values(network: nn.Module, scale: float = 255.0) -> Callable[..., Float[Array, "N A"]]:
+    """`(params, observations) -> action values`, of observations that are scaled and normalised first.
+
+    Args:
+        network: From float observations to action values.
+        scale: Bytes are divided by this (`ObsSpec.scale`); then the statistics among the parameters, if any, apply.
+    """
 
     def q_values(params: dict[str, PyTree], obs: Shaped[Any, "N ..."]) -> Float[Array, "N A"]:
         variables = dict(params)
         stats = variables.pop(OBS_STATS, None)
         obs = jnp.asarray(obs)
-        if stats is None:
-            obs = obs.astype(jnp.float32)
+        divisor = scale if obs.dtype == jnp.uint8 else 1.0
+        if stats is not None:
+            obs = normalise(obs, ObservationStats(**jax.lax.stop_gradient(stats)), scale=divisor)
         else:
-            obs = normalise(obs, ObservationStats(**jax.lax.stop_gradient(stats)))
+            obs = obs.astype(jnp.float32)
+            obs = obs if divisor == 1.0 else obs / jnp.float32(divisor)
         return network.apply(variables, obs)  # type: ignore[return-value]  # a network returns values alone
 
     return q_values

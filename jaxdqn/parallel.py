@@ -25,12 +25,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int, Key, Shaped
 
-from jaxdqn.agent import ActorState, Agent, AgentState, make_agent
+from jaxdqn.agent import ActorState, Agent, AgentState, make_agent, spec_from
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.learner import LearnerState, Metrics
 from jaxdqn.replay import ReplayState
-from jaxdqn.schedules import learning_start
+from jaxdqn.schedules import learning_start, with_capacity
 from jaxdqn.types import Batch, Rows
 
 AXIS = "devices"
@@ -76,10 +76,11 @@ def part_of(config: Config, parts: int) -> Config:
         num_devices=1,
         num_envs=num_envs,
         batch_size=config.batch_size // parts,
-        capacity=config.capacity // config.num_envs * num_envs,
+        capacity=config.planned_capacity // config.num_envs * num_envs,
         frames_per_batch=config.frames_per_batch // parts,
-        total_frames=config.num_batches * config.frames_per_batch // parts,
+        total_frames=config.run_frames // parts,
         warmup_frames=-(-config.warmup_frames // parts),
+        epsilon_frames=-(-config.epsilon_frames // parts) if config.epsilon_frames else config.epsilon_frames,
     )
 
 
@@ -118,6 +119,8 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
     first = here.devices.size * jax.process_index() if several else 0  # of this process's devices among all
     if count > 1 and config.replay_storage != "device":
         raise ValueError(f"replay_storage {config.replay_storage!r} needs one device and not {count}: set it to device")
+    obs = how["obs"] if how.get("obs") is not None else spec_from(config, how["obs_shape"], how["obs_dtype"])
+    config = with_capacity(config, obs, how.get("bytes_available"))
     part = make_agent(part_of(config, count), axis_name=AXIS, **how)
     whole, split, columns = P(), P(AXIS), P(None, AXIS)
     ring = ReplayState(rows=columns, cursor=whole, size=whole)  # type: ignore[arg-type]
@@ -165,9 +168,8 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
         return state._replace(replay=adding(state.replay, rows))
 
     def compile_loop(state: AgentState) -> None:
-        seen = how["obs_shape"] if not config.pixels else (*how["obs_shape"], config.frame_stack)
         num_envs = state.replay.rows.action.shape[1]
-        acting.lower(state.actor, jax.ShapeDtypeStruct((num_envs, *seen), how["obs_dtype"])).compile()
+        acting.lower(state.actor, jax.ShapeDtypeStruct((num_envs, *obs.seen_shape), obs.dtype)).compile()
         if not several:  # processes may wait for one another to compile what they share, and not all come here
             learning.lower(state.learner, state.replay, state.key).compile()
 
@@ -192,7 +194,7 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
         q_values=part.q_values,
         epsilon=epsilon,
         replay=replay,
-        learning_start=learning_start(config),
+        learning_start=learning_start(config, stack=obs.stack or 1),
     )
 
 

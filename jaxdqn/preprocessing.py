@@ -28,7 +28,9 @@ class ObservationStats(NamedTuple):
     std: Any
 
 
-def grey_and_resize(frame: UInt8[Any, "H W *C"], size: tuple[int, int]) -> Float[Any, "H2 W2"]:
+def grey_and_resize(
+    frame: Num[Any, "H W *C"], size: tuple[int, int], *, colour: bool = False
+) -> Float[Any, "H2 W2 *C2"]:
     """Grey, then resize, before rounding: float32 on the scale of the input, 0 to 255.
 
     Resized by Pillow, or by JAX where the frame is JAX's: bilinear with antialiasing in both, the filter of
@@ -39,18 +41,26 @@ def grey_and_resize(frame: UInt8[Any, "H W *C"], size: tuple[int, int]) -> Float
     Args:
         frame: RGB frame, or a grey one with one channel or without a channel axis.
         size: Height and width of the result; the aspect is not kept.
+        colour: Whether an RGB frame stays one; a grey one has no channel axis in either case.
 
     Raises:
         ValueError: If a side of the frame or of the result is below 1.
     """
     if min(*frame.shape[:2], *size) < 1:
         raise ValueError(f"cannot resize {frame.shape[:2]} pixels to {size}: both sizes must be at least 1")
-    if isinstance(frame, np.ndarray):
-        return np.asarray(Image.fromarray(_grey(frame)).resize(size[::-1], Image.Resampling.BILINEAR))
+    plane = frame.astype(np.float32) if colour and frame.shape[2:] == (3,) else _grey(frame)
+    if isinstance(plane, np.ndarray):
+        if plane.ndim == 3:
+            return np.stack([_resize(plane[..., channel], size) for channel in range(3)], axis=-1)
+        return _resize(plane, size)
     import jax
 
     with jax.default_matmul_precision("highest"):  # TF32 on a GPU would be off by a grey level here and there
-        return jax.image.resize(_grey(frame), size, "linear", antialias=True)
+        return jax.image.resize(plane, (*size, *plane.shape[2:]), "linear", antialias=True)
+
+
+def _resize(plane: Float[Any, "H W"], size: tuple[int, int]) -> Float[Any, "H2 W2"]:
+    return np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def _grey(frame: Any) -> Any:
@@ -60,17 +70,21 @@ def _grey(frame: Any) -> Any:
     return grey[..., 0] if grey.shape[-1] == 1 else grey @ GREY_WEIGHTS
 
 
-def preprocess_frame(frame: UInt8[Any, "H W *C"], size: tuple[int, int] = (64, 64)) -> UInt8[Any, "H2 W2"]:
+def preprocess_frame(
+    frame: Num[Any, "H W *C"], size: tuple[int, int] = (64, 64), *, colour: bool = False
+) -> UInt8[Any, "H2 W2 *C2"]:
     """One frame as replay holds it: grey, resized with antialiasing, rounded to a byte.
 
     Args:
-        frame: RGB or grey frame, NumPy or JAX.
+        frame: RGB or grey frame of values from 0 to 255, NumPy or JAX.
         size: Height and width of the result.
+        colour: Whether an RGB frame keeps its colours.
 
     References:
         Mnih et al., Human-level control through deep reinforcement learning (2015), Methods, Preprocessing.
     """
-    return (grey_and_resize(frame, size) + 0.5).clip(0, 255).astype(np.uint8)  # half a level up, then floor: rounds
+    resized = grey_and_resize(frame, size, colour=colour)
+    return (resized + 0.5).clip(0, 255).astype(np.uint8)  # half a level up, then floor: rounds
 
 
 def array_namespace(x: Any) -> Any:
@@ -88,17 +102,34 @@ def push_frame(
     """Append the newest frame to each environment's stack, on NumPy or JAX arrays.
 
     The newest frame is last. Where an episode starts, its first frame fills every slot, so that no frame of the
-    episode before remains.
+    episode before remains. Frames of several channels `[N, H, W, C]` are stacked along these, others along a new axis.
 
     Args:
-        stack: The `K` newest frames of each environment.
+        stack: The `K` newest frames of each environment, `[N, H, W, K * C]` of several channels.
         frame: The next frame of each.
         first: Whether that frame opens an episode.
     """
     xp = array_namespace(stack)
-    frame = frame[..., None]
-    pushed = xp.concatenate([stack[..., 1:], frame], axis=-1)
-    return xp.where(first.reshape(-1, *(1,) * (stack.ndim - 1)), frame, pushed)
+    frame = frame if frame.ndim == stack.ndim else frame[..., None]
+    channels = frame.shape[-1]
+    pushed = xp.concatenate([stack[..., channels:], frame], axis=-1)
+    filled = xp.concatenate([frame] * (stack.shape[-1] // channels), axis=-1)
+    return xp.where(first.reshape(-1, *(1,) * (stack.ndim - 1)), filled, pushed)
+
+
+def join_frames(frames: Shaped[Any, "*B K _"], obs_ndim: int) -> Shaped[Any, "..."]:
+    """Stacks from their frames: `[..., K, H, W, C]` to `[..., H, W, K * C]`, any other to `[..., *obs, K]`.
+
+    Args:
+        frames: Each stack's frames, the newest last.
+        obs_ndim: Axes of one frame.
+    """
+    xp = array_namespace(frames)
+    axis = frames.ndim - obs_ndim - 1
+    if obs_ndim != 3:
+        return xp.moveaxis(frames, axis, -1)
+    moved = xp.moveaxis(frames, axis, -2)
+    return moved.reshape(*moved.shape[:-2], moved.shape[-2] * moved.shape[-1])
 
 
 def next_stack(stack: Any, obs: Any, first: Bool[Any, " N"], frame_stack: int | None) -> Any:
@@ -113,15 +144,22 @@ def next_stack(stack: Any, obs: Any, first: Bool[Any, " N"], frame_stack: int | 
     if frame_stack is None:
         return obs
     if stack is None:
-        return array_namespace(obs).repeat(obs[..., None], frame_stack, axis=-1)
+        return join_frames(array_namespace(obs).stack([obs] * frame_stack, axis=1), obs.ndim - 1)
     return push_frame(stack, obs, first)
 
 
-def observation_stats(obs: UInt8[Any, "B H W K"], minimum_std: float = 1e-6) -> ObservationStats:
-    """Statistics of each channel of stacked frames, on the scale 0 to 1.
+def observation_stats(
+    obs: Shaped[Any, "*B K"], minimum_std: float = 1e-6, *, scale: float | None = None
+) -> ObservationStats:
+    """Statistics of each channel of observations, on the scale on which `normalise` has them.
 
-    Mean and unbiased standard deviation over batch, height and width, `K` values each; the deviation is at least
+    Mean and unbiased standard deviation over all axes but the last, `K` values each; the deviation is at least
     `minimum_std`, so that a channel that never changes does not divide by zero.
+
+    Args:
+        obs: Stacked frames or vectors.
+        minimum_std: Smallest deviation.
+        scale: What they are divided by; None: 255 of bytes, 1 of all else.
 
     Raises:
         ValueError: If there are fewer than two values a channel.
@@ -129,12 +167,24 @@ def observation_stats(obs: UInt8[Any, "B H W K"], minimum_std: float = 1e-6) -> 
     values = np.asarray(obs).reshape(-1, obs.shape[-1])
     if len(values) < 2:
         raise ValueError(f"statistics need at least 2 values a channel, got {len(values)}: roll out more frames")
-    mean = values.mean(axis=0, dtype=np.float64) / 255
-    std = values.std(axis=0, dtype=np.float64, ddof=1) / 255
+    scale = byte_scale(values.dtype) if scale is None else scale
+    mean = values.mean(axis=0, dtype=np.float64) / scale
+    std = values.std(axis=0, dtype=np.float64, ddof=1) / scale
     return ObservationStats(mean.astype(np.float32), np.maximum(std, minimum_std).astype(np.float32))
 
 
-def normalise(obs: Num[Any, "*B K"], stats: ObservationStats) -> Float[Any, "*B K"]:
-    """`(obs - mean) / std` a channel; bytes are first divided by 255."""
-    scale = 255.0 if obs.dtype == np.uint8 else 1.0
+def normalise(obs: Shaped[Any, "*B K"], stats: ObservationStats, *, scale: float | None = None) -> Float[Any, "*B K"]:
+    """`(obs / scale - mean) / std` a channel.
+
+    Args:
+        obs: Observations.
+        stats: Their statistics.
+        scale: What they are divided by first; None: 255 of bytes, 1 of all else.
+    """
+    scale = byte_scale(obs.dtype) if scale is None else scale
     return (obs.astype(np.float32) / np.float32(scale) - stats.mean) / stats.std
+
+
+def byte_scale(dtype: Any) -> float:
+    """What values of a dtype are divided by to lie in [0, 1]: 255 of bytes, 1 of all else."""
+    return 255.0 if dtype == np.uint8 else 1.0

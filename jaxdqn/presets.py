@@ -1,39 +1,64 @@
-"""Configs by name: what `jaxdqn train PRESET` runs."""
+"""Configs by name: what `jaxdqn train PRESET` runs. Each lists every field in which it differs from `Config()`."""
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 from jaxdqn.config import Config
 
-# What the seed sets where our default differs, in both of its columns.
-_SEED = Config(
-    network="seed",
-    normalisation_frames=1000,
-    updates_per_batch=8,
-    learning_rate=2e-3,
-    learning_rate_end=2e-3,
-    n_steps=5,
-    double=False,
-    warmup_frames=0,
-    greedy_params="online",
-)
+# What pixel CartPole has in common in all three.
+_CARTPOLE: dict[str, Any] = {
+    "pixels": True,
+    "frame_stack": 4,
+    "value_bias": 2.0,
+    "weight_decay": 1e-5,
+    "loss": "squared",
+    "reward_scale": 0.1,
+    "epsilon_start": 0.1,
+    "epsilon_end": 0.005,
+    "epsilon_frames": 0,
+    "max_gradient_norm": None,
+    "checkpoint_every": 3000,
+}
+
+# What both columns of TorchRL's tutorial set.
+_SEED: dict[str, Any] = {
+    **_CARTPOLE,
+    "network": "seed",
+    "normalisation_frames": 1000,
+    "learning_rate": 2e-3,
+    "learning_rate_end": 2e-3,
+    "n_steps": 5,
+    "double": False,
+    "warmup_frames": 0,
+    "greedy_params": "online",
+}
 
 PRESETS: dict[str, Config] = {
-    "cartpole": Config(random_shift=2, mirror=True),  # true of CartPole; `for_env` takes them back
-    "seed-demo": dataclasses.replace(
-        _SEED,
+    "cartpole": Config(
+        **_CARTPOLE,
+        network="motion",
+        normalisation_frames=200,
+        random_shift=2,
+        mirror=True,
+        symmetries_of="CartPole-v1",
+        total_frames=18_000,
+        updates_per_batch=32,
+        capacity=18_000,
+        learning_rate=1e-3,
+        n_steps=10,
+        evaluate_every=3000,
+    ),
+    "seed-demo": Config(
+        **_SEED,
         total_frames=5000,
         num_envs=2,
-        frames_per_batch=32,
-        batch_size=32,
         capacity=5000,
         evaluate_every=3200,  # every 100 batches
     ),
-    "seed": dataclasses.replace(
-        _SEED,
+    "seed": Config(
+        **_SEED,
         total_frames=500_000,
-        num_envs=8,
         frames_per_batch=128,
         batch_size=256,
         capacity=100_000,

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Int, Key, Shaped
 
+from jaxdqn.preprocessing import join_frames
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.types import Batch, Rows
 
@@ -139,7 +140,8 @@ def make_replay(
         batch_shape: Leading shape of a sample, say `(updates, batch_size)`.
         n_steps: Longest window.
         gamma: Discount a step.
-        stack: Frames to a stack, as a new last axis; None gives observations as they are.
+        stack: Frames to a stack, along their channels `[H, W, stack * C]` or a new last axis; None gives observations as
+            they are.
         returns: Reward, discount and length of a window.
         bytes_available: Memory that the ring may take; None does not check.
 
@@ -235,7 +237,7 @@ def make_replay(
         # The episode's first frame stands in for those before it, as it does when the agent acts.
         back = jnp.minimum(jnp.arange(stack - 1, -1, -1), rows.episode_step[slot, env])
         places = (slot - back) % slots * num_envs + env
-        return jnp.moveaxis(frames[places].get(mode="promise_in_bounds"), 0, -1)
+        return join_frames(frames[places].get(mode="promise_in_bounds"), len(obs_shape))
 
     return Replay(
         init=init,

@@ -19,9 +19,10 @@ def n_step_return(
 ) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
     """Reward, discount and length of one window of at most `n` steps.
 
-    The window is the steps `t, ..., t+n-1` of one environment; it ends early where an episode ends:
+    The window is the steps `t, ..., t+n-1` of one environment; it ends early if an episode ends, or if a step
+    terminates and the episode goes on, as after a life lost: what comes then is no consequence of the first action.
 
-        k = min(n, 1 + first i with last[i])
+        k = min(n, 1 + first i with terminated[i] or last[i])
         R = sum_{i<k} gamma^i reward[i]
         discount = gamma^k, or 0 if terminated[k-1]
 
@@ -30,7 +31,7 @@ def n_step_return(
 
     Args:
         reward: Rewards of the steps.
-        terminated: Whether each step reached a terminal state.
+        terminated: Whether each step reached a state whose value is 0: a terminal one, or a life lost.
         last: Whether the observation *after* each step is the final one of its episode.
         gamma: Discount a step, in [0, 1].
 
@@ -41,7 +42,7 @@ def n_step_return(
         Sutton and Barto, Reinforcement Learning (2018), eq. 7.1; Pardo et al., Time Limits in Reinforcement
         Learning (2018), section 3.1, on why truncation bootstraps and termination does not.
     """
-    still_in = jnp.cumprod(~last)  # int: 1 after step i while the episode goes on
+    still_in = jnp.cumprod(~(terminated | last))  # int: 1 after step i while nothing has ended
     taken = jnp.concatenate([jnp.ones(1, still_in.dtype), still_in[:-1]])  # step i belongs to the window
     powers = jnp.asarray([gamma**i for i in range(reward.shape[0] + 1)], reward.dtype)
     steps = taken.sum(dtype=jnp.int32)

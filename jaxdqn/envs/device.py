@@ -1,44 +1,42 @@
-"""Functional environments by gymnasium's ids, and the ones within gymnasium's."""
+"""Functional environments by gymnasium's ids, and the ones within gymnasium's, as the agent sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from jaxtyping import Array
 
-from jaxdqn.envs import BALL
 from jaxdqn.envs.adapters import GymnasiumEnv
-from jaxdqn.envs.ball import make_ball
-from jaxdqn.envs.cartpole import make_cartpole
-from jaxdqn.envs.functional import FunctionalEnv
-from jaxdqn.envs.pixels import PixelObservation
-
-_KNOWN: dict[str, Callable[..., FunctionalEnv]] = {"CartPole-v1": make_cartpole, BALL: make_ball}
-
-
-def make_gymnasium_ball(render_mode: str | None = None, **options: Any) -> GymnasiumEnv:
-    """`gymnasium.make("jaxdqn/Ball-v0")`, with the options of `make_ball`."""
-    return GymnasiumEnv(make_ball(**options), render_mode)
+from jaxdqn.envs.functional import FunctionalEnv, State
+from jaxdqn.envs.pixels import PixelObservation, VectorObservation
+from jaxdqn.envs.registry import functional_ids, functional_maker, is_made_of_functional
+from jaxdqn.envs.spaces import image_rule_of, is_image, learns_from_images, vector_spec
+from jaxdqn.observations import ImageRule, ObsSpec, apply_rule
 
 
-def functional_env(env: str, *, pixels: bool = True, frame_size: int = 64) -> FunctionalEnv:
+def functional_env(env: str, *, pixels: bool | None = True, frame_size: int = 64) -> FunctionalEnv:
     """The functional twin of an environment.
 
     Args:
         env: Gymnasium id.
-        pixels: Whether it is seen as grey frames `[frame_size, frame_size]` uint8 or as a vector.
+        pixels: Whether it is seen as grey frames `[frame_size, frame_size]` uint8 or as a vector; None: as gymnasium's
+            form of it is.
         frame_size: Side of the frames.
 
     Raises:
         ValueError: If there is none.
     """
-    if env not in _KNOWN:
+    if env not in functional_ids():
         raise ValueError(
-            f"env {env!r} cannot be stepped on the device: use one of {', '.join(_KNOWN)}, an env_fn that gives a "
-            "GymnasiumEnv, or --loop host"
+            f"env {env!r} cannot be stepped on the device: use one of {', '.join(functional_ids())}, an env_fn that "
+            "gives a GymnasiumEnv, or --loop host"
         )
-    return _KNOWN[env](pixels=pixels, frame_size=frame_size)
+    if pixels is None and is_made_of_functional(env):
+        return functional_maker(env)(frame_size=frame_size)
+    return functional_maker(env)(pixels=bool(pixels), frame_size=frame_size)
 
 
 def functional_within(env: gym.Env) -> FunctionalEnv:
@@ -48,10 +46,9 @@ def functional_within(env: gym.Env) -> FunctionalEnv:
         env: What `make_env_fn` builds of an `env_fn`.
 
     Raises:
-        ValueError: If it is no `GymnasiumEnv`; if wrappers stand around it, which the device would not step; or if
-            what it gives is not what the agent is made for.
+        ValueError: If it is no `GymnasiumEnv`, or if wrappers stand around it, which the device would not step.
     """
-    inner = env.env if isinstance(env, PixelObservation) else env
+    inner = env.env if isinstance(env, PixelObservation | VectorObservation) else env
     if not isinstance(inner, GymnasiumEnv):
         found = type(inner.unwrapped).__name__
         if isinstance(inner.unwrapped, GymnasiumEnv):
@@ -60,10 +57,59 @@ def functional_within(env: gym.Env) -> FunctionalEnv:
             f"env_fn gives {found}, which cannot be stepped on the device: let it give a GymnasiumEnv with nothing "
             "around it, or use --loop host"
         )
-    within = inner.functional
-    if within.observation_space.shape != env.observation_space.shape:
-        raise ValueError(
-            f"env has observations {within.observation_space.shape} on the device, and the agent is for "
-            f"{env.observation_space.shape}: set frame_size and pixels to what it gives"
-        )
-    return within
+    return inner.functional
+
+
+def as_seen(
+    env: FunctionalEnv,
+    *,
+    pixels: bool | None = None,
+    frame_size: int = 64,
+    colour: bool = False,
+    frame_stack: int | None = None,
+) -> tuple[FunctionalEnv, ObsSpec]:
+    """A functional environment whose observations are what replay holds, as `make_env_fn` makes gymnasium's so.
+
+    Args:
+        env: The environment.
+        pixels: As `Config` has it.
+        frame_size: Side to which images are resized.
+        colour: Whether images that are resized keep their colours.
+        frame_stack: Images to a stack; None: 4 of those that are resized, 1 of others.
+
+    Raises:
+        ValueError: If its actions or its observations are none that can be learned from.
+    """
+    space, actions = env.observation_space, env.action_space
+    if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
+        raise ValueError(f"env has action_space {actions}: DQN needs discrete actions from 0")
+    if not learns_from_images(space, pixels, "of the device"):
+        if colour:
+            raise ValueError("colour True needs images, and env gives vectors: set it to False")
+        return env, vector_spec(space)
+    if not is_image(space):
+        raise ValueError(f"env has observation_space {space}: pixels=True needs images on the device")
+    rule = image_rule_of(space, frame_size, colour=colour)
+    spec = rule.spec(space.shape, space.dtype, frame_stack)
+    if rule.resized or rule.channels_first:
+        env = _with_rule(env, rule, spec._replace(stack=None))
+    return env, spec
+
+
+def _with_rule(env: FunctionalEnv, rule: ImageRule, spec: ObsSpec) -> FunctionalEnv:
+    reset, step, observe = _functions(env.reset, env.step, env.observe, rule)
+    space = gym.spaces.Box(0, np.dtype(spec.dtype).type(spec.scale), spec.shape, np.dtype(spec.dtype).type)
+    return env._replace(reset=reset, step=step, observe=observe, observation_space=space)
+
+
+@lru_cache  # the same functions for the same arguments, so that they are compiled once
+def _functions(reset: Any, step: Any, observe: Any, rule: ImageRule) -> tuple[Any, Any, Any]:
+    def reset_seen(key: Array) -> tuple[State, Array]:
+        state, obs = reset(key)
+        return state, apply_rule(rule, obs)
+
+    def step_seen(key: Array, state: State, action: Array) -> tuple[Any, ...]:
+        state, obs, *rest = step(key, state, action)
+        return state, apply_rule(rule, obs), *rest
+
+    return reset_seen, step_seen, None if observe is None else lambda state: apply_rule(rule, observe(state))

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, Shaped
 
-from jaxdqn.envs.rows import Answer, advance, held_dtype, open_episodes
+from jaxdqn.envs.rows import Answer, advance, open_episodes
+from jaxdqn.observations import held_dtype
 
 State = Any
 """A pytree of arrays."""
@@ -31,7 +32,7 @@ class FunctionalEnv(NamedTuple):
     Attributes:
         reset: `(key) -> (state, obs)`; the key is consumed.
         step: `(key, state, action) -> (state, obs, reward, terminated, truncated)`; the key is consumed.
-        observation_space: Of one observation; a frame is `Box(0, 255, (H, W), uint8)`.
+        observation_space: Of one observation; a grey frame is `Box(0, 255, (H, W), uint8)`.
         action_space: `Discrete(n)`, from 0.
         observe: `(state) -> obs`, where the state tells the observation: autoreset then draws once and not twice.
         draw: `(state) -> [H, W, 3] uint8`, for people to look at.
@@ -130,7 +131,7 @@ def time_limit(env: FunctionalEnv, max_steps: int) -> FunctionalEnv:
     return env._replace(reset=reset, step=step, observe=unwrapped(env.observe), draw=unwrapped(env.draw))
 
 
-def random_rollout(env: FunctionalEnv, key: Key[Array, ""], *, frames: int, frame_stack: int) -> np.ndarray:
+def random_rollout(env: FunctionalEnv, key: Key[Array, ""], *, frames: int, frame_stack: int | None) -> np.ndarray:
     """Stacks `[frames or more, H, W, K]` that a uniformly random policy sees, final observations left out.
 
     Eight environments side by side, twice as many steps as `frames` need: the counterpart of `random_stacks`.

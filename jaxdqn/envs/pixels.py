@@ -1,4 +1,4 @@
-"""One environment as the agent wants it: discrete actions, and grey frames where it learns from pixels."""
+"""One environment as the agent wants it: discrete actions, and observations as replay holds them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from jaxdqn.envs import BALL
-from jaxdqn.preprocessing import preprocess_frame
+from jaxdqn.envs.registry import is_made_of_functional
+from jaxdqn.envs.spaces import as_space_says, image_rule_of, is_image, learns_from_images, picture_bytes, vector_spec
+from jaxdqn.observations import ImageRule, ObsSpec, apply_rule
 
 EnvFn = Callable[[], gym.Env]
 
@@ -24,40 +25,95 @@ os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 
+class VectorObservation(gym.ObservationWrapper):
+    """Observations of the shape and the dtype that their space says; others are refused."""
+
+    def observation(self, observation: Any) -> np.ndarray:
+        """The observation of a step."""
+        space: Any = self.env.observation_space
+        return as_space_says(observation, space, name_of(self.env))
+
+    def obs_spec(self, frame_stack: int | None = None) -> ObsSpec:
+        """What replay holds: vectors are not stacked."""
+        del frame_stack
+        space: Any = self.env.observation_space
+        return vector_spec(space)
+
+
 class PixelObservation(gym.ObservationWrapper):
-    """Grey frames `[size, size]` uint8, from image observations or else from `render()`.
+    """Images as replay holds them, from image observations or, where there are none, from `render()`.
+
+    Images with sides of at most 32, or with other than 1 or 3 channels, are taken as they are, with their channels last;
+    others are made grey, unless `colour`, and resized.
 
     Attributes:
-        observation_space: `Box(0, 255, (size, size), uint8)`.
+        observation_space: Of one image: `Box(0, 255, (size, size), uint8)` where it is made grey and resized.
     """
 
-    def __init__(self, env: gym.Env, size: int = 64) -> None:
+    def __init__(self, env: gym.Env, size: int = 64, *, colour: bool = False) -> None:
         """Wrap an environment.
 
+        Args:
+            env: The environment.
+            size: Side to which images are resized.
+            colour: Whether images that are resized keep their colours.
+
         Raises:
-            ValueError: If its observations are no images and it does not render to `rgb_array`.
+            ValueError: If its observations are no images and it does not render to `rgb_array`, or are images of
+                another kind than can be learned from.
         """
         super().__init__(env)
-        self._size = (size, size)
-        self._draws = not is_image(env.observation_space)
+        space: Any = env.observation_space
+        learns_from_images(space, True, name_of(env))
+        self._draws = not is_image(space)
         if self._draws and env.render_mode != "rgb_array":
             raise ValueError(
                 f"env {name_of(env)} gives no image and has render_mode {env.render_mode!r}: "
                 'make it with render_mode="rgb_array", or set pixels to False'
             )
-        self.observation_space = gym.spaces.Box(0, 255, self._size, np.uint8)
+        if self._draws:
+            self._rule = ImageRule(False, True, colour, (size, size), 255.0, 4)
+            spec = self._rule.spec((1, 1, 3), np.uint8)
+        else:
+            self._rule = image_rule_of(space, size, colour=colour)
+            spec = self._rule.spec(space.shape, space.dtype)
+        self._spec = spec
+        highest = spec.scale if spec.dtype == np.uint8 else 1.0
+        self.observation_space = gym.spaces.Box(0, spec.dtype.type(highest), spec.shape, spec.dtype)  # type: ignore[arg-type, union-attr]
 
     def observation(self, observation: Any) -> np.ndarray:
-        """The frame of a step."""
-        frame = self.env.render() if self._draws else observation
-        return preprocess_frame(np.asarray(frame), self._size)
+        """The image of a step."""
+        name = name_of(self.env)
+        if self._draws:
+            image = apply_rule(self._rule, picture_bytes(self.env.render(), name))
+        else:
+            space: Any = self.env.observation_space
+            found = as_space_says(observation, space, name)
+            if self._rule.resized and np.issubdtype(found.dtype, np.floating):
+                _refuse_outside(found, name)
+            image = apply_rule(self._rule, found)
+        if image.shape != self._spec.shape:
+            raise ValueError(
+                f"env {name} gives an image of {image.shape} where it gave {self._spec.shape}: colour needs RGB"
+            )
+        return image
+
+    def obs_spec(self, frame_stack: int | None = None) -> ObsSpec:
+        """What replay holds.
+
+        Args:
+            frame_stack: Images to a stack; None: 4 of those that are resized, 1 of others.
+        """
+        return self._spec if frame_stack is None else self._spec._replace(stack=frame_stack)
 
 
-def is_image(space: gym.Space) -> bool:
-    """Whether a space holds RGB or grey images, bytes with channels last."""
-    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8:
-        return False
-    return len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[-1] in (1, 3))
+def _refuse_outside(image: np.ndarray, name: str) -> None:
+    """Raise where floats that are to become bytes are not in [0, 1]: they would be clipped without a word."""
+    if ((image >= 0) & (image <= 1)).all():
+        return
+    if not np.isfinite(image).all():
+        raise FloatingPointError(f"an observation of env {name} is {image[~np.isfinite(image)].flat[0]}")
+    raise ValueError(f"env {name} gives an image of values from {image.min():g} to {image.max():g}, not in [0, 1]")
 
 
 def name_of(env: gym.Env) -> str:
@@ -65,15 +121,34 @@ def name_of(env: gym.Env) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
+def spec_of_env(env: gym.Env, frame_stack: int | None = None) -> ObsSpec:
+    """What is observed of an environment that `make_env_fn` builds.
+
+    Args:
+        env: The environment.
+        frame_stack: Images to a stack; None: 4 of those that are resized, 1 of others.
+    """
+    if not isinstance(env, PixelObservation | VectorObservation):
+        raise ValueError(f"env {name_of(env)} was not built by make_env_fn, which checks it: build it with that")
+    return env.obs_spec(frame_stack)
+
+
 def make_env_fn(
-    env: str, *, pixels: bool = True, frame_size: int = 64, env_fn: EnvFn | None = None, render: bool = False
+    env: str,
+    *,
+    pixels: bool | None = True,
+    frame_size: int = 64,
+    colour: bool = False,
+    env_fn: EnvFn | None = None,
+    render: bool = False,
 ) -> EnvFn:
     """A function that builds one environment, checked.
 
     Args:
         env: Gymnasium id.
-        pixels: Whether the agent learns from frames.
-        frame_size: Side to which frames are resized.
+        pixels: Whether the agent learns from images; None: from images where the environment gives some.
+        frame_size: Side to which images are resized.
+        colour: Whether images that are resized keep their colours.
         env_fn: The user's own environment in place of the id; called once for each copy.
         render: Whether an environment made by its id must draw itself even where the agent learns from vectors.
 
@@ -81,18 +156,27 @@ def make_env_fn(
         A function that raises `ValueError` where the id is unknown, actions are not discrete, or observations are
         not what `pixels` asks for.
     """
-    return partial(_build, env, pixels, frame_size, env_fn, render)  # which a process of its own can be sent
+    return partial(_build, env, pixels, frame_size, colour, env_fn, render)  # which a process of its own can be sent
 
 
-def _build(env: str, pixels: bool, frame_size: int, env_fn: EnvFn | None, render: bool) -> gym.Env:
-    # Ours need no picture resized: they give what is asked for.
-    ours = {"pixels": pixels, "frame_size": frame_size} if env == BALL else {}
-    made = env_fn() if env_fn is not None else make_by_id(env, render=pixels or render, **ours)
+def _build(env: str, pixels: bool | None, frame_size: int, colour: bool, env_fn: EnvFn | None, render: bool) -> gym.Env:
+    made = env_fn() if env_fn is not None else _by_id(env, pixels, frame_size, render)
     try:
-        return _checked(made, pixels, frame_size)
+        return _checked(made, pixels, frame_size, colour)
     except ValueError:
         made.close()
         raise
+
+
+def _by_id(env: str, pixels: bool | None, frame_size: int, render: bool) -> gym.Env:
+    options: dict[str, Any] = {}
+    if is_made_of_functional(env):  # these need no picture resized: they give what is asked for
+        options = {"frame_size": frame_size} if pixels is None else {"frame_size": frame_size, "pixels": pixels}
+    made = make_by_id(env, render=render, **options)
+    if render or not pixels or is_image(made.observation_space):
+        return made
+    made.close()  # it gives no image, and has to draw one
+    return make_by_id(env, render=True, **options)
 
 
 def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
@@ -108,16 +192,14 @@ def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
         raise ValueError(f"env {env!r} cannot be made: {detail}") from error
 
 
-def _checked(env: gym.Env, pixels: bool, frame_size: int) -> gym.Env:
+def _checked(env: gym.Env, pixels: bool | None, frame_size: int, colour: bool) -> gym.Env:
     space = env.action_space
     if not isinstance(space, gym.spaces.Discrete):
         raise ValueError(f"env {name_of(env)} has actions {space}: DQN needs discrete actions")
     if space.start != 0:
         raise ValueError(f"env {name_of(env)} counts actions from {space.start}: wrap it so that they start at 0")
-    if pixels:
-        return PixelObservation(env, frame_size)
-    if not isinstance(env.observation_space, gym.spaces.Box):
-        raise ValueError(
-            f"env {name_of(env)} has observations {env.observation_space}: --no-pixels needs a Box of numbers"
-        )
-    return env
+    if learns_from_images(env.observation_space, pixels, name_of(env)):
+        return PixelObservation(env, frame_size, colour=colour)
+    if colour:
+        raise ValueError(f"colour True needs images, and env {name_of(env)} gives vectors: set it to False")
+    return VectorObservation(env)

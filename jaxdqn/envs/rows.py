@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from numpy.typing import DTypeLike
 
 from jaxdqn.preprocessing import array_namespace, next_stack
 from jaxdqn.types import Rows
@@ -62,11 +60,6 @@ class Ended(NamedTuple):
     ended: Bool[Any, "*T N"]
     raw_return: Float[Any, "*T N"]
     length: Int[Any, "*T N"]
-
-
-def held_dtype(dtype: DTypeLike) -> np.dtype:
-    """What rows hold of an observation's dtype: bytes as they are, all else as float32."""
-    return np.dtype(np.uint8 if np.dtype(dtype) == np.uint8 else np.float32)
 
 
 def open_episodes(obs: Shaped[Any, "N ..."], frame_stack: int | None) -> Cursor:

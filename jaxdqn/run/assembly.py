@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,21 +14,22 @@ import optax
 
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.config import Config
-from jaxdqn.envs.device import functional_within
+from jaxdqn.envs.device import as_seen, functional_env, functional_within
 from jaxdqn.envs.functional import FunctionalEnv
-from jaxdqn.envs.pixels import EnvFn
-from jaxdqn.envs.rows import held_dtype
+from jaxdqn.envs.pixels import name_of, spec_of_env
 from jaxdqn.learner import Params
 from jaxdqn.losses import Loss
 from jaxdqn.normalisation import put_obs_stats
+from jaxdqn.observations import ObsSpec
 from jaxdqn.parallel import agent_of, share_of
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import smallest_slots
 from jaxdqn.run.checkpoint import AgentSpec
-from jaxdqn.run.device_run import DeviceRun, bind_run, env_of, rollout_stats_of
+from jaxdqn.run.device_run import DeviceRun, bind_run, rollout_stats_of
 from jaxdqn.run.frame_store import FrameStore, check_store
 from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
-from jaxdqn.run.rollout import RolloutAhead, rollout_stats
+from jaxdqn.run.rollout import RolloutAhead, rollout_stats, wants_stats
+from jaxdqn.schedules import with_capacity
 
 
 class Assembled(NamedTuple):
@@ -39,20 +39,40 @@ class Assembled(NamedTuple):
         spec: What the environment told.
         agent: The pure functions.
         state: Their first state.
-        stack: Frames to a stack; None for vectors.
         run: With loop "device", the agent and its functional environments as one.
     """
 
     spec: AgentSpec
     agent: Agent
     state: AgentState
-    stack: int | None
     run: DeviceRun | None
+
+    @property
+    def stack(self) -> int | None:
+        """Frames to a stack; None for vectors."""
+        return self.spec.obs.stack
+
+
+def look_at_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
+    """What an environment tells the agent.
+
+    Args:
+        env: As `make_env_fn` builds it.
+        frame_stack: As the config has it.
+    """
+    assert isinstance(env.action_space, gym.spaces.Discrete)  # as `make_env_fn` has checked
+    return AgentSpec(int(env.action_space.n), spec_of_env(env, frame_stack))
+
+
+def planned_capacity(config: Config, spec: AgentSpec) -> int:
+    """Rows that replay is to hold: the config's, or all of the run as far as this machine's memory or disk allow."""
+    return with_capacity(config, spec.obs, _free(config)).planned_capacity
 
 
 def assemble(
     config: Config,
-    build: EnvFn,
+    env: gym.Env,
+    spec: AgentSpec,
     *,
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -61,54 +81,72 @@ def assemble(
     own_env: bool = False,
     fresh: bool = True,
 ) -> Assembled:
-    """Look at an environment and make an agent for it.
+    """Make an agent for an environment.
 
     Args:
         config: The run.
-        build: Builds one environment, checked (`make_env_fn`).
+        env: One environment, as `make_env_fn` builds it.
+        spec: What it tells.
         network: As `make_agent` has it.
         optimizer: As `make_agent` has it.
         loss: As `make_agent` has it.
         rollout: A random rollout of `config.env` that has begun already; None plays it here.
-        own_env: Whether `build` gives the user's own environment and not `config.env`.
+        own_env: Whether `env` is the user's own environment and not `config.env`.
         fresh: Whether this process's statistics of frames are the ones that count; else no rollout is played, as the
             state on disk, or the first process's, takes their place.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.
     """
-    with contextlib.closing(build()) as env:
-        spec = look_at_env(env)
-        twin = None
-        if config.loop == "device":
-            twin = functional_within(env) if own_env else env_of(config)
-        stack = config.frame_stack if config.pixels else None
-        agent = agent_of(
-            config,
-            num_processes=jax.process_count(),
-            num_actions=spec.num_actions,
-            obs_shape=spec.obs_shape,
-            obs_dtype=spec.obs_dtype,
-            obs_stats=None if stack is None else ObservationStats(np.zeros(stack), np.ones(stack)),  # replaced below
-            network=network,
-            optimizer=optimizer,
-            loss=loss,
-            bytes_available=free_bytes(),
+    obs, twin = spec.obs, None
+    if config.loop == "device":
+        twin = _twin(config, env, spec, own_env)
+    channels = obs.seen_shape[-1] if wants_stats(config, obs) else 0
+    agent = agent_of(
+        config,
+        num_processes=jax.process_count(),
+        num_actions=spec.num_actions,
+        obs=obs,
+        obs_stats=ObservationStats(np.zeros(channels), np.ones(channels)) if channels else None,  # replaced below
+        network=network,
+        optimizer=optimizer,
+        loss=loss,
+        bytes_available=free_bytes(),
+    )
+    if config.replay_storage != "device":
+        smallest = smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs
+        where = "disk" if config.replay_storage == "disk" else "memory"
+        check_store(**store_sizes(config, spec), bytes_available=_free(config), where=where, smallest=smallest)
+    state = (
+        initial_state(agent, config, obs, twin or env, rollout) if fresh else agent.init(jax.random.key(config.seed))
+    )
+    return Assembled(spec, agent, state, None if twin is None else bind_run(share_of(config), agent, twin, obs))
+
+
+def _twin(config: Config, env: gym.Env, spec: AgentSpec, own_env: bool) -> FunctionalEnv:
+    """The functional form of an environment; raises `ValueError` if there is none, or it shows something else."""
+    seen = {"pixels": spec.obs.is_image, "frame_size": config.frame_size}
+    found = functional_within(env) if own_env else functional_env(config.env, **seen)  # type: ignore[arg-type]
+    twin, obs = as_seen(found, **seen, colour=config.colour, frame_stack=spec.obs.stack)  # type: ignore[arg-type]
+    if obs != spec.obs:
+        raise ValueError(
+            f"env {name_of(env)} has observations {obs.shape} on the device and {spec.obs.shape} in gymnasium: set "
+            "pixels, frame_size and colour to what both give, or use --loop host"
         )
-        if config.replay_storage != "device":
-            smallest = smallest_slots(config.n_steps, stack or 1) * config.num_envs
-            on_disk = config.replay_storage == "disk"
-            free = free_disk_bytes(config.output) if on_disk else free_host_bytes()
-            where = "disk" if on_disk else "memory"
-            check_store(**store_sizes(config, spec), bytes_available=free, where=where, smallest=smallest)
-        state = initial_state(agent, config, twin or env, rollout) if fresh else agent.init(jax.random.key(config.seed))
-        return Assembled(spec, agent, state, stack, None if twin is None else bind_run(share_of(config), agent, twin))
+    return twin
+
+
+def _free(config: Config) -> int:
+    """Bytes that are free where observations will be."""
+    if config.replay_storage == "disk":
+        return free_disk_bytes(config.output)
+    return free_bytes() if config.replay_storage == "device" else free_host_bytes()
 
 
 def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:
     """The arguments of `FrameStore` that say how much it holds."""
-    fields = {"capacity": config.capacity, "num_envs": config.num_envs}
-    return {**fields, "obs_shape": spec.obs_shape, "obs_dtype": spec.obs_dtype}
+    fields = {"capacity": config.planned_capacity, "num_envs": config.num_envs}
+    return {**fields, "obs_shape": spec.obs.shape, "obs_dtype": spec.obs.dtype}
 
 
 def make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
@@ -119,27 +157,23 @@ def make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
     return FrameStore(**store_sizes(config, spec), path=path)
 
 
-def look_at_env(env: gym.Env) -> AgentSpec:
-    """What an environment tells the agent."""
-    observations, actions = env.observation_space, env.action_space
-    assert isinstance(observations, gym.spaces.Box)  # as `make_env_fn` has checked
-    assert isinstance(actions, gym.spaces.Discrete)
-    return AgentSpec(int(actions.n), observations.shape, held_dtype(observations.dtype).name)
-
-
 def initial_state(
-    agent: Agent, config: Config, env: gym.Env | FunctionalEnv, rollout: RolloutAhead | None = None
+    agent: Agent,
+    config: Config,
+    obs: ObsSpec,
+    env: gym.Env | FunctionalEnv,
+    rollout: RolloutAhead | None = None,
 ) -> AgentState:
-    """An agent's first state; for pixels with the statistics of a random rollout.
+    """An agent's first state, with the statistics of a random rollout where the config asks for them.
 
     It is played, or waited for, while another thread compiles.
     """
     key = jax.random.key(config.seed)
-    if not config.pixels:
+    if not wants_stats(config, obs):
         return agent.init(key)
 
     if isinstance(env, FunctionalEnv):
-        return _with_obs_stats(agent.init(key), rollout_stats_of(env, config))
+        return _with_obs_stats(agent.init(key), rollout_stats_of(env, config, obs))
 
     def prepare() -> AgentState:
         state = agent.init(key)

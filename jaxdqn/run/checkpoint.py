@@ -1,7 +1,7 @@
 """Agents on disk: parameters by orbax, and what is needed to act with them as JSON beside.
 
     checkpoints/00012000/params/       orbax
-    checkpoints/00012000/agent.json    num_actions, obs_shape, obs_dtype, frames
+    checkpoints/00012000/agent.json    num_actions, obs_shape, obs_dtype, frame_stack, scale, frames
     checkpoints/00012000/manifest.json a SHA-256 of each file
     checkpoints/index.json             {"last": 24000, "best": 12000, ...}
 
@@ -11,13 +11,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Set
+import statistics
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 
+from jaxdqn.config import Config
 from jaxdqn.learner import Params
+from jaxdqn.observations import ObsSpec
 from jaxdqn.run.arrays import load_arrays, save_arrays, shapes_of
 from jaxdqn.run.files import read_json, write_json
 from jaxdqn.run.manifest import DamagedError, sealed_folder, verified
@@ -30,27 +34,45 @@ class AgentSpec(NamedTuple):
 
     Attributes:
         num_actions: Number of discrete actions.
-        obs_shape: Shape of one observation.
-        obs_dtype: Name of its dtype.
+        obs: What is observed.
         custom: What of `env_fn` and `network` was the user's own, and must be given again to load the agent.
     """
 
     num_actions: int
-    obs_shape: tuple[int, ...]
-    obs_dtype: str
+    obs: ObsSpec
     custom: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
-        return self._asdict()
+        obs = self.obs
+        return {
+            "num_actions": self.num_actions,
+            "obs_shape": obs.shape,
+            "obs_dtype": np.dtype(obs.dtype).name,
+            "frame_stack": obs.stack,
+            "scale": obs.scale,
+            "custom": self.custom,
+        }
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> AgentSpec:
-        """The inverse of `to_dict`; raises `ValueError` where a field is missing or is none."""
+    def from_dict(cls, fields: dict[str, Any], config: Config) -> AgentSpec:
+        """The inverse of `to_dict`.
+
+        Args:
+            fields: What it gave. One that was written before images of all kinds were known says nothing of stack and
+                scale: they are those of its time.
+            config: The run that trained the agent.
+
+        Raises:
+            ValueError: If a field is missing or is none.
+        """
         try:
-            shape, custom = tuple(fields["obs_shape"]), tuple(fields["custom"])
-            return cls(int(fields["num_actions"]), shape, str(fields["obs_dtype"]), custom)
-        except (KeyError, TypeError) as error:
+            older = "scale" not in fields
+            stack = (config.frame_stack if config.pixels else None) if older else fields["frame_stack"]
+            scale = (255.0 if config.pixels else 1.0) if older else float(fields["scale"])
+            obs = ObsSpec(tuple(fields["obs_shape"]), np.dtype(fields["obs_dtype"]), stack, scale)
+            return cls(int(fields["num_actions"]), obs, tuple(fields["custom"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the checkpoint's agent.json is damaged: {error!r}") from error
 
 
@@ -63,7 +85,10 @@ class Checkpoints:
         self._index_file = self._folder / "index.json"
 
     def index(self) -> dict[str, Any]:
-        """Which checkpoints there are: `last`, `best` (frames) and `best_mean`; empty before the first."""
+        """Which checkpoints there are: `last`, `best` (frames), `best_mean` and `best_returns`; empty before the first.
+
+        The mean is the highest of many: it says which agent was chosen, and too much of how good it is.
+        """
         return read_json(self._index_file) if self._index_file.is_file() else {}
 
     def save(
@@ -72,22 +97,23 @@ class Checkpoints:
         spec: AgentSpec,
         *,
         frames: int,
-        best_mean: float | None = None,
+        best_returns: Sequence[float] | None = None,
         others: Set[int] = frozenset(),
     ) -> None:
-        """Keep an agent as the last one, and as the best one where `best_mean` is given.
+        """Keep an agent as the last one, and as the best one where `best_returns` are given.
 
         Args:
             params: Parameters of the greedy agent.
             spec: What the environment told the agent.
             frames: Frames it has trained for.
-            best_mean: Mean return of the evaluation that makes it the best so far.
+            best_returns: Returns of the evaluation that makes it the best so far.
             others: Frames of agents that are to be kept besides.
         """
         index = self.index()
         index["last"] = frames
-        if best_mean is not None:
-            index.update(best=frames, best_mean=best_mean)
+        if best_returns is not None:
+            returns = [float(each) for each in best_returns]
+            index.update(best=frames, best_mean=statistics.fmean(returns), best_returns=returns)
         target = self._folder / f"{frames:08d}"
         if not target.exists():
             with sealed_folder(target, {"frames": frames}) as aside:
@@ -114,7 +140,7 @@ class Checkpoints:
             except DamagedError as error:
                 notes.append(f"the {name} agent is lost: {error}")
         if "best" in there:
-            there["best_mean"] = index["best_mean"]
+            there |= {name: index[name] for name in ("best_mean", "best_returns") if name in index}
         self._folder.mkdir(parents=True, exist_ok=True)
         self._set_index(there, others)
         return notes
@@ -126,9 +152,9 @@ class Checkpoints:
             if folder.is_dir() and folder.name not in kept:
                 shutil.rmtree(folder)
 
-    def spec(self, which: Which) -> AgentSpec:
+    def spec(self, which: Which, config: Config) -> AgentSpec:
         """What the environment told the agent; raises `ValueError` where there is no such checkpoint."""
-        return AgentSpec.from_dict(read_json(self._chosen(which) / "agent.json"))
+        return AgentSpec.from_dict(read_json(self._chosen(which) / "agent.json"), config)
 
     def params(self, which: Which, like: Params) -> Params:
         """Parameters of a checkpoint.

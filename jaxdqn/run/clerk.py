@@ -45,7 +45,7 @@ class Clerk:
 
     def log(self, progress: Progress) -> None:
         """A row of metrics, where one is due."""
-        self._recorder.log(progress, force=progress.frames >= self._config.num_batches * self._config.frames_per_batch)
+        self._recorder.log(progress, force=progress.frames >= self._config.run_frames)
 
     def evaluate(self, progress: Progress) -> Evaluation:
         """Evaluate an agent and keep it, and log what was found."""
@@ -60,7 +60,8 @@ class Clerk:
     def draw_agent(self) -> None:
         """Draw the best agent at play."""
         output, custom = self._folder / "agent.gif", self._custom
-        best = lambda: load(self._folder, env_fn=custom.env_fn, network=custom.network)  # noqa: E731
+        env_fn = custom.played_on(self._config)
+        best = lambda: load(self._folder, env_fn=env_fn, network=custom.network)  # noqa: E731
         _try("agent.gif", lambda: record_gif(best(), output, seed=self._config.seed))
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from jaxdqn.run.files import seen
 from jaxdqn.run.folders import release_folder
 from jaxdqn.run.frame_store import FrameStore, with_frame_store
 from jaxdqn.run.job import Job
+from jaxdqn.run.manifest import DamagedError
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.progress import Progress, passed, refuse_state_not_finite
 from jaxdqn.run.recorder import versions
@@ -59,7 +60,13 @@ def run_course(
         evaluator = None
         with peers.together():
             if peers.first:
-                evaluator = Evaluator(job.build, frame_stack=parts.stack, check=stop.check)
+                evaluator = Evaluator(
+                    job.build_eval,
+                    frame_stack=parts.stack,
+                    max_steps=config.max_episode_steps,
+                    check=stop.check,
+                    say=job.say,
+                )
                 cleanup.callback(evaluator.close)
         folder = Path(peers.of_first(lambda: str(claim())))
         store, states = None, states_of(folder, config, peers)
@@ -69,7 +76,7 @@ def run_course(
                 if config.replay_storage != "device":
                     store = make_store(folder, config, parts.spec)
                     cleanup.callback(store.close)
-                    updates, stacked = config.updates_per_batch, config.pixels
+                    updates, stacked = config.updates_per_batch, parts.spec.obs.is_image
                     stored = with_frame_store(parts.agent, store, updates=updates, stacked=stacked)
                     parts = parts._replace(agent=stored)
                 if found is None:
@@ -85,30 +92,39 @@ def run_course(
                 cleanup.callback(clerk.close)
         keeper = _Keeper(job, parts, states, stepping, clerk, store)
 
-        def finish(progress: Progress) -> RunProgress:
-            """What a batch asks for, once it is logged."""
-            final = progress.frames >= config.num_batches * config.frames_per_batch
+        def finish(progress: Progress, kept: Path | None = None) -> RunProgress:
+            """What a batch asks for, once it is logged; `kept` is its state if that is on disk already."""
+            final = progress.frames >= config.run_frames
             evaluate = final or passed(config.evaluate_every, progress.frames, config.frames_per_batch)
-            evaluation = None
+            evaluation, evaluated = None, False
             keep = final or passed(config.checkpoint_every, progress.frames, config.frames_per_batch)
             if progress.state is None:
                 return RunProgress(progress, None, folder)
             if evaluate or keep or stop.requested:
                 refuse_state_not_finite(progress.state, progress.frames)
+            # Before the evaluation, which may be long, or fail: what was learned is on disk then.
+            if keep and kept is None and not stop.requested:
+                kept = keeper.keep(progress, evaluation_due=evaluate)
             if evaluate and not stop.requested:
-                with peers.together(), _unless_asked(stop):
-                    evaluation = clerk.evaluate(progress) if clerk is not None else None
-            if stop.requested:
+                with peers.together() as told:
+                    with _unless_asked(stop):
+                        evaluation = clerk.evaluate(progress) if clerk is not None else None
+                    told.mine = evaluation is not None
+                evaluated = told.all[0]
+            stopping = stop.requested  # asked once: what is asked for later waits for the next batch
+            if stopping:
                 stop.take_time()
-                keeper.keep(progress, evaluation_due=evaluate and evaluation is None)
+            if stopping and kept is None:
+                keeper.keep(progress, evaluation_due=evaluate and not evaluated)
+            elif kept is not None and evaluated:
+                keeper.say_evaluated(kept, progress.frames)
+            if stopping:
                 stop.leave()
-            if keep:
-                keeper.keep(progress, evaluation_due=False)
             return RunProgress(progress, evaluation, folder)
 
         if found is not None and found.facts["evaluation_due"]:
             stop.keeps(True)
-            yield finish(stepping.here(parts.agent))
+            yield finish(stepping.here(parts.agent), kept=found.folder)
         for progress in stepping.loop:
             stop.keeps(True)  # before the first batch there is nothing that a signal should wait for
             with peers.later():
@@ -139,8 +155,8 @@ class _Keeper:
         self._states, self._stepping, self._clerk, self._store = states, stepping, clerk, store
         self._say, self._peers = job.say_once, job.peers
 
-    def keep(self, progress: Progress, *, evaluation_due: bool) -> None:
-        """Write the state of this moment; where that fails the run goes on, and the last one stays."""
+    def keep(self, progress: Progress, *, evaluation_due: bool) -> Path | None:
+        """Write the state of this moment; where that fails the run goes on, the last one stays, and None is given."""
         assert progress.state is not None  # loops give it where the config asks for a checkpoint
         self._peers.refuse_apart(progress.state.learner)
         try:
@@ -149,11 +165,21 @@ class _Keeper:
                 logged = self._clerk.facts() if self._clerk is not None else {}
             facts = {**self._facts, "evaluation_due": evaluation_due, **logged}
             read_obs = None if self._store is None else self._store.read
-            self._states.save(progress.frames, progress.state, facts, rest=rest, envs=envs, read_obs=read_obs)
+            return self._states.save(progress.frames, progress.state, facts, rest=rest, envs=envs, read_obs=read_obs)
         except OSError as error:
             kept = self._states.all()
             last = f"the last one is {kept[-1]}" if kept else "there is none yet"
             self._say(f"no checkpoint of frame {progress.frames:,}: {error}; {last}")
+            return None
+
+    def say_evaluated(self, folder: Path, frames: int) -> None:
+        """Say in the manifest of a state that its evaluation is done; where that fails, a resume does it again."""
+        try:
+            with self._peers.together():
+                if self._clerk is not None:
+                    self._states.amend(folder, {"evaluation_due": False, **self._clerk.facts()})
+        except (OSError, DamagedError) as error:
+            self._say(f"{folder} does not say that frame {frames:,} was evaluated: {error}")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,18 +21,21 @@ from jaxtyping import Array, Bool, Key
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.envs.device import functional_env
+from jaxdqn.envs.device import as_seen, functional_env
 from jaxdqn.envs.functional import FunctionalEnv, State, random_rollout, vectorise
-from jaxdqn.envs.rows import Cursor, Ended, advance, held_dtype, open_episodes
+from jaxdqn.envs.registry import functional_ids
+from jaxdqn.envs.rows import Cursor, Ended, advance, open_episodes
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.learner import Metrics
 from jaxdqn.losses import Loss
+from jaxdqn.observations import ObsSpec
 from jaxdqn.parallel import agent_of
 from jaxdqn.preprocessing import ObservationStats, observation_stats
 from jaxdqn.replay import refuse_what_does_not_fit, row_bytes, smallest_slots
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.run.resources import free_bytes
-from jaxdqn.schedules import warm_up_batches
+from jaxdqn.run.rollout import wants_stats
+from jaxdqn.schedules import warm_up_batches, with_capacity
 from jaxdqn.types import Rows
 
 
@@ -78,7 +80,8 @@ class DeviceRun(NamedTuple):
         batch: `(state) -> (state, trace)`: `collect`, and then `updates_per_batch` updates.
         train: `(state) -> (state, trace [batches, ...])`: the whole run, from what `init` gives.
         agent: The agent's own functions.
-        env: The environment.
+        env: The environment, whose observations are as replay holds them.
+        obs: What is observed.
         warm_up_batches: Batches of the run that are only collected.
     """
 
@@ -89,6 +92,7 @@ class DeviceRun(NamedTuple):
     train: Callable[[RunState], tuple[RunState, BatchTrace]]
     agent: Agent
     env: FunctionalEnv
+    obs: ObsSpec
     warm_up_batches: int
 
 
@@ -111,9 +115,9 @@ def make_device_run(
     `config.seed`'s, and runs that are mapped side by side share it.
 
     Args:
-        config: The run. Its augmentations are taken as they are: `mirror` must be true of the environment's frames.
+        config: The run. Symmetries of another environment's images (`symmetries_of`) are left out.
         env: The environment; None takes the functional twin of `config.env`.
-        obs_stats: As `make_agent` has it; None plays a random rollout for pixels.
+        obs_stats: As `make_agent` has it; None plays a random rollout where the config asks for statistics of images.
         network: As `make_agent` has it.
         optimizer: As `make_agent` has it.
         loss: As `make_agent` has it.
@@ -129,22 +133,27 @@ def make_device_run(
     if num_seeds < 1:
         raise ValueError(f"num_seeds {num_seeds} must be at least 1")
     config = dataclasses.replace(config, loop="device")  # which refuses what needs the host
-    env = _checked(env, config) if env is not None else env_of(config)
+    own_env = env is not None and (config.env not in functional_ids() or env != env_of(config))
+    if config.has_foreign_symmetries(own_env):
+        config = config.without_symmetries()
+    seen = {"pixels": config.pixels, "frame_size": config.frame_size, "colour": config.colour}
+    env, obs = as_seen(env_of(config) if env is None else env, **seen, frame_stack=config.frame_stack)
+    free = free_bytes() if bytes_available is None else bytes_available
+    config = with_capacity(config, obs, free, copies=num_seeds)
     refuse_what_does_not_fit(
-        config.capacity,
+        config.planned_capacity,
         config.num_envs,
-        row_bytes(env.observation_space.shape, held_dtype(env.observation_space.dtype)),
-        free_bytes() if bytes_available is None else bytes_available,
-        smallest_slots(config.n_steps, config.frame_stack if config.pixels else 1) * config.num_envs,
+        row_bytes(obs.shape, obs.dtype),
+        free,
+        smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs,
         copies=num_seeds,
     )
-    if obs_stats is None and config.pixels:
-        obs_stats = rollout_stats_of(env, config)
+    if obs_stats is None and wants_stats(config, obs):
+        obs_stats = rollout_stats_of(env, config, obs)
     agent = agent_of(
         config,
         num_actions=int(env.action_space.n),
-        obs_shape=env.observation_space.shape,
-        obs_dtype=held_dtype(env.observation_space.dtype),
+        obs=obs,
         obs_stats=obs_stats,
         network=network,
         optimizer=optimizer,
@@ -152,7 +161,7 @@ def make_device_run(
         returns=returns,
         axis_name=axis_name,
     )
-    return bind_run(config, agent, env)
+    return bind_run(config, agent, env, obs)
 
 
 def env_of(config: Config) -> FunctionalEnv:
@@ -160,28 +169,19 @@ def env_of(config: Config) -> FunctionalEnv:
     return functional_env(config.env, pixels=config.pixels, frame_size=config.frame_size)
 
 
-def _checked(env: FunctionalEnv, config: Config) -> FunctionalEnv:
-    space, actions = env.observation_space, env.action_space
-    if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
-        raise ValueError(f"env has action_space {actions}: DQN needs discrete actions from 0")
-    if config.pixels and (len(space.shape) != 2 or space.dtype != np.uint8):
-        raise ValueError(f"env has observation_space {space}: pixels=True needs frames [H, W] uint8")
-    return env
-
-
-def rollout_stats_of(env: FunctionalEnv, config: Config) -> ObservationStats:
-    """Statistics of `config.normalisation_frames` frames of a random policy on a functional environment."""
+def rollout_stats_of(env: FunctionalEnv, config: Config, obs: ObsSpec) -> ObservationStats:
+    """Statistics of `config.normalisation_frames` images of a random policy on a functional environment."""
     key = jax.random.key(spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0])
-    stacks = random_rollout(env, key, frames=config.normalisation_frames, frame_stack=config.frame_stack)
-    return observation_stats(stacks)
+    stacks = random_rollout(env, key, frames=config.normalisation_frames, frame_stack=obs.stack)
+    return observation_stats(stacks, scale=obs.scale if obs.dtype == np.uint8 else None)
 
 
-def bind_run(config: Config, agent: Agent, env: FunctionalEnv) -> DeviceRun:
-    """The run of an agent that is made already."""
+def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> DeviceRun:
+    """The run of an agent that is made already, on an environment as `as_seen` gives it."""
     envs = vectorise(env, config.num_envs)
-    stack = config.frame_stack if config.pixels else None
+    stack = obs.stack
     not_learned = {name: jnp.full((), jnp.nan) for name in ("loss", "gradient_norm", "q_value")}
-    warm_up = warm_up_batches(config)
+    warm_up = warm_up_batches(config, stack=stack or 1)
 
     @jit
     def open_envs(key: Key[Array, ""]) -> tuple[State, Cursor, Key[Array, ""]]:
@@ -227,4 +227,4 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv) -> DeviceRun:
         state, rest = jax.lax.scan(lambda state, _: batch(state), state, length=config.num_batches - warm_up)
         return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, rest)
 
-    return DeviceRun(jit(init), start, collect, batch, train, agent, env, warm_up)
+    return DeviceRun(jit(init), start, collect, batch, train, agent, env, obs, warm_up)

@@ -79,9 +79,10 @@ class Display:
         self._bar.update(self._task, completed=progress.frames, rate=rate, facts=facts)
         if step.evaluation is not None:
             found = step.evaluation
+            cut = f", {found.cut} cut at their {max(found.lengths):,}th step" if found.cut else ""
             self._console.print(
                 f"frame {progress.frames:,}: greedy return {found.mean:.1f} ± {found.standard_error:.1f} "
-                f"over {found.episodes} episodes (min {found.min:g}, max {found.max:g})"
+                f"over {found.episodes} episodes (min {found.min:g}, max {found.max:g}{cut})"
             )
         elif not self._console.is_terminal and now >= self._line_due:
             self._line_due = now + SECONDS_BETWEEN_LINES

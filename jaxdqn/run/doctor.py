@@ -96,7 +96,7 @@ def _memory_of(device: jax.Device) -> str:
 
 
 def _replay_bytes(config: Config) -> int:
-    return config.capacity * row_bytes((config.frame_size, config.frame_size), np.uint8)
+    return config.planned_capacity * row_bytes((config.frame_size, config.frame_size), np.uint8)
 
 
 def _replay(config: Config) -> Finding:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
+from jaxdqn.envs.episodes import Episode, EpisodeStepper
 from jaxdqn.envs.pixels import EnvFn
-from jaxdqn.envs.vector import Episode
-from jaxdqn.preprocessing import next_stack
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """From what the agent sees `[N, ...]` to actions `[N]`."""
 
+MAX_EPISODE_STEPS = 27_000
+"""Steps after which an episode is cut: Atari's usual cap of 108,000 frames, four a step."""
 
-LONGEST = 1_000_000
+SECONDS_BETWEEN_NOTES = 10.0
 
 
 class Evaluation(NamedTuple):
@@ -33,6 +35,10 @@ class Evaluation(NamedTuple):
         max: Highest return.
         returns: Return of each episode, in the order of the seeds.
         lengths: Steps of each.
+        cut: How many reached `max_episode_steps`, and count with what they had got.
+        screening_mean: Of an evaluation during a run: mean of the episodes that every agent plays, the unbiased figure
+            (`Selection`); None elsewhere, where `mean` is unbiased itself.
+        screening_standard_error: Its standard error.
     """
 
     episodes: int
@@ -43,6 +49,9 @@ class Evaluation(NamedTuple):
     max: float
     returns: list[float]
     lengths: list[int]
+    cut: int = 0
+    screening_mean: float | None = None
+    screening_standard_error: float | None = None
 
 
 def summarise(episodes: Sequence[Episode]) -> Evaluation:
@@ -58,6 +67,7 @@ def summarise(episodes: Sequence[Episode]) -> Evaluation:
         max=max(returns),
         returns=returns,
         lengths=[episode.length for episode in episodes],
+        cut=sum(episode.cut for episode in episodes),
     )
 
 
@@ -70,7 +80,9 @@ class Evaluator:
         *,
         num_envs: int = 5,
         frame_stack: int | None = None,
+        max_steps: int = MAX_EPISODE_STEPS,
         check: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Build the environments.
 
@@ -78,9 +90,12 @@ class Evaluator:
             env_fn: Builds one environment.
             num_envs: Episodes played side by side, so that the policy sees batches.
             frame_stack: Frames to a stack; None hands observations on as they are.
+            max_steps: Steps after which an episode is cut, and counts as truncated.
             check: Called before each step; what it raises ends the episodes.
+            say: Is told every ten seconds how far the episodes are.
         """
-        self._check = check
+        self._check, self._say = check, say
+        self._frame_stack, self._max_steps = frame_stack, max_steps
         self._envs: list[gym.Env] = []
         try:
             for _ in range(num_envs):
@@ -88,7 +103,6 @@ class Evaluator:
         except BaseException:
             self.close()
             raise
-        self._frame_stack = frame_stack
 
     def play(self, policy: Policy, seeds: Sequence[int]) -> list[Episode]:
         """Play one whole episode from each seed.
@@ -100,47 +114,31 @@ class Evaluator:
             The episodes, in the order of the seeds.
 
         Raises:
-            ValueError: If an episode has not ended after `LONGEST` steps.
+            FloatingPointError: If an observation or a reward is not finite.
+            ValueError: If an observation is none of the environment's space.
         """
-        episodes: list[Episode | None] = [None] * len(seeds)
-        waiting = list(enumerate(seeds))[::-1]
-        playing: dict[int, _Game] = {}
-        obs: Any = None
-        going_on = np.zeros(1, bool)  # the next frame does not open an episode
-        while waiting or playing:
+        note_due, steps = time.monotonic() + SECONDS_BETWEEN_NOTES, 0
+        episodes: dict[int, Episode] = {}
+        self._check()
+        stepper = EpisodeStepper(
+            self._envs, seeds, max_steps=self._max_steps, frame_stack=self._frame_stack, where=" of an evaluation"
+        )
+        while len(episodes) < len(seeds):
             self._check()
-            for slot, env in enumerate(self._envs):
-                if slot not in playing and waiting:
-                    index, seed = waiting.pop()
-                    frame, _ = env.reset(seed=seed)
-                    stack = next_stack(None, frame[None], np.ones(1, bool), self._frame_stack)[0]
-                    obs = np.zeros((len(self._envs), *stack.shape), stack.dtype) if obs is None else obs
-                    obs[slot] = stack
-                    playing[slot] = _Game(index)
-            actions = policy(obs)  # slots without an episode keep an old observation: shapes never change
-            for slot, game in list(playing.items()):
-                frame, reward, terminated, truncated, _ = self._envs[slot].step(actions[slot])
-                game.total += float(reward)
-                game.length += 1
-                if terminated or truncated:
-                    episodes[game.index] = Episode(game.total, game.length)
-                    del playing[slot]
-                elif game.length >= LONGEST:
-                    raise ValueError(f"an episode has not ended after {LONGEST:,} steps: wrap env with a TimeLimit")
-                else:
-                    obs[slot] = next_stack(obs[slot][None], frame[None], going_on, self._frame_stack)[0]
-        return [episode for episode in episodes if episode is not None]
+            # Environments without an episode keep an old observation: shapes never change.
+            _, ended = stepper.step(policy(stepper.cursor.stack), frames=steps)
+            episodes |= stepper.finished(ended)
+            steps += len(self._envs)
+            if time.monotonic() > note_due:
+                note_due = time.monotonic() + SECONDS_BETWEEN_NOTES
+                longest = int(stepper.cursor.episode_step.max())
+                self._say(
+                    f"evaluating: {len(episodes)} of {len(seeds)} episodes done, the longest open one is at step "
+                    f"{longest:,} of at most {self._max_steps:,}"
+                )
+        return [episodes[index] for index in range(len(seeds))]
 
     def close(self) -> None:
         """Close the environments."""
         for env in self._envs:
             env.close()
-
-
-class _Game:
-    """An episode in play."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.total = 0.0
-        self.length = 0

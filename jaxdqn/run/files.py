@@ -130,5 +130,7 @@ class Table:
 
 def _whole_lines(path: Path, columns: Sequence[str], until: int) -> list[list[str]]:
     with path.open(newline="") as file:
-        lines = list(csv.reader(file))[1:]
-    return [line for line in lines if len(line) == len(columns) and line[0].isdecimal() and int(line[0]) <= until]
+        header, *lines = list(csv.reader(file)) or [[]]
+    kept = [line for line in lines if len(line) == len(header) and line[0].isdecimal() and int(line[0]) <= until]
+    named = [dict(zip(header, line, strict=True)) for line in kept]
+    return [[row.get(column, "") for column in columns] for row in named]  # older ones have fewer columns

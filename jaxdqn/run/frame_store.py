@@ -23,6 +23,7 @@ from jaxtyping import Array, DTypeLike, Int, Key, Shaped
 
 from jaxdqn.agent import Agent, AgentState, copy
 from jaxdqn.learner import Metrics
+from jaxdqn.preprocessing import join_frames
 from jaxdqn.replay import ReplayState, refuse_what_does_not_fit
 from jaxdqn.types import Batch, Rows
 
@@ -173,7 +174,7 @@ def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: 
         agent: An agent of a config whose `replay_storage` is not "device".
         store: As large as the agent's ring.
         updates: Updates of one `learn`, the config's `updates_per_batch`.
-        stacked: Whether observations are stacks, whose frames become the last axis.
+        stacked: Whether observations are stacks of frames.
 
     Raises:
         ValueError: In `observe`, if the store is not as large as the ring.
@@ -186,8 +187,8 @@ def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: 
 
     @jax.jit
     def arrange(windows: Batch, obs: Array, next_obs: Array, keys: Key[Array, " U"]) -> Batch:
-        if stacked:
-            obs, next_obs = jnp.moveaxis(obs, 2, -1), jnp.moveaxis(next_obs, 2, -1)
+        if stacked:  # [U, B, K, *obs]
+            obs, next_obs = join_frames(obs, obs.ndim - 3), join_frames(next_obs, next_obs.ndim - 3)
         return agent.augment(keys, windows._replace(obs=obs, next_obs=next_obs))
 
     def pieces(ring: ReplayState, key: Key[Array, ""]) -> Iterator[Batch]:

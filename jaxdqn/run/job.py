@@ -27,12 +27,18 @@ class Custom(NamedTuple):
         network: A Flax module; `load` and `resume` then need it again.
         optimizer: An optax transformation in place of the config's Adam.
         loss: Loss of one TD error.
+        eval_env_fn: Builds an environment to evaluate on.
     """
 
     env_fn: EnvFn | None = None
     network: nn.Module | None = None
     optimizer: optax.GradientTransformation | None = None
     loss: Loss | None = None
+    eval_env_fn: EnvFn | None = None
+
+    def played_on(self, config: Config) -> EnvFn | None:
+        """Builds the environment that agents are evaluated on; None: the config names it."""
+        return self.eval_env_fn or (self.env_fn if config.eval_env is None else None)
 
     def names(self) -> tuple[str, ...]:
         """What must be given again to go on."""
@@ -44,7 +50,8 @@ class Job(NamedTuple):
 
     Attributes:
         config: The run.
-        build: Builds one environment.
+        build: Builds one environment to train on.
+        build_eval: Builds one to evaluate on.
         custom: What is the user's own.
         found: The state to go on from; None begins anew.
         started: When this process began with it, on the clock of `time.monotonic`.
@@ -55,6 +62,7 @@ class Job(NamedTuple):
 
     config: Config
     build: EnvFn
+    build_eval: EnvFn
     custom: Custom
     found: Found | None
     started: float

@@ -67,6 +67,20 @@ def seal(aside: Path, target: Path, facts: dict[str, Any]) -> None:
     flush_folder(target.parent)
 
 
+def amend(folder: Path, facts: dict[str, Any]) -> None:
+    """Say other things in the manifest of a folder whose files stay as they are; in one step, as they were or as now.
+
+    Args:
+        folder: A folder that is sealed.
+        facts: What is to be said from now on, by name; all else stays.
+
+    Raises:
+        DamagedError: If its manifest is not what was written.
+    """
+    body = {**read_manifest(folder), **facts}
+    write_json(folder / MANIFEST, {**body, "sha256": _digest_of(body)})
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """What a manifest says, its digest checked but no other file.
 

@@ -11,8 +11,10 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from jaxdqn.envs.episodes import Episode, EpisodeStepper
+from jaxdqn.envs.pixels import name_of
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
-from jaxdqn.preprocessing import next_stack
+from jaxdqn.envs.spaces import picture_bytes
 from jaxdqn.run.files import written_aside
 from jaxdqn.run.policy import TrainedAgent
 
@@ -53,10 +55,12 @@ def draw_curve(runs: Sequence[Path], output: Path, *, label: str | None = None) 
         frames, returns = _smooth([row["frames"] for row in played], [row["return_mean"] for row in played])
         axes.plot(frames, returns, color=colour, alpha=0.35, lw=1, label="training, exploring" if alone else None)
         rows = read_table(run / "evaluations.csv")
+        # What every agent plays, good or bad: the mean of all episodes is over more where the first went well.
+        unbiased = "screening_" if rows and rows[0].get("screening_mean") is not None else ""  # else an older run's
         axes.errorbar(
             [row["frames"] for row in rows],
-            [row["mean"] for row in rows],
-            [row["standard_error"] for row in rows],
+            [row[f"{unbiased}mean"] for row in rows],
+            [row[f"{unbiased}standard_error"] for row in rows],
             color=colour,
             lw=2,
             marker="o",
@@ -79,54 +83,60 @@ def _smooth(frames: list[Any], returns: list[Any], width: int = 9) -> tuple[list
     return frames, means
 
 
-def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2, longest: int = 1000) -> float:
-    """Play one greedy episode of the real environment and draw it with the action values beside.
+def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2, longest: int = 1000) -> Episode:
+    """Play one greedy episode of the environment of evaluations and draw it with the action values beside.
 
     Args:
         agent: The trained agent.
         output: The GIF.
         seed: The episode's own seed is spawned from it.
         every: Steps to a picture.
-        longest: Steps after which an episode is left.
+        longest: Steps after which the episode is cut.
 
     Returns:
-        The episode's raw return.
+        The episode.
 
     Raises:
+        FloatingPointError: If an observation or a reward is not finite.
         ValueError: If the environment cannot draw itself.
     """
     env = agent.build_env(render=True)
     try:
-        pictures, total = _play(env, agent, spawn_seeds(seed, 1, Purpose.PICTURE)[0], every, longest)
+        pictures, episode = _play(env, agent, spawn_seeds(seed, 1, Purpose.PICTURE)[0], every, longest)
     finally:
         env.close()
     with written_aside(output) as aside:
         pictures[0].save(
             aside, format="GIF", save_all=True, append_images=pictures[1:], duration=MS_A_FRAME, loop=0, optimize=False
         )
-    return total
+    return episode
 
 
-def _play(env: gym.Env, agent: TrainedAgent, seed: int, every: int, longest: int) -> tuple[list[Image.Image], float]:
-    obs, _ = env.reset(seed=seed)
-    seen = next_stack(None, obs[None], np.ones(1, bool), agent.frame_stack)
-    pictures, values, total, step, done = [], [], 0.0, 0, False
-    while not done and step < longest:
-        values.append(np.asarray(agent.q_values(seen))[0])
-        action = int(values[-1].argmax())
+def _play(env: gym.Env, agent: TrainedAgent, seed: int, every: int, longest: int) -> tuple[list[Image.Image], Episode]:
+    where = " of the episode that is drawn"
+    stepper = EpisodeStepper([env], [seed], max_steps=longest, frame_stack=agent.frame_stack, where=where)
+    pictures, values = [], []
+    while True:
+        values.append(np.asarray(agent.q_values(stepper.cursor.stack))[0])
+        action, step, total = int(values[-1].argmax()), len(values) - 1, float(stepper.cursor.returns[0])
         if step % every == 0:
-            pictures.append(_panel(env.render(), values, action, step, total))
-        obs, reward, terminated, truncated, _ = env.step(action)
-        seen = next_stack(seen, obs[None], np.zeros(1, bool), agent.frame_stack)
-        total, step, done = total + float(reward), step + 1, terminated or truncated
-    pictures.append(_panel(env.render(), values, action, step, total))
-    return pictures, total
+            pictures.append(_panel(_scene(env), values, action, step, total))
+        _, ended = stepper.step([action], frames=step)
+        for episode in stepper.finished(ended).values():
+            pictures.append(_panel(_scene(env), values, action, episode.length, episode.raw_return))
+            return pictures, episode
+
+
+def _scene(env: gym.Env) -> np.ndarray:
+    """What the environment draws, as RGB bytes."""
+    picture = picture_bytes(env.render(), name_of(env))
+    return np.broadcast_to(picture if picture.ndim == 3 else picture[..., None], (*picture.shape[:2], 3))
 
 
 def _panel(frame: Any, values: list[np.ndarray], action: int, step: int, total: float) -> Image.Image:
     """The environment on the left; on the right each action's value over the last steps, and its lead."""
     height, width = 240, 300
-    scene = Image.fromarray(np.asarray(frame))
+    scene = Image.fromarray(np.ascontiguousarray(frame))
     scene.thumbnail((360, height), Image.Resampling.LANCZOS)
     canvas = Image.new("RGB", (360 + width, height), PAPER)
     canvas.paste(scene, ((360 - scene.width) // 2, (height - scene.height) // 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,53 @@ from jaxtyping import Array, Float, Shaped
 
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of
+from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of, spec_of_env
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.learner import Params, QFunction
 from jaxdqn.networks import make_network
 from jaxdqn.normalisation import init_params, make_q_values
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints, Which
+from jaxdqn.run.compatibility import config_of_file
 from jaxdqn.run.evaluation import Evaluation, Evaluator, Policy, summarise
 from jaxdqn.run.files import read_json
+from jaxdqn.run.rollout import wants_stats
 
 
 def greedy_policy(q_values: QFunction, params: Params) -> Policy:
     """From observations `[N, ...]` to the best actions `[N]`, as NumPy."""
     return lambda obs: np.asarray(q_values(params, jnp.asarray(obs))).argmax(axis=-1)
+
+
+def build_eval_fn(config: Config, env_fn: EnvFn | None, *, render: bool = False) -> EnvFn:
+    """Builds the environment that a run is evaluated on, as `make_env_fn` does.
+
+    Args:
+        config: The run.
+        env_fn: The user's own environment in place of the config's.
+        render: Whether it must be able to draw itself.
+    """
+    return make_env_fn(
+        config.eval_env or config.env,
+        pixels=config.pixels,
+        frame_size=config.frame_size,
+        colour=config.colour,
+        env_fn=env_fn,
+        render=render,
+    )
+
+
+def check_same_env(env: gym.Env, spec: AgentSpec, mend: str) -> None:
+    """Raise `ValueError` if an environment has other actions or observations than an agent was made for."""
+    obs, actions = spec_of_env(env, spec.obs.stack), getattr(env.action_space, "n", None)
+    if (actions, obs) != (spec.num_actions, spec.obs):
+        there, here = ((o.shape, np.dtype(o.dtype).name) for o in (obs, spec.obs))
+        known = there != here
+        scale = "" if known else f" up to {obs.scale:g}"
+        raise ValueError(
+            f"env {name_of(env)} has {actions} actions and observations {there[0]} {there[1]}{scale}; the agent was "
+            f"trained for {spec.num_actions} and {here[0]} {here[1]}{'' if known else f' up to {spec.obs.scale:g}'}: {mend}"
+        )
 
 
 class TrainedAgent:
@@ -62,17 +96,12 @@ class TrainedAgent:
         config, env_fn = self.config, self._env_fn
         if "env_fn" in self.spec.custom and env_fn is None:
             raise ValueError("the agent was trained on an environment of your own: load it with that env_fn")
-        build = make_env_fn(
-            config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=env_fn, render=render
-        )
-        env = build()
-        actions, shape = getattr(env.action_space, "n", None), env.observation_space.shape
-        if (actions, shape) != (self.spec.num_actions, self.spec.obs_shape):
+        env = build_eval_fn(config, env_fn, render=render)()
+        try:
+            check_same_env(env, self.spec, "load it with the env_fn it was trained with")
+        except ValueError:
             env.close()
-            raise ValueError(
-                f"env {name_of(env)} has {actions} actions and observations {shape}; the agent was trained for "
-                f"{self.spec.num_actions} and {self.spec.obs_shape}: load it with the env_fn it was trained with"
-            )
+            raise
         if render and env.render_mode != "rgb_array":
             env.close()
             raise ValueError(f'env {name_of(env)} does not draw itself: make it with render_mode="rgb_array"')
@@ -89,22 +118,35 @@ class TrainedAgent:
     @property
     def frame_stack(self) -> int | None:
         """Frames to a stack; None where the agent takes vectors."""
-        return self.config.frame_stack if self.config.pixels else None
+        return self.spec.obs.stack
 
-    def evaluate(self, episodes: int, seed: int = 0) -> Evaluation:
-        """Play whole greedy episodes on the real environment.
+    def evaluate(
+        self,
+        episodes: int,
+        seed: int = 0,
+        *,
+        max_episode_steps: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Evaluation:
+        """Play whole greedy episodes on the environment that the run was evaluated on.
 
         Args:
             episodes: How many, at least 1.
             seed: Episode `i` starts from the `i`-th seed spawned from it.
+            max_episode_steps: Steps after which an episode is cut; None takes the config's.
+            say: As `Evaluator` has it.
 
         Raises:
-            ValueError: If `episodes` is below 1 or `seed` below 0, or as `build_env` does.
+            FloatingPointError: If an observation or a reward is not finite.
+            ValueError: If `episodes` or `max_episode_steps` is below 1 or `seed` below 0, or as `build_env` does.
         """
-        if episodes < 1:
-            raise ValueError(f"episodes {episodes} must be at least 1")
+        longest = self.config.max_episode_steps if max_episode_steps is None else max_episode_steps
+        for name, value in (("episodes", episodes), ("max_episode_steps", longest)):
+            if value < 1:
+                raise ValueError(f"{name} {value} must be at least 1")
         seeds = spawn_seeds(seed, episodes, Purpose.EVALUATION)
-        evaluator = Evaluator(self.build_env, num_envs=min(5, episodes), frame_stack=self.frame_stack)
+        how: dict[str, Any] = {"frame_stack": self.frame_stack, "max_steps": longest, "say": say}
+        evaluator = Evaluator(self.build_env, num_envs=min(5, episodes), **how)
         try:
             return summarise(evaluator.play(self, seeds))
         finally:
@@ -118,7 +160,7 @@ def read_config(run: Path) -> Config:
         raise ValueError(f"run {str(run)!r} does not exist: name the folder that `jaxdqn train` made")
     if not path.is_file():
         raise ValueError(f"run {str(run)!r} holds no config.json: name the folder that `jaxdqn train` made")
-    return Config.from_dict(read_json(path))
+    return config_of_file(read_json(path))
 
 
 def load(
@@ -129,7 +171,8 @@ def load(
     Args:
         run: The folder.
         checkpoint: `"best"` (best mean over whole evaluations) or `"last"`.
-        env_fn: The environment function that the run was trained with, if it was given one.
+        env_fn: The environment function to play on: the `eval_env_fn` or the `env_fn` that the run was trained with,
+            if it was given one.
         network: The network that the run was trained with, if it was given one.
 
     Raises:
@@ -137,14 +180,14 @@ def load(
     """
     config = read_config(Path(run))
     checkpoints = Checkpoints(Path(run) / "checkpoints")
-    spec = checkpoints.spec(checkpoint)
+    spec = checkpoints.spec(checkpoint, config)
     if network is None:
         if "network" in spec.custom:
             raise ValueError("the agent was trained with a network of your own: load it with that network")
-        network = make_network(config, spec.num_actions)
-    shape = (*spec.obs_shape, config.frame_stack) if config.pixels else spec.obs_shape
-    channels = np.zeros(config.frame_stack, np.float32)
-    stats = ObservationStats(channels, channels) if config.pixels else None
+        network = make_network(config, spec.num_actions, spec.obs)
+    shape = spec.obs.seen_shape
+    channels = np.zeros(shape[-1:], np.float32)
+    stats = ObservationStats(channels, channels) if wants_stats(config, spec.obs) else None
     like = jax.eval_shape(lambda key: init_params(network, key, shape, stats), jax.random.key(0))
     params = checkpoints.params(checkpoint, like)
-    return TrainedAgent(config, spec, params, make_q_values(network), env_fn)
+    return TrainedAgent(config, spec, params, make_q_values(network, spec.obs.scale), env_fn)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdqn.config import Config
-from jaxdqn.envs.vector import Episode
+from jaxdqn.envs.episodes import Episode
 from jaxdqn.run.evaluation import Evaluation
 from jaxdqn.run.events import EventFile
 from jaxdqn.run.files import Table, write_json
@@ -31,7 +31,20 @@ METRICS = (
     "elapsed_seconds",
     "frames_per_second",
 )
-EVALUATIONS = ("frames", "episodes", "mean", "median", "standard_error", "min", "max", "lengths", "elapsed_seconds")
+EVALUATIONS = (
+    "frames",
+    "episodes",
+    "screening_mean",
+    "screening_standard_error",
+    "mean",
+    "median",
+    "standard_error",
+    "min",
+    "max",
+    "cut",
+    "lengths",
+    "elapsed_seconds",
+)
 PACKAGES = ("jaxdqn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "numpy", "pillow", "pygame")
 
 

@@ -17,6 +17,7 @@ FREE = (
     "num_devices",
     "evaluate_every",
     "evaluation_episodes",
+    "max_episode_steps",
     "log_every",
     "checkpoint_every",
     "keep",
@@ -83,7 +84,7 @@ def check_total(folder: Path, config: Config, total_frames: int | None, found: F
         if total_frames < before:
             raise ValueError(f"total_frames {total_frames} must not be below the run's {before}")
     frames = _last_frame(folder) if found is None else found.facts["frames"]
-    if frames < config.num_batches * config.frames_per_batch and (found is not None or frames < before):
+    if frames < config.run_frames and (found is not None or frames < before):
         return config
     if found is None:
         raise ValueError(f"the run is complete at frame {frames:,} and holds no state to go on from: train a new one")

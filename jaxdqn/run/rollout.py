@@ -11,11 +11,13 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 import gymnasium as gym
+import numpy as np
 
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import make_env_fn, name_of
+from jaxdqn.envs.episodes import random_stacks
+from jaxdqn.envs.pixels import make_env_fn, spec_of_env
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
-from jaxdqn.envs.vector import random_stacks
+from jaxdqn.observations import ObsSpec
 from jaxdqn.preprocessing import ObservationStats, observation_stats
 from jaxdqn.run.interrupts import ctrl_c_held
 
@@ -26,25 +28,28 @@ TIMEOUT = 120.0
 """Seconds that are waited for that process."""
 
 
+def wants_stats(config: Config, obs: ObsSpec) -> bool:
+    """Whether a run normalises what it observes by statistics of a random rollout."""
+    return obs.is_image and config.normalisation_frames > 0
+
+
 def rollout_stats(env: gym.Env, config: Config) -> ObservationStats:
-    """Statistics of `config.normalisation_frames` frames of a random policy.
+    """Statistics of `config.normalisation_frames` images of a random policy.
 
     Args:
         env: The environment as `make_env_fn` builds it.
         config: The run.
 
     Returns:
-        `config.frame_stack` means and deviations.
+        A mean and a deviation for each channel of a stack.
 
     Raises:
+        FloatingPointError: If an observation or a reward is not finite.
         ValueError: If the environment cannot be played.
     """
-    seed = spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0]
-    try:
-        stacks = random_stacks(env, frames=config.normalisation_frames, frame_stack=config.frame_stack, seed=seed)
-    except gym.error.Error as error:  # what drawing needs is missed only when it draws
-        raise ValueError(f"env {name_of(env)} cannot be used: {error}") from error
-    return observation_stats(stacks)
+    seed, obs = spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0], spec_of_env(env, config.frame_stack)
+    stacks = random_stacks(env, frames=config.normalisation_frames, frame_stack=obs.stack, seed=seed)
+    return observation_stats(stacks, scale=obs.scale if obs.dtype == np.uint8 else None)
 
 
 class RolloutAhead:
@@ -57,7 +62,7 @@ class RolloutAhead:
     def __init__(self, config: Config) -> None:
         """Start the process, where the run needs statistics, and enough frames for them."""
         self._process: multiprocessing.process.BaseProcess | None = None
-        if not config.pixels or config.loop == "device" or config.normalisation_frames < WORTH_A_PROCESS:
+        if config.pixels is False or config.loop == "device" or config.normalisation_frames < WORTH_A_PROCESS:
             return
         context = multiprocessing.get_context("spawn")
         self._receiver, sender = context.Pipe(duplex=False)
@@ -96,6 +101,7 @@ def _send_stats(sender: Connection, config: Config) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems where a process does not inherit that
     warnings.simplefilter("ignore")
     with sender, contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
-        build = make_env_fn(config.env, pixels=True, frame_size=config.frame_size)
+        build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, colour=config.colour)
         with contextlib.closing(build()) as env:
-            sender.send(rollout_stats(env, config))
+            if wants_stats(config, spec_of_env(env, config.frame_stack)):
+                sender.send(rollout_stats(env, config))

@@ -1,14 +1,15 @@
-"""Which agents a run keeps."""
+"""Which agents a run keeps, and which figures of an evaluation are unbiased."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Set
 from typing import Any
 
 from jaxdqn.agent import Agent
 from jaxdqn.config import Config
+from jaxdqn.envs.episodes import Episode
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
-from jaxdqn.envs.vector import Episode
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
 from jaxdqn.run.evaluation import Evaluation, Evaluator, summarise
 from jaxdqn.run.policy import greedy_policy
@@ -18,10 +19,14 @@ from jaxdqn.run.progress import Progress
 class Selection:
     """Evaluates as a run goes on, and keeps the last agent and the best.
 
-    The best agent has the best mean over `evaluation_episodes` episodes on seeds of its own; of equal ones, the
-    latest, which has learned from more. A quarter of them are played first; only an agent that reaches the best mean
-    with those plays the rest. An agent far from the best is then judged at a quarter of the price, and one that equals
-    it at the whole.
+    Every agent plays the same `evaluation_episodes` seeds, a quarter of them first, to screen: the rest only if it gets
+    there at least what the best agent got from the same seeds. Of those that play all, the best agent has the highest
+    mean; of equal ones, the latest, which has learned from more.
+
+    The mean of the screening episodes is an unbiased figure of an agent: all play them, whatever they bring. The mean of
+    all that was played is not: it is over more episodes exactly where the first ones went well. And the best agent's
+    mean is the highest of many, so that it says too much: play it again, from other seeds (`jaxdqn evaluate`).
+    `tests/test_selection.py` simulates all three.
     """
 
     def __init__(
@@ -35,7 +40,10 @@ class Selection:
         self._greedy_params = config.greedy_params
         self._seeds = spawn_seeds(config.seed, config.evaluation_episodes, Purpose.SELECTION)
         self._screening = -(-config.evaluation_episodes // 4)
-        self._best_mean = float(checkpoints.index().get("best_mean", -float("inf")))
+        index = checkpoints.index()
+        # An index of before these were kept has the mean alone: the next agent plays all and is compared with that.
+        self._best_returns: list[float] | None = index.get("best_returns")
+        self._best_mean = float(index.get("best_mean", -float("inf")))
 
     def index(self) -> dict[str, Any]:
         """Which agents are the last one and the best one."""
@@ -53,12 +61,23 @@ class Selection:
         params = learner.target_params if self._greedy_params == "target" else learner.params
         policy = greedy_policy(self._agent.q_values, params)
         episodes: list[Episode] = self._evaluator.play(policy, self._seeds[: self._screening])
-        if summarise(episodes).mean >= self._best_mean:
-            episodes += self._evaluator.play(policy, self._seeds[self._screening :])
-        evaluation = summarise(episodes)
-        is_best = evaluation.episodes == len(self._seeds) and evaluation.mean >= self._best_mean
+        screening = summarise(episodes)
+        is_best = self._reaches_best(screening.returns)
         if is_best:
-            self._best_mean = evaluation.mean
-        best_mean = evaluation.mean if is_best else None
-        self._checkpoints.save(params, self._spec, frames=progress.frames, best_mean=best_mean, others=others)
+            episodes += self._evaluator.play(policy, self._seeds[self._screening :])
+        evaluation = summarise(episodes)._replace(
+            screening_mean=screening.mean, screening_standard_error=screening.standard_error
+        )
+        is_best = is_best and self._reaches_best(evaluation.returns)
+        if is_best:
+            self._best_returns, self._best_mean = evaluation.returns, evaluation.mean
+        best_returns = evaluation.returns if is_best else None
+        self._checkpoints.save(params, self._spec, frames=progress.frames, best_returns=best_returns, others=others)
         return evaluation
+
+    def _reaches_best(self, returns: list[float]) -> bool:
+        """Whether an agent's first returns are, in the mean, at least the best agent's from the same seeds."""
+        if self._best_returns is None:
+            return len(returns) < len(self._seeds) or statistics.fmean(returns) >= self._best_mean
+        same = min(len(returns), len(self._best_returns))  # a resumed run may play more episodes, or fewer
+        return statistics.fmean(returns[:same]) >= statistics.fmean(self._best_returns[:same])

@@ -26,7 +26,7 @@ from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.run.arrays import load_arrays, save_arrays
 from jaxdqn.run.files import named, seen
-from jaxdqn.run.manifest import DamagedError, aside_of, digest_of, read_manifest, seal, sealed_folder, verified
+from jaxdqn.run.manifest import DamagedError, amend, aside_of, digest_of, read_manifest, seal, sealed_folder, verified
 from jaxdqn.run.parts import Found, flat, part_of_state, read_rest, read_rows, unflat, write_part, written_in
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.replay_files import Written
@@ -132,6 +132,10 @@ class States:
         name = next(new for new in (name, *(f"{name}-{again}" for again in range(1, 1_000))) if new not in taken)
         aside_of(self._folder / name).mkdir(parents=True)
         return name
+
+    def amend(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Say other things in the manifest of a state that was saved; called on the first process."""
+        amend(folder, facts)
 
     def all(self) -> list[Path]:
         """Folders of the states that are there, oldest first."""

@@ -15,13 +15,13 @@ import optax
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn
 from jaxdqn.losses import Loss
-from jaxdqn.run.assembly import Assembled, assemble
+from jaxdqn.run.assembly import Assembled, assemble, look_at_env, planned_capacity
 from jaxdqn.run.course import RunProgress, run_course, states_of
 from jaxdqn.run.folders import check_output, claim_folder, locked, set_aside
 from jaxdqn.run.job import Custom, Job, Say, warn
 from jaxdqn.run.parts import Found
 from jaxdqn.run.peers import Peers
-from jaxdqn.run.policy import read_config
+from jaxdqn.run.policy import build_eval_fn, check_same_env, read_config
 from jaxdqn.run.resuming import check_found, check_own, check_total
 from jaxdqn.run.rollout import RolloutAhead
 from jaxdqn.run.stop import Stop
@@ -31,6 +31,7 @@ def train(
     config: Config,
     *,
     env_fn: EnvFn | None = None,
+    eval_env_fn: EnvFn | None = None,
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
@@ -51,6 +52,7 @@ def train(
     Args:
         config: The run.
         env_fn: The user's own environment in place of `config.env`.
+        eval_env_fn: One to evaluate on, say without clipped rewards; None: `config.eval_env`, or that of training.
         network: A Flax module in place of the config's; `load` then needs it again.
         optimizer: An optax transformation in place of the config's Adam.
         loss: Loss of one TD error in place of the config's.
@@ -72,7 +74,7 @@ def train(
     """
     started, stop = time.monotonic(), stop or Stop()
     peers = peers or Peers(stop)
-    custom = Custom(env_fn, network, optimizer, loss)
+    custom = Custom(env_fn, network, optimizer, loss, eval_env_fn)
     with contextlib.ExitStack() as held:
         with peers.together() as told:
             told.mine = config.to_dict()
@@ -80,10 +82,17 @@ def train(
                 check_output(config)
         with peers.together():
             _refuse_others(told.all)
+        if config.has_foreign_symmetries(env_fn is not None):
+            if peers.first:
+                shift, mirror, of = config.random_shift, config.mirror, config.symmetries_of
+                say(
+                    f"random_shift {shift} and mirror {mirror} are true of {of} and left out: symmetries_of None keeps them"
+                )
+            config = config.without_symmetries()
         job, parts = _job(config, custom, None, started, stop, say, peers, rollout=rollout)
 
         def claim() -> Path:
-            folder = claim_folder(config, name)
+            folder = claim_folder(job.config, name)
             held.enter_context(locked(folder))
             return folder
 
@@ -96,6 +105,7 @@ def resume(
     total_frames: int | None = None,
     num_devices: int | None = None,
     env_fn: EnvFn | None = None,
+    eval_env_fn: EnvFn | None = None,
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
@@ -113,6 +123,7 @@ def resume(
         total_frames: A larger budget than the config's; schedules then end there.
         num_devices: Another number of devices of each process than the config's.
         env_fn: As the run was trained with.
+        eval_env_fn: As the run was trained with.
         network: As the run was trained with.
         optimizer: As the run was trained with.
         loss: As the run was trained with.
@@ -131,7 +142,7 @@ def resume(
     started, stop = time.monotonic(), stop or Stop()
     peers = peers or Peers(stop)
     folder = Path(run)
-    custom = Custom(env_fn, network, optimizer, loss)
+    custom = Custom(env_fn, network, optimizer, loss, eval_env_fn)
     with contextlib.ExitStack() as held:
         with peers.together() as told:
             config = dataclasses.replace(read_config(folder), output=str(folder))
@@ -193,23 +204,40 @@ def _job(
     rollout: RolloutAhead | None = None,
 ) -> tuple[Job, Assembled]:
     """A run and its agent, whose first state is the first process's."""
-    own = custom.env_fn is not None
-    with peers.together():
-        build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, env_fn=custom.env_fn)
-        parts = assemble(
-            config,
-            build,
-            network=custom.network,
-            optimizer=custom.optimizer,
-            loss=custom.loss,
-            rollout=rollout,
-            own_env=own,
-            fresh=found is None and peers.first,
-        )
+    with contextlib.ExitStack() as held:
+        with peers.together() as told:
+            build = make_env_fn(
+                config.env,
+                pixels=config.pixels,
+                frame_size=config.frame_size,
+                colour=config.colour,
+                env_fn=custom.env_fn,
+            )
+            env = held.enter_context(contextlib.closing(build()))
+            spec = look_at_env(env, config.frame_stack)
+            build_eval = build_eval_fn(config, custom.played_on(config))
+            if config.eval_env is not None or custom.eval_env_fn is not None:
+                with contextlib.closing(build_eval()) as other:
+                    check_same_env(other, spec, "evaluate on an environment with those of training")
+            told.mine = planned_capacity(config, spec)
+        config = dataclasses.replace(config, capacity=min(told.all))
+        with peers.together():
+            parts = assemble(
+                config,
+                env,
+                spec,
+                network=custom.network,
+                optimizer=custom.optimizer,
+                loss=custom.loss,
+                rollout=rollout,
+                own_env=custom.env_fn is not None,
+                fresh=found is None and peers.first,
+            )
     if found is None:
         learner, actor = parts.state.learner, parts.state.actor
         learner, params = peers.arrays_of_first((learner, actor.params))
         parts = parts._replace(state=parts.state._replace(learner=learner, actor=actor._replace(params=params)))
-    needed = tuple(name for name in custom.names() if name in ("env_fn", "network"))  # to load the agent
-    parts = parts._replace(spec=parts.spec._replace(custom=needed))
-    return Job(config, build, custom, found, started, stop, say, peers), parts
+    needed = {"env_fn": custom.played_on(config), "network": custom.network}  # to load the agent
+    own = tuple(name for name, given in needed.items() if given is not None)
+    parts = parts._replace(spec=parts.spec._replace(custom=own))
+    return Job(config, build, build_eval, custom, found, started, stop, say, peers), parts

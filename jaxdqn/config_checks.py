@@ -1,0 +1,133 @@
+"""What a config may hold: every field's type and range, and what must fit together. Each message names the field."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from jaxdqn.config import Config
+
+_POSITIVE = (
+    "frame_size",
+    "total_frames",
+    "num_envs",
+    "num_devices",
+    "frames_per_batch",
+    "batch_size",
+    "updates_per_batch",
+    "n_steps",
+    "evaluation_episodes",
+    "max_episode_steps",
+    "keep",
+    "learning_rate",
+    "reward_scale",
+)
+_NOT_NEGATIVE = (
+    "random_shift",
+    "normalisation_frames",
+    "warmup_frames",
+    "evaluate_every",
+    "log_every",
+    "checkpoint_every",
+    "learning_rate_end",
+    "weight_decay",
+    "seed",
+)
+
+
+def check_config(config: Config) -> None:
+    """Raise `ValueError` that names the field, its value and what to do, if a config cannot run."""
+    _check_types(config)
+    for name in _POSITIVE:
+        _require(config, name, getattr(config, name) > 0, "must be above 0")
+    for name in _NOT_NEGATIVE:
+        _require(config, name, getattr(config, name) >= 0, "must be 0 or above")
+    for name in ("gamma", "tau", "epsilon_start", "epsilon_end"):
+        _require(config, name, 0 <= getattr(config, name) <= 1, "must be between 0 and 1")
+    if config.max_gradient_norm is not None:
+        _require(config, "max_gradient_norm", config.max_gradient_norm > 0, "must be above 0, or None not to clip")
+    _require(config, "seed", config.seed < 2**32, "must be below 2**32")
+    _require(config, "total_frames", config.total_frames < 2**31, "must be below 2**31, which is what counters hold")
+    _require(config, "output", config.output != "", "must name a folder")
+    _require(config, "normalisation_frames", config.normalisation_frames != 1, "must be 0 for none, or at least 2")
+    for name in ("env", "eval_env", "symmetries_of"):
+        _require(config, name, getattr(config, name) != "", "must name an environment, such as CartPole-v1")
+    for name, none in (("frame_stack", "None for the default"), ("capacity", "None for the whole run")):
+        value = getattr(config, name)
+        _require(config, name, value is None or value > 0, f"must be above 0, or {none}")
+    if config.epsilon_frames is not None:
+        _require(config, "epsilon_frames", config.epsilon_frames >= 0, "must be 0 or above")
+    for name, hint in get_type_hints(type(config)).items():
+        if get_origin(hint) is Literal:
+            choices = get_args(hint)
+            _require(config, name, getattr(config, name) in choices, f"must be one of {', '.join(choices)}")
+    _check_sizes(config)
+
+
+def _check_types(config: Config) -> None:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        allowed = getattr(hint, "__args__", (hint,))
+        if get_origin(hint) is Literal or (value is None and type(None) in allowed):
+            continue
+        wanted = next(kind for kind in allowed if kind is not type(None))
+        if wanted is float and type(value) is int and abs(value) < 2**53:
+            object.__setattr__(config, name, float(value))  # so that 1 and 1.0 are the same run
+        elif type(value) is not wanted:
+            raise ValueError(f"{name} {value!r} must be {words[wanted]}")
+        elif wanted is float and not math.isfinite(value):
+            raise ValueError(f"{name} {value} must be a finite number")
+
+
+def _check_sizes(config: Config) -> None:
+    capacity = config.planned_capacity
+    _require(config, "batch_size", config.batch_size <= capacity, f"is larger than capacity {capacity}: lower it")
+    check_split(config, config.num_devices)
+    one = config.num_devices == 1 or config.replay_storage == "device"
+    _require(config, "replay_storage", one, f"needs num_devices 1 and not {config.num_devices}: set it to device")
+    if config.loop == "device":
+        _require(config, "collector", config.collector == "sync", "needs loop host: set it to sync")
+        _require(config, "replay_storage", config.replay_storage == "device", "needs loop host: set it to device")
+    workers = config.collector == "async" or not config.restart_workers
+    _require(config, "restart_workers", workers, "needs collector async: set it to False")
+    images = config.pixels is not False  # what None means is known when the environment is
+    _require(config, "random_shift", images or not config.random_shift, "needs pixels: set it to 0")
+    _require(config, "mirror", images or not config.mirror, "needs pixels: set it to False")
+    _require(config, "colour", images or not config.colour, "needs pixels: set it to False")
+    own = images or config.compute_dtype == "float32"
+    _require(config, "compute_dtype", own, "needs pixels: set it to float32")
+    spare = config.frames_per_batch % config.num_envs
+    if spare:
+        lower = config.frames_per_batch - spare
+        near = " or ".join(str(frames) for frames in (lower, lower + config.num_envs) if frames)
+        _require(config, "frames_per_batch", False, f"must be a multiple of num_envs {config.num_envs}: use {near}")
+    _require(
+        config,
+        "frames_per_batch",
+        config.frames_per_batch <= capacity // config.num_envs * config.num_envs,
+        f"does not fit capacity {capacity}: lower it",
+    )
+    _require(
+        config,
+        "warmup_frames",
+        config.warmup_frames < config.total_frames,
+        "must be below total_frames, or nothing is learned",
+    )
+
+
+def check_split(config: Config, parts: int) -> None:
+    """Raise `ValueError` if a run cannot be split evenly over so many devices."""
+    for name in ("num_envs", "batch_size"):
+        spare = getattr(config, name) % parts
+        if spare:
+            lower = getattr(config, name) - spare
+            near = " or ".join(str(number) for number in (lower, lower + parts) if number)
+            over = "num_devices" if parts == config.num_devices else "the devices of all processes,"
+            _require(config, name, False, f"cannot be split over {over} {parts}: use {near}")
+
+
+def _require(config: Config, name: str, holds: bool, mend: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} {getattr(config, name)!r} {mend}")

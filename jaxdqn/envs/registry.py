@@ -1,0 +1,80 @@
+"""Environments by id, registered in one place: gymnasium's form, the functional one, or both.
+
+Functional ones are named by `"module:function"`, so that a process that only steps gymnasium's never imports JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+if TYPE_CHECKING:
+    from jaxdqn.envs.functional import FunctionalEnv
+
+MakeFunctional = Callable[..., "FunctionalEnv"]
+"""`(pixels, frame_size) -> FunctionalEnv`; both are keywords, of which `pixels` has a default."""
+
+_FUNCTIONAL: dict[str, str | MakeFunctional] = {}
+_MADE_OF_FUNCTIONAL: set[str] = set()
+
+
+def register_env(
+    env_id: str,
+    *,
+    gymnasium: str | Callable[..., gym.Env] | None = None,
+    functional: str | MakeFunctional | None = None,
+) -> None:
+    """Make an environment known by an id: to `gymnasium.make`, and to `--loop device` where it has a functional form.
+
+    Args:
+        env_id: As gymnasium has them: `"mine/Grid-v0"`.
+        gymnasium: Its gymnasium form, an entry point as `gymnasium.register` takes it. None: gymnasium knows the id
+            already, or the functional form stands in (`GymnasiumEnv`).
+        functional: Its functional form, `(*, pixels, frame_size) -> FunctionalEnv`, or `"module:function"`.
+
+    Raises:
+        ValueError: If neither form is given, or the id is malformed.
+    """
+    if gymnasium is None and functional is None:
+        raise ValueError(f"env {env_id!r} needs a gymnasium form or a functional one: give at least one")
+    made_of = gymnasium is None and env_id not in gym.registry
+    try:
+        if made_of:
+            gym.register(env_id, entry_point=partial(_make_gymnasium, env_id))
+        elif gymnasium is not None:
+            gym.register(env_id, entry_point=gymnasium)
+    except gym.error.Error as error:
+        raise ValueError(f"env {env_id!r} cannot be registered: {' '.join(str(error).split())}") from error
+    if functional is not None:
+        _FUNCTIONAL[env_id] = functional
+    if made_of:
+        _MADE_OF_FUNCTIONAL.add(env_id)
+
+
+def is_made_of_functional(env_id: str) -> bool:
+    """Whether gymnasium's form of an id is made of the functional one, and takes its options."""
+    return env_id in _MADE_OF_FUNCTIONAL
+
+
+def functional_ids() -> list[str]:
+    """Ids that have a functional form."""
+    return list(_FUNCTIONAL)
+
+
+def functional_maker(env_id: str) -> MakeFunctional:
+    """What makes the functional form of an id that has one."""
+    maker = _FUNCTIONAL[env_id]
+    if isinstance(maker, str):
+        module, _, name = maker.partition(":")
+        return getattr(import_module(module), name)
+    return maker
+
+
+def _make_gymnasium(env_id: str, render_mode: str | None = None, **options: Any) -> gym.Env:
+    from jaxdqn.envs.adapters import GymnasiumEnv  # which imports JAX
+
+    return GymnasiumEnv(functional_maker(env_id)(**options), render_mode)

@@ -1,0 +1,108 @@
+"""One way to step environments: training, evaluation, the random rollout and pictures all use it.
+
+What an environment answers is checked and cast here, once: the dtype that rows hold, finite numbers, one type of action.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from jaxdqn.envs.autoreset import next_step_autoreset
+from jaxdqn.envs.rows import Answer, Cursor, Ended, advance, open_episodes
+from jaxdqn.observations import held_dtype
+from jaxdqn.types import Rows
+
+ACTION_DTYPE = np.int64
+"""Of every action that an environment is given: that of gymnasium's `Discrete.sample`."""
+
+
+class Stepper:
+    """A vector environment, and where it stands.
+
+    Attributes:
+        envs: The environments, in `NEXT_STEP` autoreset mode.
+        cursor: Where they stand.
+    """
+
+    def __init__(
+        self,
+        envs: gym.vector.VectorEnv,
+        *,
+        seeds: list[int] | None = None,
+        frame_stack: int | None = None,
+        reward_scale: float = 1.0,
+        where: str = "",
+    ) -> None:
+        """Reset the environments.
+
+        Args:
+            envs: Vector environment; one that resets in another mode than `NEXT_STEP` is translated.
+            seeds: One for each environment; None where they know their own.
+            frame_stack: Frames to a stack; None hands observations on as they are.
+            reward_scale: Factor on the rewards of rows; episodes report raw returns.
+            where: What a frame is counted in, for messages that name one: " of an evaluation".
+
+        Raises:
+            FloatingPointError: If a first observation is not finite.
+            ValueError: If the environments cannot be reset, or reset in a mode that is not known.
+        """
+        self.envs = next_step_autoreset(envs)
+        self._frame_stack, self._reward_scale, self._where = frame_stack, reward_scale, where
+        self._dtype = held_dtype(envs.single_observation_space.dtype)
+        try:
+            obs, _ = self.envs.reset(seed=seeds)  # type: ignore[arg-type]  # a seed for each
+        except gym.error.Error as error:  # what drawing needs is missed only when it draws
+            raise ValueError(f"the environment cannot be used: {error}") from error
+        self.cursor = open_episodes(self._checked("first observation", obs, 0), frame_stack)
+
+    def step(self, actions: Any, *, frames: int = 0) -> tuple[Rows, Ended]:
+        """Step every environment once.
+
+        Args:
+            actions: One for each `[N]`.
+            frames: Rows collected before, for messages.
+
+        Returns:
+            Rows without their time axis `[N, ...]`, and the episodes that ended.
+
+        Raises:
+            FloatingPointError: If an observation or a reward is not finite.
+        """
+        actions = np.asarray(actions).astype(ACTION_DTYPE)
+        obs, reward, terminated, truncated, _ = self.envs.step(actions)
+        reward = np.asarray(reward)
+        answer = Answer(self._checked("observation", obs, frames), reward, terminated, truncated)
+        return self._advance(self.cursor, actions, answer, frames)
+
+    def cut(self, actions: Any) -> tuple[Rows, Ended]:
+        """A row in which the open episodes are truncated, with no step: what comes after it is another episode."""
+        now, nothing = self.cursor, np.zeros(len(self.cursor.last))
+        answer = Answer(now.obs, nothing, nothing.astype(bool), nothing.astype(bool))
+        return self._advance(now._replace(last=np.ones(len(nothing), bool)), np.asarray(actions), answer, 0)
+
+    def _advance(self, now: Cursor, actions: Any, answer: Answer, frames: int) -> tuple[Rows, Ended]:
+        row, self.cursor, ended = advance(
+            now, actions, answer, frame_stack=self._frame_stack, reward_scale=self._reward_scale
+        )
+        refuse_not_finite("reward", row.reward, frames, self._where)
+        return row, ended
+
+    def _checked(self, name: str, obs: Any, frames: int) -> np.ndarray:
+        refuse_not_finite(name, obs, frames, self._where)
+        return np.asarray(obs).astype(self._dtype, copy=False)
+
+
+def refuse_not_finite(name: str, values: Any, frames: int, where: str = "") -> None:
+    """Raise `FloatingPointError` that names the environment and the frame, if a value `[N, ...]` is not finite."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return
+    with np.errstate(over="ignore"):
+        values = np.asarray(values, np.float32)  # as rows hold it: a larger number is none there
+    if not np.isfinite(values).all():
+        index = int(np.argwhere(~np.isfinite(values.reshape(len(values), -1)))[0, 0])
+        value = values.reshape(len(values), -1)[index]
+        worst = value[~np.isfinite(value)][0]
+        raise FloatingPointError(f"the {name} of environment {index} is {worst} at frame {frames + index + 1:,}{where}")

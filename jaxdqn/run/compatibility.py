@@ -1,0 +1,72 @@
+"""Runs of older versions: what a `config.json` means that does not name every field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxdqn.config import Config
+
+OLD_VALUES: dict[str, Any] = {
+    "env": "CartPole-v1",
+    "output": None,
+    "seed": 0,
+    "pixels": True,
+    "frame_size": 64,
+    "frame_stack": 4,
+    "normalisation_frames": 200,
+    "network": "motion",
+    "compute_dtype": "float32",
+    "random_shift": 0,
+    "mirror": False,
+    "total_frames": 18000,
+    "num_envs": 8,
+    "num_devices": 1,
+    "loop": "host",
+    "collector": "sync",
+    "frames_per_batch": 32,
+    "batch_size": 32,
+    "updates_per_batch": 32,
+    "capacity": 18000,
+    "replay_storage": "device",
+    "warmup_frames": 1000,
+    "learning_rate": 0.001,
+    "learning_rate_end": 5e-05,
+    "weight_decay": 1e-05,
+    "gamma": 0.99,
+    "n_steps": 10,
+    "tau": 0.005,
+    "double": True,
+    "loss": "squared",
+    "reward_scale": 0.1,
+    "epsilon_start": 0.1,
+    "epsilon_end": 0.005,
+    "max_gradient_norm": None,
+    "evaluate_every": 3000,
+    "evaluation_episodes": 10,
+    "greedy_params": "target",
+    "log_every": 0,
+    "checkpoint_every": 3000,
+    "keep": 2,
+    "checkpoint_replay": True,
+    "restart_workers": False,
+    "eval_env": None,
+    "colour": False,
+    "value_bias": 2.0,
+    "symmetries_of": None,
+    "epsilon_frames": 0,
+    "max_episode_steps": 1000000,
+}
+"""What each field was, or what there was in its place, before `Config()` became neutral.
+
+A `config.json` has every field of its time, so one that is missing was not there yet.
+"""
+
+
+def config_of_file(fields: Mapping[str, Any]) -> Config:
+    """The config of a `config.json`; a field that it does not name has the value that the run was trained with.
+
+    Raises:
+        ValueError: If a field does not exist, or cannot be used.
+    """
+    return Config.from_dict({**OLD_VALUES, **fields})
