@@ -51,15 +51,16 @@ def begin(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progress]:
     import jax
 
     import jaxdqn
-    from jaxdqn.run.assembly import assemble
+    from jaxdqn.run.assembly import assemble, look_at_env
 
     if config.loop == "device":
         device_run = jaxdqn.make_device_run(config)
         return jaxdqn.device_loop(device_run, device_run.init(jax.random.key(0)), config)
-    build = jaxdqn.make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size)
+    build = jaxdqn.make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, colour=config.colour)
     envs = jaxdqn.make_vector_env(build, config.num_envs, workers=config.collector == "async")
     cleanup.callback(envs.close)
-    parts = assemble(config, build)
+    with contextlib.closing(build()) as env:
+        parts = assemble(config, env, look_at_env(env, config.frame_stack))
     collector = jaxdqn.Collector(envs, seed=0, frame_stack=parts.stack, reward_scale=config.reward_scale)
     return jaxdqn.host_loop(parts.agent, parts.state, collector, config)
 

@@ -112,14 +112,13 @@ def table() -> str:
 
 
 def _agent(config: jaxdqn.Config) -> jaxdqn.Agent:
-    size, stack = config.frame_size, config.frame_stack
-    stats = jaxdqn.ObservationStats(np.zeros(stack), np.ones(stack))
+    obs = jaxdqn.ObsSpec((config.frame_size, config.frame_size), np.uint8, config.frame_stack)
+    stats = jaxdqn.ObservationStats(np.zeros(config.frame_stack), np.ones(config.frame_stack))
     return agent_of(
         config,
         num_processes=jax.process_count(),
         num_actions=2,
-        obs_shape=(size, size),
-        obs_dtype=np.uint8,
+        obs=obs,
         obs_stats=stats,
     )
 

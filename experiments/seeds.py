@@ -80,8 +80,7 @@ def _train(
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     states = jax.vmap(run.init)(keys)
     states = jax.vmap(with_learning_rate)(states, jnp.ones(len(seeds)) if factors is None else jnp.asarray(factors))
-    stack = config.frame_stack if config.pixels else None
-    play = jaxdqn.make_device_evaluation(run.env, run.agent.q_values, episodes=episodes, frame_stack=stack)
+    play = jaxdqn.make_device_evaluation(run.env, run.agent.q_values, episodes=episodes, frame_stack=run.obs.stack)
     evaluate = jaxdqn.jit(jax.vmap(play, (0, None)))
     collect, learn = (chunk_of(run, learning=learning) for learning in (False, True))
     done, batches_between = 0, max(every // config.frames_per_batch, 1)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from jaxdqn.agent import Agent as Agent
     from jaxdqn.agent import AgentState as AgentState
     from jaxdqn.agent import make_agent as make_agent
+    from jaxdqn.architectures import grid_cnn as grid_cnn
+    from jaxdqn.architectures import motion_cnn as motion_cnn
+    from jaxdqn.architectures import nature_cnn as nature_cnn
     from jaxdqn.augmentation import augment_batch as augment_batch
     from jaxdqn.augmentation import mirror_batch as mirror_batch
     from jaxdqn.augmentation import random_shift as random_shift
@@ -34,9 +37,6 @@ if TYPE_CHECKING:
     from jaxdqn.envs.cartpole import make_cartpole as make_cartpole
     from jaxdqn.envs.collector import Collector as Collector
     from jaxdqn.envs.device import functional_env as functional_env
-    from jaxdqn.envs.episodes import Episode as Episode
-    from jaxdqn.envs.episodes import EpisodeStepper as EpisodeStepper
-    from jaxdqn.envs.episodes import random_stacks as random_stacks
     from jaxdqn.envs.functional import FunctionalEnv as FunctionalEnv
     from jaxdqn.envs.functional import time_limit as time_limit
     from jaxdqn.envs.functional import vectorise as vectorise
@@ -47,7 +47,10 @@ if TYPE_CHECKING:
     from jaxdqn.envs.rows import advance as advance
     from jaxdqn.envs.rows import open_episodes as open_episodes
     from jaxdqn.envs.stepping import Stepper as Stepper
+    from jaxdqn.envs.vector import Episode as Episode
+    from jaxdqn.envs.vector import EpisodeStepper as EpisodeStepper
     from jaxdqn.envs.vector import make_vector_env as make_vector_env
+    from jaxdqn.envs.vector import random_stacks as random_stacks
     from jaxdqn.exploration import epsilon_greedy as epsilon_greedy
     from jaxdqn.exploration import linear_epsilon as linear_epsilon
     from jaxdqn.learner import LearnerState as LearnerState
@@ -61,9 +64,6 @@ if TYPE_CHECKING:
     from jaxdqn.networks import DuelingCNN as DuelingCNN
     from jaxdqn.networks import DuelingMLP as DuelingMLP
     from jaxdqn.networks import frame_differences as frame_differences
-    from jaxdqn.networks import grid_cnn as grid_cnn
-    from jaxdqn.networks import motion_cnn as motion_cnn
-    from jaxdqn.networks import nature_cnn as nature_cnn
     from jaxdqn.networks import row_moments as row_moments
     from jaxdqn.observations import ObsSpec as ObsSpec
     from jaxdqn.parallel import make_mesh as make_mesh
@@ -101,6 +101,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "agent": ("ActorState", "Agent", "AgentState", "make_agent"),
+    "architectures": ("grid_cnn", "motion_cnn", "nature_cnn"),
     "augmentation": ("augment_batch", "mirror_batch", "random_shift", "shift_batch"),
     "compilation": ("compiler_options", "jit"),
     "config": ("Config",),
@@ -110,25 +111,16 @@ _HOMES = {
     "envs.cartpole": ("make_cartpole",),
     "envs.collector": ("Collector",),
     "envs.device": ("functional_env",),
-    "envs.episodes": ("Episode", "EpisodeStepper", "random_stacks"),
+    "envs.vector": ("Episode", "EpisodeStepper", "make_vector_env", "random_stacks"),
     "envs.functional": ("FunctionalEnv", "time_limit", "vectorise"),
     "envs.pixels": ("PixelObservation", "make_env_fn", "spec_of_env"),
     "envs.registry": ("register_env",),
     "envs.rows": ("advance", "open_episodes"),
     "envs.stepping": ("Stepper",),
-    "envs.vector": ("make_vector_env",),
     "exploration": ("epsilon_greedy", "linear_epsilon"),
     "learner": ("LearnerState", "init_learner", "make_optimizer", "make_update", "polyak_update"),
     "losses": ("huber_loss", "q_learning_td_error", "squared_loss"),
-    "networks": (
-        "DuelingCNN",
-        "DuelingMLP",
-        "frame_differences",
-        "grid_cnn",
-        "motion_cnn",
-        "nature_cnn",
-        "row_moments",
-    ),
+    "networks": ("DuelingCNN", "DuelingMLP", "frame_differences", "row_moments"),
     "observations": ("ObsSpec",),
     "parallel": ("make_mesh", "make_parallel_agent"),
     "preprocessing": ("ObservationStats", "normalise", "observation_stats", "preprocess_frame", "push_frame"),

@@ -14,15 +14,15 @@ import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
 
 from jaxdqn import exploration
-from jaxdqn.augmentation import augment_batch
+from jaxdqn.architectures import make_network
+from jaxdqn.augmentation import augment_batch, check_augmentation
 from jaxdqn.compilation import jit, one_after_another
 from jaxdqn.config import Config
 from jaxdqn.convolution import micro_batch_size
 from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_update
 from jaxdqn.losses import LOSSES, Loss
-from jaxdqn.networks import make_network
 from jaxdqn.normalisation import init_params, leave_obs_stats, make_q_values
-from jaxdqn.observations import ObsSpec
+from jaxdqn.observations import ObsSpec, spec_from
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import Replay, ReplayState, make_replay
 from jaxdqn.returns import NStepReturn, n_step_return
@@ -113,18 +113,16 @@ def make_agent(
 ) -> Agent:
     """Bind a config and an environment's shapes into an agent.
 
-    Where `config.replay_storage` is not "device", the ring holds numbers in place of observations, and the agent needs
-    `with_frame_store` around it before it can observe and learn.
+    If `config.replay_storage` is not "device", the ring holds numbers in place of observations: put `with_frame_store`
+    around the agent before it observes and learns.
 
     Args:
         config: The run.
         num_actions: Number of discrete actions.
         obs: What is observed (`spec_of_env` of an environment).
-        obs_shape: In place of `obs`: the shape of one observation, `(64, 64)` for grey frames, without the stack. What
-            it is the config says (`spec_from`).
+        obs_shape: In place of `obs`, with `obs_dtype`: of one observation, as `spec_from` takes them.
         obs_dtype: Its dtype as replay holds it.
-        obs_stats: Mean and deviation of each channel of a stack, carried among the parameters; None leaves observations
-            as they are, bytes divided by `obs.scale`.
+        obs_stats: Mean and deviation of a stack's channels, carried among the parameters; None: bytes are scaled only.
         num_envs: Environments in lockstep; None takes the config's.
         network: A Flax module from normalised observations to action values; None: the config's own. On the CPU
             build it from `jaxdqn.Conv`: `flax.linen.Conv` inside the scan over updates is 5 to 9 times slower.
@@ -142,15 +140,13 @@ def make_agent(
     """
     num_envs = config.num_envs if num_envs is None else num_envs
     if obs is None:
-        if obs_shape is None or obs_dtype is None:
-            raise ValueError("obs must be given, or obs_shape and obs_dtype in its place")
         obs = spec_from(config, obs_shape, obs_dtype)
     config = with_capacity(config, obs, bytes_available)
     if network is None:
         network = make_network(config, num_actions, obs)
     elif config.compute_dtype != "float32":
         raise ValueError(f"compute_dtype {config.compute_dtype} is for the config's own networks: give it to yours")
-    check_augmentation(config, obs)
+    check_augmentation(obs, random_shift=config.random_shift, mirror=config.mirror)
     start = learning_start(config, num_envs, obs.stack or 1)
     optimizer = config_optimizer(config, num_envs, obs.stack or 1) if optimizer is None else optimizer
     if obs_stats is not None:
@@ -162,7 +158,7 @@ def make_agent(
         capacity=config.planned_capacity,
         num_envs=num_envs,
         obs_shape=obs.shape if on_device else (),  # elsewhere the ring holds the number of each frame's place
-        obs_dtype=obs.dtype if on_device else jnp.int32,
+        obs_dtype=np.dtype(obs.dtype) if on_device else jnp.int32,
         batch_shape=(config.updates_per_batch, config.batch_size),
         n_steps=config.n_steps,
         gamma=config.gamma,
@@ -247,27 +243,6 @@ def make_agent(
         replay=replay,
         learning_start=start,
     )
-
-
-def spec_from(config: Config, shape: tuple[int, ...], dtype: DTypeLike) -> ObsSpec:
-    """What is observed, from a config and the shape that replay holds: for code that has no environment to ask.
-
-    Images if `config.pixels`, or if it is None and there are two or three axes of bytes; stacked `config.frame_stack` at
-    a time, or 4 of grey ones.
-    """
-    images = config.pixels
-    if images is None:
-        images = len(shape) in (2, 3) and np.dtype(dtype) == np.uint8
-    return ObsSpec(shape, dtype, (config.frame_stack or (4 if len(shape) == 2 else 1)) if images else None)
-
-
-def check_augmentation(config: Config, obs: ObsSpec) -> None:
-    """Raise `ValueError` if observations are to be shifted or mirrored, and cannot be."""
-    for name, none in (("random_shift", 0), ("mirror", False)):
-        if getattr(config, name) and not obs.is_image:
-            raise ValueError(f"{name} {getattr(config, name)} needs images, not {obs.shape}: set it to {none}")
-    if config.random_shift and config.random_shift >= obs.shape[1]:
-        raise ValueError(f"random_shift {config.random_shift} must be below the images' width of {obs.shape[1]}")
 
 
 def copy(params: Params) -> Params:

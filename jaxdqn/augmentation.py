@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, Shaped
 
+from jaxdqn.observations import ObsSpec
 from jaxdqn.types import Batch
 
 # Words as wide as a stack of so many bytes.
@@ -37,6 +38,15 @@ def augment_batch(
         mirrored = _coins(mirror_key, batch)
         columns, batch = _turned(columns, mirrored), _reversed_actions(batch, mirrored, num_actions)
     return _move(batch, columns)
+
+
+def check_augmentation(obs: ObsSpec, *, random_shift: int, mirror: bool) -> None:
+    """Raise `ValueError` if observations are to be shifted or mirrored, and cannot be."""
+    for name, given, none in (("random_shift", random_shift, 0), ("mirror", mirror, False)):
+        if given and not obs.is_image:
+            raise ValueError(f"{name} {given} needs images, not {obs.shape}: set it to {none}")
+    if random_shift and random_shift >= obs.shape[1]:
+        raise ValueError(f"random_shift {random_shift} must be below the images' width of {obs.shape[1]}")
 
 
 def random_shift(key: Key[Array, ""], stacks: Shaped[Array, "*B H W K"], pixels: int) -> Shaped[Array, "*B H W K"]:

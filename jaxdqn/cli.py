@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jaxdqn
 from jaxdqn.config import Config
@@ -97,7 +97,7 @@ def evaluate(args: Sequence[str]) -> None:
     agent = load(options.run, options.checkpoint)
     longest = agent.config.max_episode_steps if options.max_episode_steps is None else options.max_episode_steps
     with _faults_said("evaluation stopped"):
-        how = {"max_episode_steps": longest, "say": lambda line: print(line, file=sys.stderr)}
+        how: dict[str, Any] = {"max_episode_steps": longest, "say": lambda line: print(line, file=sys.stderr)}
         result = agent.evaluate(options.episodes, options.seed, **how)
     if options.json:
         fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
@@ -117,15 +117,16 @@ def play(args: Sequence[str]) -> None:
     if options.output.suffix.lower() != ".gif":
         raise ValueError(f"--output {str(options.output)!r} must end in .gif")
     with ctrl_c_held():
-        from jaxdqn.run.pictures import record_gif
+        from jaxdqn.envs.vector import CutEpisode
+        from jaxdqn.run.pictures import draw_episode
         from jaxdqn.run.policy import load
 
     if options.max_episode_steps < 1:
         raise ValueError(f"--max-episode-steps {options.max_episode_steps} must be at least 1")
     agent = load(options.run, options.checkpoint)
     with _faults_said("playing stopped"):
-        episode = record_gif(agent, options.output, seed=options.seed, longest=options.max_episode_steps)
-    cut = f", cut after {episode.length:,} steps" if episode.cut else ""
+        episode = draw_episode(agent, options.output, seed=options.seed, longest=options.max_episode_steps)
+    cut = f", cut after {episode.length:,} steps" if isinstance(episode, CutEpisode) else ""
     print(f"{options.output}: an episode of return {episode.raw_return:g}{cut}")
 
 

@@ -27,17 +27,17 @@ class Config:
     seed: int = 0
     """Seed of parameters, exploration, sampling and environments."""
     pixels: bool | None = None
-    """True: images, from observations or else from render(). False: the vector. None: what the environment gives."""
+    """Learn from images, those that render() draws if need be; --no-pixels: vectors; None: what the environment gives."""
     colour: bool = False
     """Keep the colours of images that are resized; else they are made grey."""
     frame_size: int = 64
-    """Side in pixels to which images are resized. Small ones, and those not of 1 or 3 channels, are taken as they are."""
+    """Side in pixels of resized images; small ones, and those with other than 1 or 3 channels, stay as they are."""
     frame_stack: int | None = None
     """Newest images that the network sees at once; None: 4 of those that are resized, 1 of others."""
     normalisation_frames: int = 0
     """Random-policy images from which each channel's mean and deviation are taken; 0 scales bytes to [0, 1] only."""
     network: Literal["auto", "nature", "grid", "motion", "seed"] = "auto"
-    """CNN for images; auto: nature from 36 pixels on, grid below. Vectors have an MLP. motion and seed: for CartPole."""
+    """CNN for images; auto: nature from 36 pixels on, else grid. motion and seed suit CartPole. Vectors have an MLP."""
     value_bias: float = 0.0
     """Value that a fresh network starts from."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -47,7 +47,7 @@ class Config:
     mirror: bool = False
     """Mirror half of the sampled transitions: images left to right, action a to num_actions - 1 - a."""
     symmetries_of: str | None = None
-    """Gymnasium id whose images random_shift and mirror are true of: any other environment trains without; None: any."""
+    """Gymnasium id whose images random_shift and mirror are true of: others train without them; None: all do with."""
     total_frames: int = 100_000
     """Rows collected over all environments, rounded up to a whole batch."""
     num_envs: int = 8

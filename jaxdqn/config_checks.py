@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-if TYPE_CHECKING:
-    from jaxdqn.config import Config
+Config = Any
+"""A `jaxdqn.config.Config`, which imports this."""
 
 _POSITIVE = (
     "frame_size",

@@ -20,8 +20,8 @@ from jaxdqn.presets import PRESETS
 
 T = TypeVar("T")
 PRESET_HELP = (
-    f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)}. Without one, --env X trains with neutral "
-    "defaults, and no --env at all is the preset cartpole."
+    f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)}. Without one, --env X has neutral "
+    "defaults, and without --env, too, it is cartpole."
 )
 
 

@@ -1,6 +1,6 @@
-"""What is observed, told once: what replay holds of an observation, what the network sees of it, and how images become so.
+"""What is observed, told once: what replay holds of it, what the network sees, and what becomes of images.
 
-No JAX and no gymnasium is imported here: a process that only steps an environment needs neither of these rules' users.
+Nothing here imports JAX or gymnasium, so that a process that only steps environments starts quickly.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 
+from jaxdqn.config import Config
 from jaxdqn.preprocessing import array_namespace, preprocess_frame
 
 SMALL_SIDE = 32
@@ -123,3 +124,17 @@ def apply_rule(rule: ImageRule, image: Shaped[Any, "..."]) -> Shaped[Any, "..."]
 def held_dtype(dtype: DTypeLike) -> np.dtype:
     """What rows hold of an observation's dtype: bytes and truth values as bytes, all else as float32."""
     return np.dtype(np.uint8 if np.dtype(dtype) in (np.uint8, np.bool_) else np.float32)
+
+
+def spec_from(config: Config, shape: tuple[int, ...] | None, dtype: DTypeLike | None) -> ObsSpec:
+    """What is observed, from a config and the shape that replay holds: for code that has no environment to ask.
+
+    Images if `config.pixels`, or if it is None and there are two or three axes of bytes; stacked `config.frame_stack`
+    at a time, or 4 of grey ones and 1 of others.
+    """
+    if shape is None or dtype is None:
+        raise ValueError("obs must be given, or obs_shape and obs_dtype in its place")
+    images = config.pixels
+    if images is None:
+        images = len(shape) in (2, 3) and np.dtype(dtype) == np.uint8
+    return ObsSpec(shape, dtype, (config.frame_stack or (4 if len(shape) == 2 else 1)) if images else None)

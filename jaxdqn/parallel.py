@@ -25,10 +25,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int, Key, Shaped
 
-from jaxdqn.agent import ActorState, Agent, AgentState, make_agent, spec_from
+from jaxdqn.agent import ActorState, Agent, AgentState, make_agent
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.learner import LearnerState, Metrics
+from jaxdqn.observations import spec_from
 from jaxdqn.replay import ReplayState
 from jaxdqn.schedules import learning_start, with_capacity
 from jaxdqn.types import Batch, Rows

@@ -117,11 +117,11 @@ def push_frame(
     return xp.where(first.reshape(-1, *(1,) * (stack.ndim - 1)), filled, pushed)
 
 
-def join_frames(frames: Shaped[Any, "*B K _"], obs_ndim: int) -> Shaped[Any, "..."]:
+def join_frames(frames: Shaped[Any, "..."], obs_ndim: int) -> Shaped[Any, "..."]:
     """Stacks from their frames: `[..., K, H, W, C]` to `[..., H, W, K * C]`, any other to `[..., *obs, K]`.
 
     Args:
-        frames: Each stack's frames, the newest last.
+        frames: Each stack's frames `[..., K, *obs]`, the newest last.
         obs_ndim: Axes of one frame.
     """
     xp = array_namespace(frames)

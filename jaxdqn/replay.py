@@ -140,8 +140,7 @@ def make_replay(
         batch_shape: Leading shape of a sample, say `(updates, batch_size)`.
         n_steps: Longest window.
         gamma: Discount a step.
-        stack: Frames to a stack, along their channels `[H, W, stack * C]` or a new last axis; None gives observations as
-            they are.
+        stack: Frames to a stack, along their channels `[H, W, stack * C]` or a new last axis; None: as they are.
         returns: Reward, discount and length of a window.
         bytes_available: Memory that the ring may take; None does not check.
 

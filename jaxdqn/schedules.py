@@ -1,9 +1,10 @@
-"""What follows from a run's config and its observations alone: when it learns, with what step sizes, how much it holds."""
+"""What follows from a run's config and its observations alone: when it learns, how fast, and how much it holds."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import optax
 
 from jaxdqn.config import Config
@@ -72,7 +73,7 @@ def with_capacity(config: Config, obs: ObsSpec, bytes_available: int | None = No
         return config
     capacity = config.run_frames
     if bytes_available is not None:
-        fits = int(bytes_available * MEMORY_SHARE) // (copies * row_bytes(obs.shape, obs.dtype))
+        fits = int(bytes_available * MEMORY_SHARE) // (copies * row_bytes(obs.shape, np.dtype(obs.dtype)))
         least = max(smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs, config.batch_size)
         capacity = min(capacity, max(fits, least, config.frames_per_batch))
     return dataclasses.replace(config, capacity=capacity // config.num_envs * config.num_envs)

@@ -24,7 +24,7 @@ settings.register_profile("long", max_examples=2_000)
 settings.load_profile("short")
 
 # Not `config`: it checks its own fields, in words for people, which is what its tests are about.
-PIECES = "augmentation convolution exploration learner losses networks preprocessing replay returns types"
+PIECES = "augmentation convolution exploration learner losses networks observations preprocessing replay returns types"
 install_import_hook([f"jaxdqn.{name}" for name in f"agent envs run {PIECES}".split()], "beartype.beartype")
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxdqn.agent import make_agent
+from jaxdqn.architectures import make_network
 from jaxdqn.config import Config
-from jaxdqn.networks import make_network
 from jaxdqn.presets import PRESETS
 from jaxdqn.types import Rows
 
@@ -22,6 +22,8 @@ CONFIG = Config(
     warmup_frames=32,
     epsilon_start=0.5,
     epsilon_end=0.1,
+    epsilon_frames=0,
+    n_steps=10,
 )
 
 
@@ -151,7 +153,7 @@ def test_each_preset_has_its_network(preset, size):
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == size
 
 
-@pytest.mark.parametrize(("network", "smallest"), [("motion", 36), ("seed", 20)])
+@pytest.mark.parametrize(("network", "smallest"), [("motion", 36), ("nature", 36), ("seed", 20), ("grid", 3)])
 def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_not(network, smallest):
     with pytest.raises(
         ValueError, match=f"frame_size {smallest - 1} is too small for network '{network}'.* {smallest}"

@@ -216,7 +216,24 @@ def test_the_agent_learns_from_what_it_shifts():
 
 
 @pytest.mark.parametrize(("changes", "value"), [({"random_shift": 4}, 4), ({"mirror": True}, True)])
-def test_frames_that_cannot_be_shifted_or_mirrored_are_refused(changes, value):
+def test_what_is_no_image_cannot_be_shifted_or_mirrored(changes, value):
     (name,) = changes
-    with pytest.raises(ValueError, match=rf"{name} {value} needs frames \[H, W\], not \(36, 36, 3\): set it to "):
-        make_agent(dataclasses.replace(CONFIG, **changes), num_actions=2, obs_shape=(36, 36, 3), obs_dtype=np.uint8)
+    with pytest.raises(ValueError, match=rf"{name} {value} needs images, not \(36,\): set it to "):
+        make_agent(dataclasses.replace(CONFIG, **changes), num_actions=2, obs_shape=(36,), obs_dtype=np.uint8)
+
+
+def test_images_are_not_shifted_out_of_themselves():
+    narrow = dataclasses.replace(CONFIG, random_shift=5)
+    with pytest.raises(ValueError, match="random_shift 5 must be below the images' width of 5"):
+        make_agent(narrow, num_actions=2, obs_shape=(9, 5, 3), obs_dtype=np.uint8)
+
+
+def test_colour_stacks_are_shifted_and_mirrored_like_grey_ones():
+    colours = random_stacks(4, 6, 8, 9)  # three frames of three channels
+    grey = [jnp.asarray(colours[..., channel : channel + 1]) for channel in range(9)]
+    batch = Batch(*(jnp.asarray(x) for x in (colours, np.zeros(4, np.int32), np.zeros(4), np.zeros(4), colours)))
+    options = {"random_shift": 2, "mirror": True, "num_actions": 2}
+    moved = augment_batch(jax.random.key(5), batch, **options).obs
+    for channel, plane in enumerate(grey):
+        alone = augment_batch(jax.random.key(5), batch._replace(obs=plane, next_obs=plane), **options).obs
+        np.testing.assert_array_equal(moved[..., channel : channel + 1], alone)

@@ -9,6 +9,7 @@ import pytest
 
 from jaxdqn.config import Config
 from jaxdqn.presets import PRESETS
+from jaxdqn.run.compatibility import OLD_VALUES, config_of_file
 
 # "Hyperparameters" of the seed: what both columns share, then the demo as it runs, and the proper run of its comments.
 SHARED = {
@@ -64,9 +65,8 @@ REFUSED = [
     ({"learning_rate": 0.0}, "learning_rate 0.0 must be above 0"),
     ({"learning_rate": True}, "learning_rate True must be a number"),
     ({"learning_rate": None}, "learning_rate None must be a number"),
-    ({"network": "nature"}, "network 'nature' must be one of motion, seed"),
+    ({"network": "resnet"}, "network 'resnet' must be one of auto, nature, grid, motion, seed"),
     ({"random_shift": -1}, "random_shift -1 must be 0 or above"),
-    ({"random_shift": 64}, "random_shift 64 must be below frame_size 64"),
     ({"random_shift": 2, "pixels": False}, "random_shift 2 needs pixels: set it to 0"),
     ({"mirror": True, "pixels": False}, "mirror True needs pixels: set it to False"),
     ({"total_frames": 0}, "total_frames 0 must be above 0"),
@@ -93,7 +93,14 @@ REFUSED = [
     ({"reward_scale": 0.0}, "reward_scale 0.0 must be above 0"),
     ({"n_steps": 0}, "n_steps 0 must be above 0"),
     ({"frame_stack": 0}, "frame_stack 0 must be above 0"),
-    ({"normalisation_frames": 1}, "normalisation_frames 1 must be at least 2"),
+    ({"normalisation_frames": 1}, "normalisation_frames 1 must be 0 for none, or at least 2"),
+    ({"normalisation_frames": -1}, "normalisation_frames -1 must be 0 or above"),
+    ({"epsilon_frames": -1}, "epsilon_frames -1 must be 0 or above"),
+    ({"max_episode_steps": 0}, "max_episode_steps 0 must be above 0"),
+    ({"capacity": 0}, "capacity 0 must be above 0, or None for the whole run"),
+    ({"eval_env": ""}, "eval_env '' must name an environment"),
+    ({"colour": True, "pixels": False}, "colour True needs pixels: set it to False"),
+    ({"pixels": 1}, "pixels 1 must be true or false"),
     ({"evaluation_episodes": 0}, "evaluation_episodes 0 must be above 0"),
     ({"log_every": -1}, "log_every -1 must be 0 or above"),
     ({"warmup_frames": 5000, "total_frames": 5000}, "warmup_frames 5000 must be below total_frames"),
@@ -103,21 +110,75 @@ REFUSED = [
 ]
 
 
-def test_the_defaults_are_the_preset_cartpole_but_for_what_holds_of_cartpole_alone():
-    assert dataclasses.replace(PRESETS["cartpole"], random_shift=0, mirror=False) == Config()
-    assert PRESETS["cartpole"].random_shift == 2
-    assert PRESETS["cartpole"].mirror
+# What no environment is assumed to be like.
+NEUTRAL = {
+    "pixels": None,
+    "network": "auto",
+    "value_bias": 0.0,
+    "reward_scale": 1.0,
+    "random_shift": 0,
+    "mirror": False,
+    "symmetries_of": None,
+    "epsilon_start": 1.0,
+    "epsilon_frames": None,
+    "capacity": None,
+    "frame_stack": None,
+    "normalisation_frames": 0,
+}
+
+
+def test_the_defaults_are_neutral():
+    assert {field: getattr(Config(), field) for field in NEUTRAL} == NEUTRAL
+
+
+def test_the_preset_cartpole_is_what_it_was_when_it_was_the_default():
+    preset = PRESETS["cartpole"]
+    known = [
+        name for name in OLD_VALUES if name not in ("random_shift", "mirror", "symmetries_of", "max_episode_steps")
+    ]
+    assert {name: getattr(preset, name) for name in known} == {name: OLD_VALUES[name] for name in known}
+    assert (preset.random_shift, preset.mirror, preset.symmetries_of) == (2, True, "CartPole-v1")
+
+
+@pytest.mark.parametrize("missing", ["network", "reward_scale", "epsilon_frames", "capacity", "value_bias", "pixels"])
+def test_a_field_that_an_older_config_json_does_not_name_is_what_it_was(missing):
+    fields = PRESETS["cartpole"].to_dict()
+    del fields[missing]
+    assert config_of_file(fields) == PRESETS["cartpole"]
+
+
+def test_the_names_of_older_values_are_all_of_the_configs_fields():
+    assert OLD_VALUES.keys() == Config().to_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("frames", "duration"), [(None, 200), (0, 1_000), (150, 150), (5_000, 5_000)], ids=["a fifth", "all", "150", "5000"]
+)
+def test_epsilon_falls_over_the_first_part_of_a_run(frames, duration):
+    config = Config(total_frames=990, frames_per_batch=40, warmup_frames=40, epsilon_frames=frames)
+    assert config.run_frames == 1_000
+    assert config.epsilon_duration == duration
 
 
 def test_another_environment_or_its_vectors_take_the_symmetries_back_and_nothing_else():
     preset = dataclasses.replace(PRESETS["cartpole"], gamma=0.5)
     assert preset.for_env("CartPole-v1") == preset
-    plain = dataclasses.replace(preset, random_shift=0, mirror=False)
+    plain = dataclasses.replace(preset, random_shift=0, mirror=False, symmetries_of=None)
     assert preset.for_env("Acrobot-v1") == dataclasses.replace(plain, env="Acrobot-v1")
     assert preset.for_env("CartPole-v1", pixels=False) == dataclasses.replace(plain, pixels=False)
     vectors = Config(pixels=False)
     assert vectors.for_env("CartPole-v1", pixels=False) == vectors
     assert vectors.for_env("Acrobot-v1") == dataclasses.replace(vectors, env="Acrobot-v1")
+
+
+def test_symmetries_are_foreign_to_any_environment_but_the_presets_own():
+    preset, asked = PRESETS["cartpole"], Config(mirror=True, random_shift=2)
+    assert not preset.has_foreign_symmetries(own_env=False)
+    assert preset.has_foreign_symmetries(own_env=True)
+    assert dataclasses.replace(preset, env="Acrobot-v1").has_foreign_symmetries(own_env=False)
+    for own_env in (False, True):
+        assert not asked.has_foreign_symmetries(own_env)  # somebody has asked for them
+        assert not preset.without_symmetries().has_foreign_symmetries(own_env)
 
 
 def test_a_config_is_frozen():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdqn.agent import make_agent
+from jaxdqn.architectures import make_network, motion_cnn
 from jaxdqn.config import Config
 from jaxdqn.networks import (
     DuelingCNN,
@@ -16,8 +17,6 @@ from jaxdqn.networks import (
     DuelingMLP,
     elu,
     frame_differences,
-    make_network,
-    motion_cnn,
     row_moments,
 )
 

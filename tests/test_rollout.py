@@ -14,7 +14,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.pixels import make_env_fn
 from jaxdqn.run.rollout import WORTH_A_PROCESS, RolloutAhead, rollout_stats
 
-CONFIG = Config(normalisation_frames=WORTH_A_PROCESS, frame_size=16, frame_stack=3)
+CONFIG = Config(normalisation_frames=WORTH_A_PROCESS, pixels=True, frame_size=16, frame_stack=3)
 
 
 @pytest.mark.slow
@@ -77,4 +77,4 @@ def test_an_environment_that_cannot_draw_is_named():
             raise gym.error.DependencyNotInstalled("no such library")
 
     with pytest.raises(ValueError, match="env Blind cannot be used: no such library"):
-        rollout_stats(Blind(), CONFIG)
+        rollout_stats(make_env_fn("", pixels=False, env_fn=Blind)(), CONFIG)

@@ -11,8 +11,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jaxdqn"
 FILES = [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
 FLOORS = [
-    {"types", "returns", "compilation", "convolution", "config", "presets", "launch"},
-    {"augmentation", "networks", "normalisation", "replay", "losses", "preprocessing", "exploration", "envs"},
+    {"types", "returns", "compilation", "convolution", "config", "config_checks", "presets", "launch"},
+    {
+        *("architectures", "augmentation", "networks", "normalisation", "observations"),
+        *("replay", "losses", "preprocessing", "exploration", "envs"),
+    },
     {"learner"},
     {"schedules"},
     {"agent"},

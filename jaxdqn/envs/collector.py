@@ -9,11 +9,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from jaxdqn.envs.episodes import Episode, episodes_of
 from jaxdqn.envs.rows import Cursor, Ended
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.snapshots import Snapshot, restore_envs, snapshot_envs
 from jaxdqn.envs.stepping import Stepper
+from jaxdqn.envs.vector import Episode, episodes_of
 from jaxdqn.envs.workers import WorkerError
 from jaxdqn.types import Rows
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -98,7 +99,8 @@ def as_seen(
 
 def _with_rule(env: FunctionalEnv, rule: ImageRule, spec: ObsSpec) -> FunctionalEnv:
     reset, step, observe = _functions(env.reset, env.step, env.observe, rule)
-    space = gym.spaces.Box(0, np.dtype(spec.dtype).type(spec.scale), spec.shape, np.dtype(spec.dtype).type)
+    dtype: Any = np.dtype(spec.dtype)
+    space = gym.spaces.Box(0, dtype.type(spec.scale), spec.shape, dtype)
     return env._replace(reset=reset, step=step, observe=observe, observation_space=space)
 
 
@@ -109,7 +111,10 @@ def _functions(reset: Any, step: Any, observe: Any, rule: ImageRule) -> tuple[An
         return state, apply_rule(rule, obs)
 
     def step_seen(key: Array, state: State, action: Array) -> tuple[Any, ...]:
-        state, obs, *rest = step(key, state, action)
-        return state, apply_rule(rule, obs), *rest
+        state, obs, reward, *rest = step(key, state, action)
+        if rule.resized and jnp.issubdtype(obs.dtype, jnp.floating):
+            # Bytes cannot say that a float was none: the reward says so, and stops the run.
+            reward = jnp.where(((obs >= 0) & (obs <= 1)).all(), reward, jnp.nan)
+        return state, apply_rule(rule, obs), reward, *rest
 
     return reset_seen, step_seen, None if observe is None else lambda state: apply_rule(rule, observe(state))

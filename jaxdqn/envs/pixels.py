@@ -43,8 +43,8 @@ class VectorObservation(gym.ObservationWrapper):
 class PixelObservation(gym.ObservationWrapper):
     """Images as replay holds them, from image observations or, where there are none, from `render()`.
 
-    Images with sides of at most 32, or with other than 1 or 3 channels, are taken as they are, with their channels last;
-    others are made grey, unless `colour`, and resized.
+    Images with sides of at most 32, or with other than 1 or 3 channels, are taken as they are, with their channels
+    last; others are made grey, unless `colour`, and resized.
 
     Attributes:
         observation_space: Of one image: `Box(0, 255, (size, size), uint8)` where it is made grey and resized.

@@ -1,6 +1,7 @@
 """One way to step environments: training, evaluation, the random rollout and pictures all use it.
 
-What an environment answers is checked and cast here, once: the dtype that rows hold, finite numbers, one type of action.
+What an environment answers is checked and cast here, once: the dtype that rows hold, finite numbers. All actions are of
+one type.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from jaxdqn.envs.autoreset import next_step_autoreset
+from jaxdqn.envs.pixels import name_of
 from jaxdqn.envs.rows import Answer, Cursor, Ended, advance, open_episodes
 from jaxdqn.observations import held_dtype
 from jaxdqn.types import Rows
@@ -51,11 +53,12 @@ class Stepper:
         """
         self.envs = next_step_autoreset(envs)
         self._frame_stack, self._reward_scale, self._where = frame_stack, reward_scale, where
-        self._dtype = held_dtype(envs.single_observation_space.dtype)
+        self._dtype = held_dtype(envs.single_observation_space.dtype or np.float32)
         try:
             obs, _ = self.envs.reset(seed=seeds)  # type: ignore[arg-type]  # a seed for each
         except gym.error.Error as error:  # what drawing needs is missed only when it draws
-            raise ValueError(f"the environment cannot be used: {error}") from error
+            name = name_of(envs.envs[0]) if isinstance(envs, gym.vector.SyncVectorEnv) else type(envs).__name__
+            raise ValueError(f"env {name} cannot be used: {error}") from error
         self.cursor = open_episodes(self._checked("first observation", obs, 0), frame_stack)
 
     def step(self, actions: Any, *, frames: int = 0) -> tuple[Rows, Ended]:

@@ -13,8 +13,8 @@ from jaxtyping import Array, Int
 
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.envs.episodes import episodes_of
 from jaxdqn.envs.stepping import refuse_not_finite
+from jaxdqn.envs.vector import episodes_of
 from jaxdqn.run.device_run import BatchTrace, DeviceRun, RunState
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.progress import Progress, episodes_of_all, learning_start_of, passed, refuse_metrics_not_finite

@@ -136,14 +136,14 @@ def make_device_run(
     own_env = env is not None and (config.env not in functional_ids() or env != env_of(config))
     if config.has_foreign_symmetries(own_env):
         config = config.without_symmetries()
-    seen = {"pixels": config.pixels, "frame_size": config.frame_size, "colour": config.colour}
+    seen: dict[str, Any] = {"pixels": config.pixels, "frame_size": config.frame_size, "colour": config.colour}
     env, obs = as_seen(env_of(config) if env is None else env, **seen, frame_stack=config.frame_stack)
     free = free_bytes() if bytes_available is None else bytes_available
     config = with_capacity(config, obs, free, copies=num_seeds)
     refuse_what_does_not_fit(
         config.planned_capacity,
         config.num_envs,
-        row_bytes(obs.shape, obs.dtype),
+        row_bytes(obs.shape, np.dtype(obs.dtype)),
         free,
         smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs,
         copies=num_seeds,

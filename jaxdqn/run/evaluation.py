@@ -11,8 +11,8 @@ from typing import NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from jaxdqn.envs.episodes import Episode, EpisodeStepper
 from jaxdqn.envs.pixels import EnvFn
+from jaxdqn.envs.vector import CutEpisode, Episode, EpisodeStepper
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """From what the agent sees `[N, ...]` to actions `[N]`."""
@@ -67,7 +67,7 @@ def summarise(episodes: Sequence[Episode]) -> Evaluation:
         max=max(returns),
         returns=returns,
         lengths=[episode.length for episode in episodes],
-        cut=sum(episode.cut for episode in episodes),
+        cut=sum(isinstance(episode, CutEpisode) for episode in episodes),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxdqn.agent import ActorState, Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.episodes import Episode
+from jaxdqn.envs.vector import Episode
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.progress import Progress, episodes_of_all, learning_start_of, refuse_metrics_not_finite
 from jaxdqn.types import Rows

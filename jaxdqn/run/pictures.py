@@ -11,10 +11,10 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxdqn.envs.episodes import Episode, EpisodeStepper
 from jaxdqn.envs.pixels import name_of
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.spaces import picture_bytes
+from jaxdqn.envs.vector import Episode, EpisodeStepper
 from jaxdqn.run.files import written_aside
 from jaxdqn.run.policy import TrainedAgent
 
@@ -83,7 +83,12 @@ def _smooth(frames: list[Any], returns: list[Any], width: int = 9) -> tuple[list
     return frames, means
 
 
-def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2, longest: int = 1000) -> Episode:
+def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2, longest: int = 1000) -> float:
+    """`draw_episode`, of which the raw return is given."""
+    return draw_episode(agent, output, seed=seed, every=every, longest=longest).raw_return
+
+
+def draw_episode(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2, longest: int = 1000) -> Episode:
     """Play one greedy episode of the environment of evaluations and draw it with the action values beside.
 
     Args:
@@ -94,7 +99,7 @@ def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int =
         longest: Steps after which the episode is cut.
 
     Returns:
-        The episode.
+        The episode; a `CutEpisode` where it was cut.
 
     Raises:
         FloatingPointError: If an observation or a reward is not finite.

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from jaxdqn.architectures import make_network
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn, make_env_fn, name_of, spec_of_env
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.learner import Params, QFunction
-from jaxdqn.networks import make_network
 from jaxdqn.normalisation import init_params, make_q_values
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints, Which
@@ -55,12 +55,12 @@ def check_same_env(env: gym.Env, spec: AgentSpec, mend: str) -> None:
     """Raise `ValueError` if an environment has other actions or observations than an agent was made for."""
     obs, actions = spec_of_env(env, spec.obs.stack), getattr(env.action_space, "n", None)
     if (actions, obs) != (spec.num_actions, spec.obs):
-        there, here = ((o.shape, np.dtype(o.dtype).name) for o in (obs, spec.obs))
-        known = there != here
-        scale = "" if known else f" up to {obs.scale:g}"
+        there, here = (f"{each.shape} {np.dtype(each.dtype).name}" for each in (obs, spec.obs))
+        if there == here:
+            there, here = f"{there} up to {obs.scale:g}", f"{here} up to {spec.obs.scale:g}"
         raise ValueError(
-            f"env {name_of(env)} has {actions} actions and observations {there[0]} {there[1]}{scale}; the agent was "
-            f"trained for {spec.num_actions} and {here[0]} {here[1]}{'' if known else f' up to {spec.obs.scale:g}'}: {mend}"
+            f"env {name_of(env)} has {actions} actions and observations {there}; the agent was trained for "
+            f"{spec.num_actions} and {here}: {mend}"
         )
 
 

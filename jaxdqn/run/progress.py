@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from jaxdqn.agent import Agent, AgentState
-from jaxdqn.envs.episodes import Episode
+from jaxdqn.envs.vector import Episode
 from jaxdqn.learner import LearnerState
 from jaxdqn.run.peers import Told
 

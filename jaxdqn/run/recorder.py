@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdqn.config import Config
-from jaxdqn.envs.episodes import Episode
+from jaxdqn.envs.vector import Episode
 from jaxdqn.run.evaluation import Evaluation
 from jaxdqn.run.events import EventFile
 from jaxdqn.run.files import Table, write_json

@@ -14,9 +14,9 @@ import gymnasium as gym
 import numpy as np
 
 from jaxdqn.config import Config
-from jaxdqn.envs.episodes import random_stacks
 from jaxdqn.envs.pixels import make_env_fn, spec_of_env
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
+from jaxdqn.envs.vector import random_stacks
 from jaxdqn.observations import ObsSpec
 from jaxdqn.preprocessing import ObservationStats, observation_stats
 from jaxdqn.run.interrupts import ctrl_c_held

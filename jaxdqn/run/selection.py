@@ -8,8 +8,8 @@ from typing import Any
 
 from jaxdqn.agent import Agent
 from jaxdqn.config import Config
-from jaxdqn.envs.episodes import Episode
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
+from jaxdqn.envs.vector import Episode
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
 from jaxdqn.run.evaluation import Evaluation, Evaluator, summarise
 from jaxdqn.run.policy import greedy_policy
@@ -23,8 +23,8 @@ class Selection:
     there at least what the best agent got from the same seeds. Of those that play all, the best agent has the highest
     mean; of equal ones, the latest, which has learned from more.
 
-    The mean of the screening episodes is an unbiased figure of an agent: all play them, whatever they bring. The mean of
-    all that was played is not: it is over more episodes exactly where the first ones went well. And the best agent's
+    The mean of the screening episodes is an unbiased figure of an agent: all play them, whatever they bring. The mean
+    of all that was played is not: it is over more episodes exactly where the first ones went well. And the best agent's
     mean is the highest of many, so that it says too much: play it again, from other seeds (`jaxdqn evaluate`).
     `tests/test_selection.py` simulates all three.
     """

@@ -84,10 +84,8 @@ def train(
             _refuse_others(told.all)
         if config.has_foreign_symmetries(env_fn is not None):
             if peers.first:
-                shift, mirror, of = config.random_shift, config.mirror, config.symmetries_of
-                say(
-                    f"random_shift {shift} and mirror {mirror} are true of {of} and left out: symmetries_of None keeps them"
-                )
+                what = f"random_shift {config.random_shift} and mirror {config.mirror}"
+                say(f"{what} are for {config.symmetries_of} and left out here: symmetries_of None keeps them")
             config = config.without_symmetries()
         job, parts = _job(config, custom, None, started, stop, say, peers, rollout=rollout)
 
