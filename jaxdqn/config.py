@@ -27,7 +27,7 @@ class Config:
     seed: int = 0
     """Seed of parameters, exploration, sampling and environments."""
     pixels: bool | None = None
-    """Learn from images, those that render() draws if need be; --no-pixels: vectors; None: what the environment gives."""
+    """Learn from images, those of render() if need be; --no-pixels: vectors; None: what the environment gives."""
     colour: bool = False
     """Keep the colours of images that are resized; else they are made grey."""
     frame_size: int = 64

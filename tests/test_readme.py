@@ -13,7 +13,8 @@ import scaling
 import variants
 
 import jaxdqn
-from jaxdqn.networks import DuelingCNN, motion_cnn
+from jaxdqn.architectures import motion_cnn
+from jaxdqn.networks import DuelingCNN
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 RESULTS = Path(__file__).parent.parent / "experiments" / "results"

@@ -15,8 +15,10 @@ from PIL import Image
 import jaxdqn
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import make_env_fn
+from jaxdqn.observations import ObsSpec
 from jaxdqn.run.assembly import look_at_env
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
+from jaxdqn.run.compatibility import config_of_file
 from jaxdqn.run.pictures import draw_curve, record_gif
 
 pytestmark = pytest.mark.slow
@@ -152,7 +154,7 @@ def test_an_environment_function_takes_the_place_of_an_id(tmp_path):
         run = finish(VECTORS, tmp_path / "run", env_fn=probes.ActionValue)
     with pytest.raises(ValueError, match="environment of your own"):
         jaxdqn.load(run).evaluate(episodes=1)
-    with pytest.raises(ValueError, match=r"trained for 2 and \(2,\)"):
+    with pytest.raises(ValueError, match=r"trained for 2 and \(2,\) float32"):
         jaxdqn.load(run, env_fn=lambda: gym.make("CartPole-v1")).evaluate(episodes=1)
     found = jaxdqn.load(run, env_fn=probes.ActionValue).evaluate(episodes=5, seed=0)
     assert found.lengths == [1] * 5
@@ -175,7 +177,7 @@ class Picture(gym.Env):
 
 def test_image_observations_are_used_as_they_are():
     with contextlib.closing(make_env_fn("", pixels=True, frame_size=36, env_fn=Picture)()) as env:
-        assert look_at_env(env) == (3, (36, 36), "uint8", ())
+        assert look_at_env(env) == AgentSpec(3, ObsSpec((36, 36), np.dtype(np.uint8), 4, 255.0))
         first, _ = env.reset(seed=0)
         following = env.step(0)[0]
     assert np.unique(first).tolist() == [7]
@@ -212,15 +214,24 @@ def test_another_network_is_refused(vector_run):
 
 def test_checkpoints_keep_the_last_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    spec = AgentSpec(2, (4,), "float32")
-    for frames, best_mean in ((10, 1.0), (20, None), (30, 2.0), (40, None)):
-        checkpoints.save({"w": np.full(2, frames, np.float32)}, spec, frames=frames, best_mean=best_mean)
+    spec = AgentSpec(2, ObsSpec((4,), np.dtype(np.float32), None, 1.0))
+    for frames, best in ((10, [1.0]), (20, None), (30, [1.0, 3.0]), (40, None)):
+        checkpoints.save({"w": np.full(2, frames, np.float32)}, spec, frames=frames, best_returns=best)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["00000030", "00000040", "index.json"]
     like = {"w": jax.ShapeDtypeStruct((2,), np.float32)}
     assert checkpoints.params("best", like)["w"].tolist() == [30, 30]
     assert checkpoints.params("last", like)["w"].tolist() == [40, 40]
-    assert checkpoints.spec("best") == spec
+    assert checkpoints.spec("best", VECTORS) == spec
+    index = {"last": 40, "best": 30, "best_mean": 2.0, "best_returns": [1.0, 3.0]}
+    assert checkpoints.index() == index
+
+
+@pytest.mark.parametrize(("pixels", "stack", "scale"), [(True, 4, 255.0), (False, None, 1.0)])
+def test_an_agent_json_of_an_older_version_is_read_as_it_was_meant(pixels, stack, scale):
+    config = config_of_file({"pixels": pixels})
+    fields = {"num_actions": 3, "obs_shape": [64, 64], "obs_dtype": "uint8", "custom": [], "frames": 10}
+    assert AgentSpec.from_dict(fields, config) == AgentSpec(3, ObsSpec((64, 64), np.dtype(np.uint8), stack, scale))
 
 
 def test_curves_of_several_runs_and_of_a_run_without_evaluations(vector_run, pixel_run, tmp_path):

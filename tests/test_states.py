@@ -182,9 +182,10 @@ def test_an_evaluation_that_was_due_is_played_once_however_often_the_run_is_kill
         next(steps)
     assert newest_facts(run)["evaluation_due"]
     assert newest_facts(run)["frames"] == 96
-    for _ in range(2):  # killed after the evaluation, before another state
+    for due in (True, False):  # killed after the evaluation, before another state
+        assert newest_facts(run)["evaluation_due"] is due
         steps = jaxdqn.resume(run, say=pytest.fail)
-        assert next(steps).evaluation is not None
+        assert (next(steps).evaluation is not None) is due
         steps.close()
     finish(jaxdqn.resume(run, say=pytest.fail))
     for name in ("evaluations.csv", "metrics.csv"):

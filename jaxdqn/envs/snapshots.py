@@ -13,11 +13,11 @@ import numpy as np
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from jaxdqn.envs.pixels import PixelObservation
+from jaxdqn.envs.pixels import PixelObservation, VectorObservation
 
 Snapshot = dict[str, np.ndarray]
 
-_KNOWN_WRAPPERS = (PixelObservation, TimeLimit, OrderEnforcing, PassiveEnvChecker)
+_KNOWN_WRAPPERS = (PixelObservation, VectorObservation, TimeLimit, OrderEnforcing, PassiveEnvChecker)
 _HALF = 2**64
 
 
