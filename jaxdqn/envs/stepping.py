@@ -87,9 +87,10 @@ class Stepper:
         return self._advance(now._replace(last=np.ones(len(nothing), bool)), np.asarray(actions), answer, 0)
 
     def _advance(self, now: Cursor, actions: Any, answer: Answer, frames: int) -> tuple[Rows, Ended]:
-        row, self.cursor, ended = advance(
-            now, actions, answer, frame_stack=self._frame_stack, reward_scale=self._reward_scale
-        )
+        with np.errstate(over="ignore"):  # a reward that float32 cannot hold is infinite there, and refused below
+            row, self.cursor, ended = advance(
+                now, actions, answer, frame_stack=self._frame_stack, reward_scale=self._reward_scale
+            )
         refuse_not_finite("reward", row.reward, frames, self._where)
         return row, ended
 
