@@ -75,9 +75,15 @@ def and_so_from_frames():
     compare_updates(FRAMES, frames, (44, 44, 2))
 
 
+def and_so_from_colours():
+    obs = jaxdqn.ObsSpec((12, 11, 3), np.uint8, 2, 9.0)
+    config = dataclasses.replace(FRAMES, network="grid", mirror=False, random_shift=0)
+    compare_updates(config, {"obs": obs, "optimizer": optax.sgd(1e-3)}, obs.seen_shape)
+
+
 def compare_updates(config, how, seen):
     four, one = agents(config, num_actions=2, **how)
-    batch = a_batch(config, seen, how["obs_dtype"])
+    batch = a_batch(config, seen, how["obs"].dtype if "obs" in how else how["obs_dtype"])
     learner = one.init(jax.random.key(5)).learner
     text = four.update.lower(learner, batch).compile().as_text()
     ours, metrics = four.update(jax.tree.map(jnp.copy, learner), batch)

@@ -20,6 +20,8 @@ from jaxdqn.run.host_loop import host_loop
 from jaxdqn.run.peers import Peers
 
 FRAMES = Config(
+    pixels=True,
+    network="motion",
     frame_size=44,
     frame_stack=2,
     normalisation_frames=20,

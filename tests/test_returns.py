@@ -38,7 +38,7 @@ def brute_force(reward, terminated, last, gamma):
     total = 0.0
     for i in range(len(reward)):
         total += gamma**i * float(reward[i])
-        if last[i]:
+        if last[i] or terminated[i]:
             return total, 0.0 if terminated[i] else gamma ** (i + 1), i + 1
     return total, gamma ** len(reward), len(reward)
 
@@ -108,7 +108,7 @@ def test_random_windows_agree_with_a_loop(n_steps, gamma):
     rng = np.random.default_rng(n_steps)
     reward = rng.normal(size=(300, n_steps)).astype(np.float32)
     last = rng.random((300, n_steps)) < 0.3
-    terminated = last & (rng.random((300, n_steps)) < 0.5)
+    terminated = (last & (rng.random((300, n_steps)) < 0.5)) | (rng.random((300, n_steps)) < 0.1)  # lives lost, too
     returns, discounts, steps = jax.jit(jax.vmap(partial(n_step_return, gamma=gamma)))(reward, terminated, last)
     expected = [brute_force(*window, gamma) for window in zip(reward, terminated, last, strict=True)]
     expected_returns, expected_discounts, expected_steps = zip(*expected, strict=True)
@@ -116,3 +116,14 @@ def test_random_windows_agree_with_a_loop(n_steps, gamma):
     np.testing.assert_array_equal(discounts, np.float32(expected_discounts))
     # A sum of 8 float32 terms of size about 1, which may cancel: a few roundings of 6e-8 each.
     np.testing.assert_allclose(returns, expected_returns, rtol=0, atol=2e-6)
+
+
+@with_and_without_jit
+def test_a_life_lost_inside_a_window_cuts_it_though_the_episode_goes_on(transform):
+    # The second step terminates, and no observation is the last one: what comes then is the next life's.
+    terminated, never = [False, True, False, False], [False] * 4
+    assert window_return([2.0, 4.0, 8.0, 16.0], terminated, never, 0.5, transform) == (4.0, 0.0, 2)
+    # The window that begins with the next life knows nothing of the one before.
+    assert window_return([8.0, 16.0], [False, False], [False, False], 0.5, transform) == (16.0, 0.25, 2)
+    # Lost in the first step, and an episode that ends later in the window.
+    assert window_return([2.0, 4.0, 8.0], [True, False, False], [False, False, True], 0.5, transform) == (2.0, 0.0, 1)
