@@ -73,7 +73,10 @@ def is_finished(run: Path, config: Config) -> bool:
     """
     if not run.exists():
         return False
-    if read_config(run) != config:
+    found = read_config(run)
+    if config.capacity is None:  # what was found to fit is in the run's own
+        found = dataclasses.replace(found, capacity=None)
+    if found != config:
         raise ValueError(f"{run} holds a run of another config: choose another --output")
     evaluations = run / "evaluations.csv"
     rows = read_table(evaluations) if evaluations.exists() else []

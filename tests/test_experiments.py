@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from importlib import import_module as script
 
@@ -15,6 +16,26 @@ TINY = [
     *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
     *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "128", "--evaluation-episodes", "4"),
 ]
+
+
+def test_other_environments_are_scored_with_neutral_defaults_and_never_trained_twice(tmp_path, capsys):
+    main = script("other_environments").main
+    words = ["--envs", "CartPole-v1", "--seeds", "0", "1", "--total-frames", "1500", "--episodes", "2"]
+    for _ in range(2):
+        main([*words, "--output", str(tmp_path)])
+        out = capsys.readouterr().out
+        assert re.search(r"\| CartPole-v1 \| 1,500 \| 475 \| \d+\.\d ± \d+\.\d \| \d+\.\d ± \d+\.\d \| \d+ \|", out)
+    assert "frame" not in out.split("env CartPole-v1")[0]  # nothing was trained the second time
+    with (tmp_path / "other_environments.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["env"], row["seed"], row["episodes"]) for row in rows] == [
+        ("CartPole-v1", "0", "2"),
+        ("CartPole-v1", "1", "2"),
+    ]
+    fields = json.loads((tmp_path / "CartPole-v1-1" / "config.json").read_text())
+    wanted = jaxdqn.Config(total_frames=1500, seed=1, capacity=1504, output=str(tmp_path / "CartPole-v1-1"))
+    assert fields == json.loads(json.dumps(wanted.to_dict()))
+    assert (tmp_path / "curves.png").stat().st_size > 5_000
 
 
 def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, capsys):

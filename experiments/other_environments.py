@@ -1,0 +1,144 @@
+"""What the neutral defaults learn: `jaxdqn train --env X --total-frames N --seed S`, several environments and seeds.
+
+    python3 experiments/other_environments.py --output runs/other-environments
+
+Each environment and seed is a run of its own under the output folder; one that was trained to its end is not trained
+again. Every best agent is scored by fresh greedy episodes. It leaves `other_environments.csv` (a row a run) and
+`curves.png`, and prints the table of the README. LunarLander needs the extra `box2d`. No seed here chose a setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from cartpole_pixels import is_finished, train, write
+from command_line import positive
+
+import jaxdqn
+from jaxdqn.config import Config
+from jaxdqn.flags import parse_config
+from jaxdqn.run.files import written_aside
+from jaxdqn.run.pictures import COLOURS, read_table
+
+
+class Task(NamedTuple):
+    """An environment, how long it is trained for, and what it should reach.
+
+    Attributes:
+        env: Gymnasium id.
+        frames: Of a run.
+        goal: Mean return that counts as learned.
+    """
+
+    env: str
+    frames: int
+    goal: float
+
+
+TASKS = (
+    Task("jaxdqn/Ball-v0", 100_000, 10.0),
+    Task("CartPole-v1", 50_000, 475.0),
+    Task("Acrobot-v1", 100_000, -100.0),
+    Task("LunarLander-v3", 200_000, 200.0),
+    Task("MountainCar-v0", 200_000, -110.0),
+)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Parse the command line and run."""
+    known = [task.env for task in TASKS]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--envs", nargs="+", default=known, choices=known, metavar="ENV", help=", ".join(known))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--episodes", type=positive, default=100, help="fresh greedy episodes to score an agent by")
+    parser.add_argument("--total-frames", type=positive, help="of every run, in place of each task's own")
+    parser.add_argument("--output", type=Path, default=Path("runs/other-environments"))
+    options = parser.parse_args(args)
+    tasks = [task for task in TASKS if task.env in options.envs]
+    if options.total_frames is not None:
+        tasks = [task._replace(frames=options.total_frames) for task in tasks]
+    rows: list[dict[str, Any]] = []
+    for task in tasks:
+        for seed in options.seeds:
+            try:
+                rows.append(score(config_of(task, seed, options.output), task, options.episodes))
+            except ValueError as error:
+                parser.error(str(error))
+            print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+            write(options.output / "other_environments.csv", rows)
+    print(table(tasks, rows))
+    draw(tasks, options.seeds, options.output)
+
+
+def config_of(task: Task, seed: int, output: Path) -> Config:
+    """What `jaxdqn train --env X --total-frames N --seed S` trains."""
+    flags = ["--env", task.env, "--total-frames", str(task.frames), "--seed", str(seed)]
+    return dataclasses.replace(parse_config(flags), output=str(run_of(task, seed, output)))
+
+
+def run_of(task: Task, seed: int, output: Path) -> Path:
+    """The folder of a run."""
+    return output / f"{task.env.split('/')[-1]}-{seed}"
+
+
+def score(config: Config, task: Task, episodes: int) -> dict[str, Any]:
+    """Train a run, if it is not there, and score its best agent from seeds that neither training nor selection had."""
+    run = Path(str(config.output))
+    if not is_finished(run, config):
+        train(config)
+    found = jaxdqn.load(run).evaluate(episodes, seed=0)
+    seconds = read_table(run / "evaluations.csv")[-1]["elapsed_seconds"]
+    return {
+        "env": task.env,
+        "frames": task.frames,
+        "seed": config.seed,
+        "seconds": round(seconds),
+        "episodes": episodes,
+        "mean": round(found.mean, 1),
+        "standard_error": round(found.standard_error, 1),
+        "min": found.min,
+        "cut": found.cut,
+    }
+
+
+def table(tasks: Sequence[Task], rows: Sequence[dict[str, Any]]) -> str:
+    """A row an environment, in Markdown."""
+    seeds = sorted({row["seed"] for row in rows})
+    head = " | ".join(f"seed {seed}" for seed in seeds)
+    lines = [f"| `--env` | `--total-frames` | goal | {head} | seconds a run |", "|---" * (4 + len(seeds)) + "|"]
+    for task in tasks:
+        own = {row["seed"]: row for row in rows if row["env"] == task.env}
+        cells = [f"{own[seed]['mean']:.1f} ± {own[seed]['standard_error']:.1f}" for seed in seeds]
+        seconds = round(float(np.median([row["seconds"] for row in own.values()])))
+        lines.append(f"| {task.env} | {task.frames:,} | {task.goal:g} | {' | '.join(cells)} | {seconds:,} |")
+    return "\n".join(lines)
+
+
+def draw(tasks: Sequence[Task], seeds: Sequence[int], output: Path) -> None:
+    """A panel an environment, a line a seed: the mean of the episodes that every agent plays, and the goal."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1 + 2.6 * len(tasks), 2.9), dpi=130, layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for panel, task in zip(panels, tasks, strict=True):
+        for index, seed in enumerate(seeds):
+            rows = read_table(run_of(task, seed, output) / "evaluations.csv")
+            colour = [channel / 255 for channel in COLOURS[index % len(COLOURS)]]
+            panel.plot([r["frames"] for r in rows], [r["screening_mean"] for r in rows], color=colour, lw=1.2)
+        panel.axhline(task.goal, color="grey", lw=0.8, ls="--")
+        panel.set_title(task.env.split("/")[-1], fontsize=9)
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
+        panel.tick_params(labelsize=7)
+    figure.supxlabel("frames", fontsize=9)
+    figure.supylabel("greedy return", fontsize=9)
+    with written_aside(output / "curves.png") as aside:
+        figure.savefig(aside, format="png")
+
+
+if __name__ == "__main__":
+    main()
