@@ -85,6 +85,15 @@ class TruncatedChain(TerminatingChain):
         return np.array([1.0, 0.0], np.float32)
 
 
+class Endless(Probe):
+    """Never ends; every step gives 1."""
+
+    length = 10**9
+
+    def reward(self, action):
+        return 1.0
+
+
 class Bar(Probe):
     """One step from a frame with a bar on its left: action 0 gives 1, action 1 gives -1."""
 

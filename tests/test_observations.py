@@ -9,12 +9,12 @@ import pytest
 from gymnasium.wrappers import FrameStackObservation
 from hypothesis import given
 from hypothesis import strategies as st
-from image_envs import Shown, box
+from image_envs import Lying, Shown, box
 
 from jaxdqn.envs.pixels import PixelObservation, make_env_fn, spec_of_env
-from jaxdqn.envs.spaces import is_image, picture_bytes
-from jaxdqn.observations import ObsSpec, apply_rule, image_rule
-from jaxdqn.preprocessing import join_frames, next_stack, preprocess_frame, push_frame
+from jaxdqn.envs.spaces import is_image
+from jaxdqn.observations import ObsSpec
+from jaxdqn.preprocessing import preprocess_frame
 
 BYTES, FLOATS = np.dtype(np.uint8), np.dtype(np.float32)
 
@@ -161,13 +161,6 @@ def test_vectors_of_all_dtypes_are_held_as_they_are(space, spec):
         assert np.can_cast(env.observation_space.dtype, spec.dtype, "same_kind")
 
 
-class Lying(Shown):
-    """Gives what its space does not say."""
-
-    def observe(self):
-        return self.picture()
-
-
 @pytest.mark.parametrize(
     ("space", "gives", "says"),
     [
@@ -199,61 +192,6 @@ def test_a_float_image_that_is_nan_does_not_become_a_byte():
         pytest.raises(FloatingPointError, match="an observation of env Lying is nan"),
     ):
         env.reset(seed=0)
-
-
-RGB = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("picture", "expected"),
-    [
-        (RGB, RGB),
-        (RGB[..., 0], RGB[..., 0]),
-        (RGB[..., :1], RGB[..., :1]),
-        ((RGB / 255).astype(np.float32), RGB),
-        (RGB / 255.0, RGB),
-        (RGB.astype(np.int64), RGB),
-        (RGB > 127, (RGB > 127) * np.uint8(255)),
-        (np.concatenate([RGB, np.full((30, 20, 1), 255, np.uint8)], axis=2), RGB),
-        (np.concatenate([RGB, np.zeros((30, 20, 1), np.uint8)], axis=2), np.zeros_like(RGB)),
-    ],
-    ids=["RGB", "grey", "one channel", "float32", "float64", "int64", "bool", "RGBA, opaque", "RGBA, transparent"],
-)
-def test_pictures_of_all_kinds_become_bytes(picture, expected):
-    np.testing.assert_array_equal(picture_bytes(picture, "it"), expected)
-
-
-@pytest.mark.parametrize(
-    ("picture", "says"),
-    [
-        (None, "render.. gives None; make it with render_mode"),
-        (RGB * 1.0, "draws floats outside of"),
-        (RGB * np.nan, "draws floats outside of"),
-        (RGB.astype(int) * 3, "draws int64 that are no bytes"),
-        ([RGB, RGB], r"no picture: render\(\) gives uint8 of shape \(2, 30, 20, 3\)"),
-        (RGB[..., :2], r"no picture: render\(\) gives uint8 of shape \(30, 20, 2\)"),
-        ([RGB, RGB[:3]], "no picture"),
-        ("a drawing", "no picture"),
-    ],
-    ids=["None", "floats to 255", "NaN", "more than bytes", "a list", "two channels", "ragged", "text"],
-)
-def test_what_render_gives_that_is_no_picture_is_refused(picture, says):
-    with pytest.raises(ValueError, match=says) as refused:
-        picture_bytes(picture, "it")
-    assert "\n" not in str(refused.value)
-
-
-def test_a_picture_that_changes_size_is_resized_each_time():
-    sizes = iter([(30, 20), (60, 90), (10, 10)])
-
-    def picture():
-        return np.full((*next(sizes), 3), 90, np.uint8)
-
-    space = gym.spaces.Box(-1, 1, (2,), np.float32)
-    env = make_env_fn("", pixels=True, env_fn=lambda: Shown(space, "rgb_array", picture))()
-    frames = [env.reset(seed=0)[0], env.step(0)[0], env.step(0)[0]]
-    assert {frame.shape for frame in frames} == {(64, 64)}
-    assert {int(value) for frame in frames for value in np.unique(frame)} == {90}
 
 
 SHAPES = st.one_of(
@@ -311,39 +249,3 @@ def test_the_agent_sees_what_any_environment_gave_or_one_line_refuses_it(shape, 
         top = float(high) if dtype == np.uint8 else 1.0
         assert seen.min() >= given_obs.min() / top - 0.01
         assert seen.max() <= given_obs.max() / top + 0.01
-
-
-@given(st.integers(1, 5), st.sampled_from([(), (3,), (4, 5), (4, 5, 3)]), st.integers(0, 2**31))
-def test_stacks_that_are_pushed_and_stacks_that_are_joined_are_the_same(stack, shape, seed):
-    """A brute-force model: each environment's newest frames, the first one filling the slots before its episode."""
-    rng = np.random.default_rng(seed)
-    frames = rng.integers(0, 256, (7, 2, *shape), dtype=np.uint8)
-    first = rng.random((7, 2)) < 0.3
-    first[0] = True
-    pushed = next_stack(None, frames[0], first[0], stack)
-    started = np.zeros(2, int)
-    for t in range(7):
-        pushed = pushed if t == 0 else push_frame(pushed, frames[t], first[t])
-        started = np.where(first[t], t, started)
-        for env in range(2):
-            places = [max(t - back, started[env]) for back in range(stack - 1, -1, -1)]
-            window = np.stack([frames[place, env] for place in places])
-            np.testing.assert_array_equal(join_frames(window, len(shape)), pushed[env])
-            if len(shape) == 3:  # frame after frame along the channels
-                np.testing.assert_array_equal(np.concatenate(list(window), axis=-1), pushed[env])
-            else:
-                np.testing.assert_array_equal(np.stack(list(window), axis=-1), pushed[env])
-        assert pushed.shape[1:] == ObsSpec(shape, BYTES, stack).seen_shape
-
-
-@pytest.mark.parametrize("shape", [(40, 50, 3), (3, 40, 50), (40, 50), (10, 10, 4), (4, 10, 10)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.bool_])
-def test_a_rule_does_the_same_to_jax_and_to_numpy(shape, dtype):
-    image = np.random.default_rng(0).random(shape)
-    image = (image * 255).astype(np.uint8) if dtype == np.uint8 else image > 0.5 if dtype == np.bool_ else image
-    image = image.astype(dtype)
-    rule = image_rule(shape, dtype, 255.0, frame_size=16)
-    ours, theirs = apply_rule(rule, image), apply_rule(rule, jnp.asarray(image))
-    assert ours.dtype == theirs.dtype == rule.spec(shape, dtype).dtype
-    assert ours.shape == theirs.shape == rule.spec(shape, dtype).shape
-    assert np.abs(ours.astype(np.float64) - np.asarray(theirs, np.float64)).max() <= (1 if rule.resized else 0)

@@ -18,7 +18,6 @@ from jaxdqn.envs.pixels import make_env_fn
 from jaxdqn.observations import ObsSpec
 from jaxdqn.run.assembly import look_at_env
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
-from jaxdqn.run.compatibility import config_of_file
 from jaxdqn.run.pictures import draw_curve, record_gif
 
 pytestmark = pytest.mark.slow
@@ -225,13 +224,6 @@ def test_checkpoints_keep_the_last_and_the_best(tmp_path):
     assert checkpoints.spec("best", VECTORS) == spec
     index = {"last": 40, "best": 30, "best_mean": 2.0, "best_returns": [1.0, 3.0]}
     assert checkpoints.index() == index
-
-
-@pytest.mark.parametrize(("pixels", "stack", "scale"), [(True, 4, 255.0), (False, None, 1.0)])
-def test_an_agent_json_of_an_older_version_is_read_as_it_was_meant(pixels, stack, scale):
-    config = config_of_file({"pixels": pixels})
-    fields = {"num_actions": 3, "obs_shape": [64, 64], "obs_dtype": "uint8", "custom": [], "frames": 10}
-    assert AgentSpec.from_dict(fields, config) == AgentSpec(3, ObsSpec((64, 64), np.dtype(np.uint8), stack, scale))
 
 
 def test_curves_of_several_runs_and_of_a_run_without_evaluations(vector_run, pixel_run, tmp_path):

@@ -65,7 +65,7 @@ def run_course(
                     frame_stack=parts.stack,
                     max_steps=config.max_episode_steps,
                     check=stop.check,
-                    say=job.say,
+                    say=job.show,
                 )
                 cleanup.callback(evaluator.close)
         folder = Path(peers.of_first(lambda: str(claim())))

@@ -57,6 +57,7 @@ class Job(NamedTuple):
         started: When this process began with it, on the clock of `time.monotonic`.
         stop: As `train` has it.
         say: As `train` has it.
+        show: As `train` has it.
         peers: The processes.
     """
 
@@ -68,12 +69,17 @@ class Job(NamedTuple):
     started: float
     stop: Stop
     say: Say
+    show: Say
     peers: Peers
 
     def say_once(self, note: str) -> None:
         """Say what all processes know."""
         if self.peers.first:
             self.say(note)
+
+
+def ignore(note: str) -> None:
+    """Say nothing."""
 
 
 def warn(note: str) -> None:

@@ -77,7 +77,7 @@ def _follow(
     with Display(config, quiet=quiet) as display, stop.listening(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: display.say(f"warning: {message}")
         try:
-            with contextlib.closing(begin(stop=stop, say=display.say)) as steps:
+            with contextlib.closing(begin(stop=stop, say=display.say, show=display.say)) as steps:
                 for step in steps:
                     if witness is not None and not begun:
                         witness.watch(step.folder)

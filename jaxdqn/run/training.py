@@ -18,7 +18,7 @@ from jaxdqn.losses import Loss
 from jaxdqn.run.assembly import Assembled, assemble, look_at_env, planned_capacity
 from jaxdqn.run.course import RunProgress, run_course, states_of
 from jaxdqn.run.folders import check_output, claim_folder, locked, set_aside
-from jaxdqn.run.job import Custom, Job, Say, warn
+from jaxdqn.run.job import Custom, Job, Say, ignore, warn
 from jaxdqn.run.parts import Found
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.policy import build_eval_fn, check_same_env, read_config
@@ -39,6 +39,7 @@ def train(
     name: str = "run",
     stop: Stop | None = None,
     say: Say = warn,
+    show: Say = ignore,
     peers: Peers | None = None,
 ) -> Generator[RunProgress, None, None]:
     """Train, and leave a run's folder: the whole job as a generator.
@@ -61,6 +62,7 @@ def train(
         stop: Asked between batches and between steps of an evaluation: where it is requested, the state is kept, and
             what the request stands for is raised.
         say: Takes a line where something goes otherwise than it should, such as a checkpoint that cannot be written.
+        show: Takes a line every ten seconds of an evaluation: how far it is.
         peers: The processes, with the same `stop`; None: those that `jax.distributed` has joined.
 
     Yields:
@@ -87,7 +89,7 @@ def train(
                 what = f"random_shift {config.random_shift} and mirror {config.mirror}"
                 say(f"{what} are for {config.symmetries_of} and left out here: symmetries_of None keeps them")
             config = config.without_symmetries()
-        job, parts = _job(config, custom, None, started, stop, say, peers, rollout=rollout)
+        job, parts = _job(config, custom, None, started, stop, (say, show), peers, rollout=rollout)
 
         def claim() -> Path:
             folder = claim_folder(job.config, name)
@@ -109,6 +111,7 @@ def resume(
     loss: Loss | None = None,
     stop: Stop | None = None,
     say: Say = warn,
+    show: Say = ignore,
     peers: Peers | None = None,
 ) -> Generator[RunProgress, None, None]:
     """Go on with a run that was stopped, however it was: `train`, from the newest state that is whole.
@@ -127,6 +130,7 @@ def resume(
         loss: As the run was trained with.
         stop: As `train` has it.
         say: As `train` has it; it is told what is not as it was.
+        show: As `train` has it.
         peers: As `train` has it; there may be more of them or fewer than before.
 
     Yields:
@@ -159,7 +163,7 @@ def resume(
                 for note in [*notes, *check_found(found, config)] if peers.first else ():
                     say(note)
             config = check_total(folder, config, total_frames, found)
-        job, parts = _job(config, custom, found, started, stop, say, peers)
+        job, parts = _job(config, custom, found, started, stop, (say, show), peers)
         if found is None:
             moved = peers.of_first(lambda: str(set_aside(folder) or ""))
             aside = f"; what it had left is in {moved}" if moved else ""
@@ -196,7 +200,7 @@ def _job(
     found: Found | None,
     started: float,
     stop: Stop,
-    say: Say,
+    lines: tuple[Say, Say],
     peers: Peers,
     *,
     rollout: RolloutAhead | None = None,
@@ -238,4 +242,4 @@ def _job(
     needed = {"env_fn": custom.played_on(config), "network": custom.network}  # to load the agent
     own = tuple(name for name, given in needed.items() if given is not None)
     parts = parts._replace(spec=parts.spec._replace(custom=own))
-    return Job(config, build, build_eval, custom, found, started, stop, say, peers), parts
+    return Job(config, build, build_eval, custom, found, started, stop, *lines, peers), parts
