@@ -41,8 +41,8 @@ class Task(NamedTuple):
 
 
 TASKS = (
-    Task("jaxdqn/Ball-v0", 100_000, 10.0),
-    Task("CartPole-v1", 50_000, 475.0),
+    Task("jaxdqn/Ball-v0", 40_000, 10.0),
+    Task("CartPole-v1", 100_000, 475.0),
     Task("Acrobot-v1", 100_000, -100.0),
     Task("LunarLander-v3", 200_000, 200.0),
     Task("MountainCar-v0", 200_000, -110.0),

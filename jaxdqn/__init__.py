@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxdqn.architectures import grid_cnn as grid_cnn
     from jaxdqn.architectures import motion_cnn as motion_cnn
     from jaxdqn.architectures import nature_cnn as nature_cnn
+    from jaxdqn.architectures import small_cnn as small_cnn
     from jaxdqn.augmentation import augment_batch as augment_batch
     from jaxdqn.augmentation import mirror_batch as mirror_batch
     from jaxdqn.augmentation import random_shift as random_shift
@@ -101,7 +102,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "agent": ("ActorState", "Agent", "AgentState", "make_agent"),
-    "architectures": ("grid_cnn", "motion_cnn", "nature_cnn"),
+    "architectures": ("grid_cnn", "motion_cnn", "nature_cnn", "small_cnn"),
     "augmentation": ("augment_batch", "mirror_batch", "random_shift", "shift_batch"),
     "compilation": ("compiler_options", "jit"),
     "config": ("Config",),

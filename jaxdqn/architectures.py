@@ -13,9 +13,30 @@ from jaxdqn.config import Config
 from jaxdqn.networks import DuelingCNN, DuelingMLP
 from jaxdqn.observations import ObsSpec
 
+SMALLEST_CNN = 36
+"""Side of an image from which on `auto` takes strides: of smaller ones too few maps would be left."""
+
+
+def small_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | None = None) -> DuelingCNN:
+    """Feature maps and dueling heads, for images from 36 pixels on: nothing is assumed of what they show.
+
+    Of 64x64 pixels its last maps are 7x7, as are those of Mnih et al. (2015) of 84x84: on jaxdqn/Ball-v0 it matters how
+    fine they are. A third of that network's channels, as the CPU is to train it as well.
+    """
+    return DuelingCNN(
+        num_actions,
+        features=(16, 32, 32),
+        kernel_sizes=(6, 4, 3),
+        strides=(3, 2, 1),
+        hidden=(256,),
+        value_bias=value_bias,
+        variance=1.0,
+        dtype=dtype,
+    )
+
 
 def nature_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | None = None) -> DuelingCNN:
-    """Feature maps and dueling heads, for images from 36 pixels on: nothing is assumed of what they show.
+    """The usual network of Atari, for images from 36 pixels on; made for 84x84, and for accelerators.
 
     Channels, kernels and strides of Mnih et al. (2015), heads of Wang et al. (2016), LeCun's initialisation.
     """
@@ -89,7 +110,7 @@ def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -
     side, bias = min(obs.shape[:2], default=0), config.value_bias
     name = config.network
     if name == "auto":  # one cell has no neighbours to be convolved with
-        name = "nature" if side >= nature_cnn(1).smallest_frame else "grid"
+        name = "cnn" if side >= SMALLEST_CNN else "grid"
     if not obs.is_image or (config.network == "auto" and side < grid_cnn(1).smallest_frame):
         if config.compute_dtype != "float32":
             raise ValueError(
@@ -98,6 +119,7 @@ def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -
         return DuelingMLP(num_actions, value_bias=bias)
     dtype = jnp.dtype(config.compute_dtype)
     network = {
+        "cnn": partial(small_cnn, num_actions),
         "nature": partial(nature_cnn, num_actions),
         "grid": partial(grid_cnn, num_actions),
         "motion": partial(motion_cnn, num_actions, channels=obs.channels),

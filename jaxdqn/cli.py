@@ -132,10 +132,12 @@ def play(args: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _faults_said(what: str) -> Iterator[None]:
-    """An environment that gives what is no number ends a command in one line, and exit code 1."""
+    """An environment that fails, or gives what is no number, ends a command in one line, and exit code 1."""
+    from jaxdqn.envs.stepping import EnvError
+
     try:
         yield
-    except ArithmeticError as error:
+    except (ArithmeticError, EnvError) as error:
         raise Stopped(f"{what}: {in_one_line(error)}") from error
 
 

@@ -34,10 +34,10 @@ class Config:
     """Side in pixels of resized images; small ones, and those with other than 1 or 3 channels, stay as they are."""
     frame_stack: int | None = None
     """Newest images that the network sees at once; None: 4 of those that are resized, 1 of others."""
-    normalisation_frames: int = 0
-    """Random-policy images from which each channel's mean and deviation are taken; 0 scales bytes to [0, 1] only."""
-    network: Literal["auto", "nature", "grid", "motion", "seed"] = "auto"
-    """CNN for images; auto: nature from 36 pixels on, else grid. motion and seed suit CartPole. Vectors have an MLP."""
+    normalisation_frames: int | None = None
+    """Random images whose mean and deviation normalise each channel; 0: none; None: 500 of those above 32 pixels."""
+    network: Literal["auto", "cnn", "nature", "grid", "motion", "seed"] = "auto"
+    """CNN for images; auto: cnn from 36 pixels on, else grid. motion and seed are for CartPole. Vectors have an MLP."""
     value_bias: float = 0.0
     """Value that a fresh network starts from."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -60,9 +60,9 @@ class Config:
     """Step environments in this process between two rounds of updates, or in processes of their own beside them."""
     frames_per_batch: int = 32
     """Rows collected between two rounds of updates, over all environments."""
-    batch_size: int = 32
+    batch_size: int = 64
     """Transitions of one update."""
-    updates_per_batch: int = 8
+    updates_per_batch: int = 16
     """Updates after each collected batch."""
     capacity: int | None = None
     """Rows that replay holds, over all environments; None: all of the run, or as many as half of what is free holds."""

@@ -25,7 +25,6 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = (
     "random_shift",
-    "normalisation_frames",
     "warmup_frames",
     "evaluate_every",
     "log_every",
@@ -56,8 +55,9 @@ def check_config(config: Config) -> None:
     for name, none in (("frame_stack", "None for the default"), ("capacity", "None for the whole run")):
         value = getattr(config, name)
         _require(config, name, value is None or value > 0, f"must be above 0, or {none}")
-    if config.epsilon_frames is not None:
-        _require(config, "epsilon_frames", config.epsilon_frames >= 0, "must be 0 or above")
+    for name in ("epsilon_frames", "normalisation_frames"):
+        value = getattr(config, name)
+        _require(config, name, value is None or value >= 0, "must be 0 or above")
     for name, hint in get_type_hints(type(config)).items():
         if get_origin(hint) is Literal:
             choices = get_args(hint)

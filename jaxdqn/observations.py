@@ -85,7 +85,13 @@ class ImageRule(NamedTuple):
 
 
 def image_rule(
-    shape: tuple[int, ...], dtype: DTypeLike, highest: float, *, frame_size: int, colour: bool = False
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    highest: float,
+    *,
+    frame_size: int,
+    colour: bool = False,
+    stacked: bool = False,
 ) -> ImageRule:
     """The rule for image observations of a shape.
 
@@ -99,13 +105,14 @@ def image_rule(
         highest: Highest value that the space allows.
         frame_size: Side to which images are resized.
         colour: Whether colours are kept.
+        stacked: Whether the channels are frames that a wrapper has stacked: then it is taken as it is.
     """
     first = len(shape) == 3 and shape[0] <= MOST_CHANNELS_FIRST and shape[0] < min(shape[1:])
     sides = shape[1:] if first else shape[:2]
     channels = 1 if len(shape) == 2 else shape[0] if first else shape[2]
     size = (frame_size, frame_size)
     wanted = shape == size and np.dtype(dtype) == np.uint8
-    as_it_is = max(sides) <= SMALL_SIDE or channels not in (1, 3)
+    as_it_is = stacked or max(sides) <= SMALL_SIDE or channels not in (1, 3)
     white = float(highest) if np.dtype(dtype) == np.uint8 and highest > 0 else 1.0
     return ImageRule(first, not as_it_is and not wanted, colour, size, white, 4 if wanted or not as_it_is else 1)
 

@@ -31,6 +31,7 @@ _SEED: dict[str, Any] = {
     "n_steps": 5,
     "double": False,
     "warmup_frames": 0,
+    "updates_per_batch": 8,
     "greedy_params": "online",
 }
 
@@ -43,6 +44,7 @@ PRESETS: dict[str, Config] = {
         mirror=True,
         symmetries_of="CartPole-v1",
         total_frames=18_000,
+        batch_size=32,
         updates_per_batch=32,
         capacity=18_000,
         learning_rate=1e-3,
@@ -53,6 +55,7 @@ PRESETS: dict[str, Config] = {
         **_SEED,
         total_frames=5000,
         num_envs=2,
+        batch_size=32,
         capacity=5000,
         evaluate_every=3200,  # every 100 batches
     ),

@@ -153,7 +153,9 @@ def test_each_preset_has_its_network(preset, size):
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == size
 
 
-@pytest.mark.parametrize(("network", "smallest"), [("motion", 36), ("nature", 36), ("seed", 20), ("grid", 3)])
+@pytest.mark.parametrize(
+    ("network", "smallest"), [("motion", 36), ("nature", 36), ("cnn", 27), ("seed", 20), ("grid", 3)]
+)
 def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_not(network, smallest):
     with pytest.raises(
         ValueError, match=f"frame_size {smallest - 1} is too small for network '{network}'.* {smallest}"

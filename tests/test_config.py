@@ -65,7 +65,7 @@ REFUSED = [
     ({"learning_rate": 0.0}, "learning_rate 0.0 must be above 0"),
     ({"learning_rate": True}, "learning_rate True must be a number"),
     ({"learning_rate": None}, "learning_rate None must be a number"),
-    ({"network": "resnet"}, "network 'resnet' must be one of auto, nature, grid, motion, seed"),
+    ({"network": "resnet"}, "network 'resnet' must be one of auto, cnn, nature, grid, motion, seed"),
     ({"random_shift": -1}, "random_shift -1 must be 0 or above"),
     ({"random_shift": 2, "pixels": False}, "random_shift 2 needs pixels: set it to 0"),
     ({"mirror": True, "pixels": False}, "mirror True needs pixels: set it to False"),
@@ -76,7 +76,7 @@ REFUSED = [
     ({"batch_size": 101, "capacity": 100}, "batch_size 101 is larger than capacity 100"),
     ({"frames_per_batch": 35, "num_envs": 8}, "frames_per_batch 35 must be a multiple of num_envs 8: use 32 or 40"),
     ({"frames_per_batch": 5, "num_envs": 8}, "frames_per_batch 5 must be a multiple of num_envs 8: use 8"),
-    ({"frames_per_batch": 64, "capacity": 63}, "frames_per_batch 64 does not fit capacity 63"),
+    ({"frames_per_batch": 64, "capacity": 63, "batch_size": 32}, "frames_per_batch 64 does not fit capacity 63"),
     ({"seed": -1}, "seed -1 must be 0 or above"),
     ({"seed": 2**32}, "seed 4294967296 must be below 2**32"),
     ({"double": "yes"}, "double 'yes' must be true or false"),
@@ -123,7 +123,7 @@ NEUTRAL = {
     "epsilon_frames": None,
     "capacity": None,
     "frame_stack": None,
-    "normalisation_frames": 0,
+    "normalisation_frames": None,
 }
 
 

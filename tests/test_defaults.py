@@ -131,7 +131,7 @@ def test_the_capacity_that_was_found_is_kept_for_the_resume(tmp_path, monkeypatc
     assert end.progress.state.replay.rows.action.shape == (50, 8)
 
 
-IMAGES = [((64, 64), 4, "nature"), ((84, 84, 4), 1, "nature"), ((36, 40), 4, "nature"), ((35, 80, 5), 1, "grid")]
+IMAGES = [((64, 64), 4, "cnn"), ((84, 84, 4), 1, "cnn"), ((36, 40), 4, "cnn"), ((35, 80, 5), 1, "grid")]
 IMAGES += [((10, 10, 6), 1, "grid"), ((3, 9), 2, "grid"), ((2, 9, 3), 1, None), ((1, 1, 4), 1, None)]
 
 

@@ -20,7 +20,6 @@ BYTES, FLOATS = np.dtype(np.uint8), np.dtype(np.float32)
 
 
 def build(space, pixels=True, **options):
-    """One environment of a space that can also draw itself, as the agent sees it."""
     return make_env_fn("", pixels=pixels, env_fn=lambda: Shown(space, render_mode="rgb_array"), **options)()
 
 

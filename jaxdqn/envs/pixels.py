@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, NormalizeReward
 
 from jaxdqn.envs.registry import is_made_of_functional
-from jaxdqn.envs.spaces import as_space_says, image_rule_of, is_image, learns_from_images, picture_bytes, vector_spec
+from jaxdqn.envs.spaces import (
+    as_space_says,
+    image_rule_of,
+    is_image,
+    learns_from_images,
+    picture_bytes,
+    refuse_outside,
+    vector_spec,
+)
 from jaxdqn.observations import ImageRule, ObsSpec, apply_rule
 
 EnvFn = Callable[[], gym.Env]
@@ -75,7 +84,8 @@ class PixelObservation(gym.ObservationWrapper):
             self._rule = ImageRule(False, True, colour, (size, size), 255.0, 4)
             spec = self._rule.spec((1, 1, 3), np.uint8)
         else:
-            self._rule = image_rule_of(space, size, colour=colour)
+            stacked = any(isinstance(wrapper, FrameStackObservation) for wrapper in _wrappers(env))
+            self._rule = image_rule_of(space, size, colour=colour, stacked=stacked)
             spec = self._rule.spec(space.shape, space.dtype)
         self._spec = spec
         highest = spec.scale if spec.dtype == np.uint8 else 1.0
@@ -86,17 +96,13 @@ class PixelObservation(gym.ObservationWrapper):
         name = name_of(self.env)
         if self._draws:
             image = apply_rule(self._rule, picture_bytes(self.env.render(), name))
-        else:
-            space: Any = self.env.observation_space
-            found = as_space_says(observation, space, name)
-            if self._rule.resized and np.issubdtype(found.dtype, np.floating):
-                _refuse_outside(found, name)
-            image = apply_rule(self._rule, found)
-        if image.shape != self._spec.shape:
-            raise ValueError(
-                f"env {name} gives an image of {image.shape} where it gave {self._spec.shape}: colour needs RGB"
-            )
-        return image
+            if image.shape != self._spec.shape:
+                raise ValueError(f"env {name} draws a picture without colours: set colour to False")
+            return image
+        space: Any = self.env.observation_space
+        found = as_space_says(observation, space, name)
+        refuse_outside(found, self._rule.highest, name, resized=self._rule.resized)
+        return apply_rule(self._rule, found)
 
     def obs_spec(self, frame_stack: int | None = None) -> ObsSpec:
         """What replay holds.
@@ -107,13 +113,16 @@ class PixelObservation(gym.ObservationWrapper):
         return self._spec if frame_stack is None else self._spec._replace(stack=frame_stack)
 
 
-def _refuse_outside(image: np.ndarray, name: str) -> None:
-    """Raise where floats that are to become bytes are not in [0, 1]: they would be clipped without a word."""
-    if ((image >= 0) & (image <= 1)).all():
-        return
-    if not np.isfinite(image).all():
-        raise FloatingPointError(f"an observation of env {name} is {image[~np.isfinite(image)].flat[0]}")
-    raise ValueError(f"env {name} gives an image of values from {image.min():g} to {image.max():g}, not in [0, 1]")
+def _wrappers(env: gym.Env) -> Iterator[gym.Env]:
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
+
+
+def running_statistics(env: gym.Env) -> str | None:
+    """The name of a wrapper that normalises by what it has seen, which another copy has not; None for none."""
+    kinds = (NormalizeObservation, NormalizeReward)
+    return next((type(wrapper).__name__ for wrapper in _wrappers(env) if isinstance(wrapper, kinds)), None)
 
 
 def name_of(env: gym.Env) -> str:
@@ -160,7 +169,9 @@ def make_env_fn(
 
 
 def _build(env: str, pixels: bool | None, frame_size: int, colour: bool, env_fn: EnvFn | None, render: bool) -> gym.Env:
-    made = env_fn() if env_fn is not None else _by_id(env, pixels, frame_size, render)
+    made = _by_id(env, pixels, frame_size, render) if env_fn is None else env_fn()
+    if not isinstance(made, gym.Env):
+        raise ValueError(f"env_fn gave {made!r}, which is no gymnasium.Env: let it build a new one at each call")
     try:
         return _checked(made, pixels, frame_size, colour)
     except ValueError:
@@ -179,17 +190,28 @@ def _by_id(env: str, pixels: bool | None, frame_size: int, render: bool) -> gym.
     return make_by_id(env, render=True, **options)
 
 
+def in_words(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing of its own."""
+    said = " ".join(str(error).split())
+    return (
+        said
+        if isinstance(error, gym.error.Error | ImportError | TypeError | ValueError) and said
+        else (f"{type(error).__name__}: {said}".removesuffix(": "))
+    )
+
+
 def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
     """`gymnasium.make` with an environment's own options; its many errors become one `ValueError` of one line.
 
     Raises:
         ValueError: If the id is unknown, malformed, or needs what is not installed.
     """
+    if render:  # not every environment has that argument
+        options["render_mode"] = "rgb_array"
     try:
-        return gym.make(env, render_mode="rgb_array" if render else None, disable_env_checker=True, **options)
-    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
-        detail = " ".join(str(error).split())
-        raise ValueError(f"env {env!r} cannot be made: {detail}") from error
+        return gym.make(env, disable_env_checker=True, **options)
+    except Exception as error:  # whatever its constructor raises
+        raise ValueError(f"env {env!r} cannot be made: {in_words(error)}") from error
 
 
 def _checked(env: gym.Env, pixels: bool | None, frame_size: int, colour: bool) -> gym.Env:

@@ -14,10 +14,11 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from jaxdqn.envs.pixels import PixelObservation, VectorObservation
+from jaxdqn.envs.vector import WithoutInfo
 
 Snapshot = dict[str, np.ndarray]
 
-_KNOWN_WRAPPERS = (PixelObservation, VectorObservation, TimeLimit, OrderEnforcing, PassiveEnvChecker)
+_KNOWN_WRAPPERS = (WithoutInfo, PixelObservation, VectorObservation, TimeLimit, OrderEnforcing, PassiveEnvChecker)
 _HALF = 2**64
 
 
@@ -75,7 +76,8 @@ def _restore(env: gym.Env, snapshot: Snapshot) -> None:
 
 
 def _inner_state(env: gym.Env) -> Snapshot | None:
-    if not isinstance(env.np_random.bit_generator, np.random.PCG64):
+    generator = getattr(env.np_random, "bit_generator", None)  # an environment may have one of another kind
+    if not isinstance(generator, np.random.PCG64):
         return None
     if type(env) is CartPoleEnv:
         beyond = env.steps_beyond_terminated

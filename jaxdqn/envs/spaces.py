@@ -7,7 +7,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from jaxdqn.observations import ImageRule, ObsSpec, held_dtype, image_rule
+from jaxdqn.observations import SMALL_SIDE, ImageRule, ObsSpec, held_dtype, image_rule
+
+SMALLEST_SIDE = 16
+"""Of an image that is resized and that nobody has said to be one."""
 
 
 def is_image(space: gym.Space) -> bool:
@@ -19,10 +22,15 @@ def is_image(space: gym.Space) -> bool:
     return space.dtype in (np.uint8, np.bool_)
 
 
-def image_rule_of(space: gym.spaces.Box, frame_size: int, *, colour: bool = False) -> ImageRule:
-    """What becomes of the images of a space."""
+def image_rule_of(space: gym.spaces.Box, frame_size: int, *, colour: bool = False, stacked: bool = False) -> ImageRule:
+    """What becomes of the images of a space; `stacked` as `image_rule` has it."""
     highest = float(np.max(space.high)) if space.dtype == np.uint8 else 1.0
-    return image_rule(space.shape, space.dtype, highest, frame_size=frame_size, colour=colour)
+    return image_rule(space.shape, space.dtype, highest, frame_size=frame_size, colour=colour, stacked=stacked)
+
+
+def is_band(space: gym.Space) -> bool:
+    """Whether an image is so long that it may as well be a stack of vectors, such as four times Atari's RAM."""
+    return is_image(space) and min(space.shape[:2]) < SMALLEST_SIDE <= SMALL_SIDE < max(space.shape)  # type: ignore[index, arg-type]
 
 
 def vector_spec(space: gym.spaces.Box) -> ObsSpec:
@@ -53,9 +61,13 @@ def learns_from_images(space: gym.Space, pixels: bool | None, name: str) -> bool
                 f"{found}: --no-pixels needs a Box of numbers; gymnasium.wrappers.FlattenObservation makes one of most"
             )
         return False
+    if pixels is None and axes == 2 and is_band(space):
+        raise ValueError(
+            f"{found}: an image, or a stack of vectors? set pixels to True for the one, to False for the other"
+        )
     if is_image(space):
         return True
-    if axes in (2, 3):
+    if axes >= 2:
         raise ValueError(
             f"{found}: images are bytes, truth values, or floats with bounds in [0, 1]; wrap env so that they are, or "
             "set pixels to False to learn from the numbers as a vector"
@@ -91,6 +103,30 @@ def as_space_says(obs: Any, space: gym.spaces.Box, name: str) -> np.ndarray:
             "let the space say what the environment gives"
         )
     return cast
+
+
+def refuse_outside(image: np.ndarray, highest: float, name: str, *, resized: bool) -> None:
+    """Raise if an image has values that its space does not allow: they would be clipped, or seen on another scale.
+
+    Args:
+        image: Of the dtype of its space.
+        highest: Highest value that the space allows; the lowest is 0 or above.
+        name: The environment's, for messages.
+        resized: Whether it becomes bytes, which cannot say that a float was none; else that is found out later.
+    """
+    floats = np.issubdtype(image.dtype, np.floating)
+    if not floats and (highest == 255.0 or image.dtype == np.bool_):
+        return
+    if ((image >= 0) & (image <= highest)).all():
+        return
+    wrong = image[~np.isfinite(image)]
+    if len(wrong) == 0:
+        low, high = image.min(), image.max()
+        raise ValueError(
+            f"env {name} gives an image of values from {low:g} to {high:g} where its space ends at {highest:g}"
+        )
+    if resized:
+        raise FloatingPointError(f"an observation of env {name} is {wrong.flat[0]}")
 
 
 def picture_bytes(picture: Any, name: str) -> np.ndarray:

@@ -12,13 +12,17 @@ import gymnasium as gym
 import numpy as np
 
 from jaxdqn.envs.autoreset import next_step_autoreset
-from jaxdqn.envs.pixels import name_of
+from jaxdqn.envs.pixels import in_words, name_of
 from jaxdqn.envs.rows import Answer, Cursor, Ended, advance, open_episodes
 from jaxdqn.observations import held_dtype
 from jaxdqn.types import Rows
 
 ACTION_DTYPE = np.int64
 """Of every action that an environment is given: that of gymnasium's `Discrete.sample`."""
+
+
+class EnvError(RuntimeError):
+    """An environment that has failed; the message names it, and where."""
 
 
 class Stepper:
@@ -56,9 +60,10 @@ class Stepper:
         self._dtype = held_dtype(envs.single_observation_space.dtype or np.float32)
         try:
             obs, _ = self.envs.reset(seed=seeds)  # type: ignore[arg-type]  # a seed for each
-        except gym.error.Error as error:  # what drawing needs is missed only when it draws
-            name = name_of(envs.envs[0]) if isinstance(envs, gym.vector.SyncVectorEnv) else type(envs).__name__
-            raise ValueError(f"env {name} cannot be used: {error}") from error
+        except (FloatingPointError, EnvError):
+            raise
+        except Exception as error:  # what drawing needs, say, is missed only when it draws
+            raise ValueError(f"env {self._name()} cannot be used: {in_words(error)}") from error
         self.cursor = open_episodes(self._checked("first observation", obs, 0), frame_stack)
 
     def step(self, actions: Any, *, frames: int = 0) -> tuple[Rows, Ended]:
@@ -72,10 +77,19 @@ class Stepper:
             Rows without their time axis `[N, ...]`, and the episodes that ended.
 
         Raises:
+            EnvError: If an environment raises.
             FloatingPointError: If an observation or a reward is not finite.
         """
         actions = np.asarray(actions).astype(ACTION_DTYPE)
-        obs, reward, terminated, truncated, _ = self.envs.step(actions)
+        try:
+            obs, reward, terminated, truncated, _ = self.envs.step(actions)
+        except EnvError:
+            raise
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} at frame {frames + 1:,}{self._where} or one of the next") from error
+        except Exception as error:
+            where = f"at frame {frames + 1:,}{self._where}, or one of the next {len(actions) - 1}"
+            raise EnvError(f"env {self._name()} raised {type(error).__name__} {where}: {in_words(error)}") from error
         reward = np.asarray(reward)
         answer = Answer(self._checked("observation", obs, frames), reward, terminated, truncated)
         return self._advance(self.cursor, actions, answer, frames)
@@ -85,6 +99,10 @@ class Stepper:
         now, nothing = self.cursor, np.zeros(len(self.cursor.last))
         answer = Answer(now.obs, nothing, nothing.astype(bool), nothing.astype(bool))
         return self._advance(now._replace(last=np.ones(len(nothing), bool)), np.asarray(actions), answer, 0)
+
+    def _name(self) -> str:
+        known = isinstance(self.envs, gym.vector.SyncVectorEnv)
+        return name_of(self.envs.envs[0]) if known else type(self.envs).__name__  # type: ignore[attr-defined]
 
     def _advance(self, now: Cursor, actions: Any, answer: Answer, frames: int) -> tuple[Rows, Ended]:
         with np.errstate(over="ignore"):  # a reward that float32 cannot hold is infinite there, and refused below

@@ -29,8 +29,34 @@ def make_vector_env(env_fn: EnvFn, num_envs: int, *, workers: bool = False) -> g
         workers: Whether each has a process of its own (`WorkerVectorEnv`) or all are stepped in this one.
     """
     if workers:
-        return WorkerVectorEnv(env_fn, num_envs)
-    return gym.vector.SyncVectorEnv([env_fn] * num_envs, autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP)
+        return WorkerVectorEnv(_Silent(env_fn), num_envs)
+    mode = gym.vector.AutoresetMode.NEXT_STEP
+    envs = gym.vector.SyncVectorEnv([_Silent(env_fn)] * num_envs, autoreset_mode=mode)
+    if len({id(env.unwrapped) for env in envs.envs}) < num_envs:
+        raise ValueError("env_fn gave the same environment twice: let it build a new one at each call")
+    return envs
+
+
+class WithoutInfo(gym.Wrapper):
+    """Drops `info`, which nothing here reads: gymnasium cannot put together those of several environments always."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset it."""
+        return self.env.reset(seed=seed, options=options)[0], {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step it."""
+        return *self.env.step(action)[:4], {}
+
+
+class _Silent:
+    """Builds an environment within `WithoutInfo`, also in a process of its own."""
+
+    def __init__(self, env_fn: EnvFn) -> None:
+        self._env_fn = env_fn
+
+    def __call__(self) -> gym.Env:
+        return WithoutInfo(self._env_fn())
 
 
 class Episode(NamedTuple):
@@ -82,16 +108,16 @@ class SeededEpisodes(gym.Wrapper):
         """Begin the next episode, whatever seed is given."""
         self.index, own_seed = next(self._seeds, (None, None))
         self._steps, self.cut = 0, False
-        return (self._resting, {}) if self.index is None else self.env.reset(seed=own_seed, options=options)
+        return self._resting if self.index is None else self.env.reset(seed=own_seed, options=options)[0], {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One step, or nothing while it rests."""
         if self.index is None:
             return self._resting, 0.0, False, False, {}
-        obs, reward, terminated, truncated, info = self.env.step(action)
+        obs, reward, terminated, truncated, _ = self.env.step(action)
         self._steps += 1
         self.cut = self._steps == self._max_steps and not (terminated or truncated)
-        return obs, reward, terminated, truncated or self.cut, info
+        return obs, reward, terminated, truncated or self.cut, {}
 
 
 class EpisodeStepper(Stepper):

@@ -13,6 +13,7 @@ import gymnasium as gym
 from gymnasium.vector.async_vector_env import AsyncState
 
 from jaxdqn.envs.pixels import EnvFn
+from jaxdqn.envs.stepping import EnvError
 
 STEP_TIMEOUT = 120.0
 """Seconds that a step or a reset of all environments may take."""
@@ -41,7 +42,10 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
             num_envs: How many.
         """
         mode = gym.vector.AutoresetMode.NEXT_STEP
-        super().__init__([_InWorker(env_fn)] * num_envs, context=start_method(), autoreset_mode=mode)
+        try:
+            super().__init__([_InWorker(env_fn)] * num_envs, context=start_method(), autoreset_mode=mode)
+        except (BrokenPipeError, ConnectionResetError, EOFError) as error:
+            raise WorkerError("an environment cannot be built in a process of its own: its error is above") from error
 
     def reset(self, **options: Any) -> Any:
         """Reset every environment; raises as `step` does."""
@@ -109,7 +113,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         super().close_extras(timeout=timeout, terminate=terminate)
 
 
-class WorkerError(RuntimeError):
+class WorkerError(EnvError):
     """An environment in a process of its own that has failed; the message names it, and what it was asked for."""
 
 

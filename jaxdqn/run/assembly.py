@@ -28,7 +28,7 @@ from jaxdqn.run.checkpoint import AgentSpec
 from jaxdqn.run.device_run import DeviceRun, bind_run, rollout_stats_of
 from jaxdqn.run.frame_store import FrameStore, check_store
 from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
-from jaxdqn.run.rollout import RolloutAhead, rollout_stats, wants_stats
+from jaxdqn.run.rollout import RolloutAhead, rollout_stats, stats_frames
 from jaxdqn.schedules import with_capacity
 
 
@@ -101,7 +101,7 @@ def assemble(
     obs, twin = spec.obs, None
     if config.loop == "device":
         twin = _twin(config, env, spec, own_env)
-    channels = obs.seen_shape[-1] if wants_stats(config, obs) else 0
+    channels = obs.seen_shape[-1] if stats_frames(config, obs) else 0
     agent = agent_of(
         config,
         num_processes=jax.process_count(),
@@ -169,7 +169,7 @@ def initial_state(
     It is played, or waited for, while another thread compiles.
     """
     key = jax.random.key(config.seed)
-    if not wants_stats(config, obs):
+    if not stats_frames(config, obs):
         return agent.init(key)
 
     if isinstance(env, FunctionalEnv):

@@ -30,11 +30,11 @@ from jaxdqn.learner import Metrics
 from jaxdqn.losses import Loss
 from jaxdqn.observations import ObsSpec
 from jaxdqn.parallel import agent_of
-from jaxdqn.preprocessing import ObservationStats, observation_stats
+from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import refuse_what_does_not_fit, row_bytes, smallest_slots
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.run.resources import free_bytes
-from jaxdqn.run.rollout import wants_stats
+from jaxdqn.run.rollout import stats_frames, stats_of
 from jaxdqn.schedules import warm_up_batches, with_capacity
 from jaxdqn.types import Rows
 
@@ -148,7 +148,7 @@ def make_device_run(
         smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs,
         copies=num_seeds,
     )
-    if obs_stats is None and wants_stats(config, obs):
+    if obs_stats is None and stats_frames(config, obs):
         obs_stats = rollout_stats_of(env, config, obs)
     agent = agent_of(
         config,
@@ -170,10 +170,10 @@ def env_of(config: Config) -> FunctionalEnv:
 
 
 def rollout_stats_of(env: FunctionalEnv, config: Config, obs: ObsSpec) -> ObservationStats:
-    """Statistics of `config.normalisation_frames` images of a random policy on a functional environment."""
+    """Statistics of `stats_frames` images of a random policy on a functional environment."""
     key = jax.random.key(spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0])
-    stacks = random_rollout(env, key, frames=config.normalisation_frames, frame_stack=obs.stack)
-    return observation_stats(stacks, scale=obs.scale if obs.dtype == np.uint8 else None)
+    stacks = random_rollout(env, key, frames=stats_frames(config, obs), frame_stack=obs.stack)
+    return stats_of(stacks, obs)
 
 
 def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> DeviceRun:

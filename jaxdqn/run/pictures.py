@@ -60,7 +60,7 @@ def draw_curve(runs: Sequence[Path], output: Path, *, label: str | None = None) 
         axes.errorbar(
             [row["frames"] for row in rows],
             [row[f"{unbiased}mean"] for row in rows],
-            [row[f"{unbiased}standard_error"] for row in rows],
+            [float("nan") if (error := row[f"{unbiased}standard_error"]) is None else error for row in rows],
             color=colour,
             lw=2,
             marker="o",
@@ -68,7 +68,9 @@ def draw_curve(runs: Sequence[Path], output: Path, *, label: str | None = None) 
             capsize=2,
             label="greedy evaluation ± standard error" if alone else run.name,
         )
-    axes.set(xlabel="frames", ylabel="return of an episode", ylim=(0, None), title=label)
+    axes.set(xlabel="frames", ylabel="return of an episode", title=label)
+    if axes.dataLim.ymin >= 0:
+        axes.set_ylim(bottom=0)  # below which no return of this environment lies
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -25,7 +25,7 @@ from jaxdqn.run.checkpoint import AgentSpec, Checkpoints, Which
 from jaxdqn.run.compatibility import config_of_file
 from jaxdqn.run.evaluation import Evaluation, Evaluator, Policy, summarise
 from jaxdqn.run.files import read_json
-from jaxdqn.run.rollout import wants_stats
+from jaxdqn.run.rollout import stats_frames
 
 
 def greedy_policy(q_values: QFunction, params: Params) -> Policy:
@@ -56,7 +56,7 @@ def check_same_env(env: gym.Env, spec: AgentSpec, mend: str) -> None:
     obs, actions = spec_of_env(env, spec.obs.stack), getattr(env.action_space, "n", None)
     if (actions, obs) != (spec.num_actions, spec.obs):
         there, here = (f"{each.shape} {np.dtype(each.dtype).name}" for each in (obs, spec.obs))
-        if there == here:
+        if there == here and obs != spec.obs:
             there, here = f"{there} up to {obs.scale:g}", f"{here} up to {spec.obs.scale:g}"
         raise ValueError(
             f"env {name_of(env)} has {actions} actions and observations {there}; the agent was trained for "
@@ -187,7 +187,7 @@ def load(
         network = make_network(config, spec.num_actions, spec.obs)
     shape = spec.obs.seen_shape
     channels = np.zeros(shape[-1:], np.float32)
-    stats = ObservationStats(channels, channels) if wants_stats(config, spec.obs) else None
+    stats = ObservationStats(channels, channels) if stats_frames(config, spec.obs) else None
     like = jax.eval_shape(lambda key: init_params(network, key, shape, stats), jax.random.key(0))
     params = checkpoints.params(checkpoint, like)
     return TrainedAgent(config, spec, params, make_q_values(network, spec.obs.scale), env_fn)

@@ -60,19 +60,20 @@ class Selection:
         learner = progress.state.learner
         params = learner.target_params if self._greedy_params == "target" else learner.params
         policy = greedy_policy(self._agent.q_values, params)
+        # First of all: what was learned can be played, whatever becomes of the evaluation.
+        self._checkpoints.save(params, self._spec, frames=progress.frames, others=others)
         episodes: list[Episode] = self._evaluator.play(policy, self._seeds[: self._screening])
         screening = summarise(episodes)
         is_best = self._reaches_best(screening.returns)
         if is_best:
             episodes += self._evaluator.play(policy, self._seeds[self._screening :])
-        evaluation = summarise(episodes)._replace(
-            screening_mean=screening.mean, screening_standard_error=screening.standard_error
-        )
+        error = screening.standard_error if screening.episodes > 1 else None  # of one episode nothing is known
+        evaluation = summarise(episodes)._replace(screening_mean=screening.mean, screening_standard_error=error)
         is_best = is_best and self._reaches_best(evaluation.returns)
         if is_best:
             self._best_returns, self._best_mean = evaluation.returns, evaluation.mean
-        best_returns = evaluation.returns if is_best else None
-        self._checkpoints.save(params, self._spec, frames=progress.frames, best_returns=best_returns, others=others)
+            returns = evaluation.returns
+            self._checkpoints.save(params, self._spec, frames=progress.frames, best_returns=returns, others=others)
         return evaluation
 
     def _reaches_best(self, returns: list[float]) -> bool:

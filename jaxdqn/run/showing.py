@@ -69,7 +69,7 @@ def _follow(
     *,
     quiet: bool = False,
 ) -> None:
-    from jaxdqn.envs.workers import WorkerError
+    from jaxdqn.envs.stepping import EnvError
     from jaxdqn.run.display import Display
     from jaxdqn.run.peers import LostPeerError, PeerError
 
@@ -83,7 +83,7 @@ def _follow(
                         witness.watch(step.folder)
                     folder, begun = step.folder, True
                     display.show(step)
-        except (ValueError, OSError, ArithmeticError, WorkerError, PeerError, LostPeerError) as error:
+        except (ValueError, OSError, ArithmeticError, EnvError, PeerError, LostPeerError) as error:
             if not begun and isinstance(error, ValueError | OSError):
                 raise
             # Not the fault of what was typed, and nothing of ours to be looked at: the exit code is 1.

@@ -13,7 +13,7 @@ import flax.linen as nn
 import optax
 
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import EnvFn, make_env_fn
+from jaxdqn.envs.pixels import EnvFn, make_env_fn, running_statistics
 from jaxdqn.losses import Loss
 from jaxdqn.run.assembly import Assembled, assemble, look_at_env, planned_capacity
 from jaxdqn.run.course import RunProgress, run_course, states_of
@@ -217,6 +217,11 @@ def _job(
             )
             env = held.enter_context(contextlib.closing(build()))
             spec = look_at_env(env, config.frame_stack)
+            wrapper = running_statistics(env)
+            if wrapper is not None and peers.first:
+                lines[0](f"{wrapper} has statistics of its own in each copy of env: evaluations see other numbers")
+            if config.eval_env is not None and custom.eval_env_fn is not None:
+                raise ValueError(f"eval_env {config.eval_env!r} and eval_env_fn are both given: give one")
             build_eval = build_eval_fn(config, custom.played_on(config))
             if config.eval_env is not None or custom.eval_env_fn is not None:
                 with contextlib.closing(build_eval()) as other:
