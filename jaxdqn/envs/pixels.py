@@ -84,7 +84,7 @@ class PixelObservation(gym.ObservationWrapper):
             self._rule = ImageRule(False, True, colour, (size, size), 255.0, 4)
             spec = self._rule.spec((1, 1, 3), np.uint8)
         else:
-            stacked = any(isinstance(wrapper, FrameStackObservation) for wrapper in _wrappers(env))
+            stacked = len(space.shape) == 3 and is_stacked(env)
             self._rule = image_rule_of(space, size, colour=colour, stacked=stacked)
             spec = self._rule.spec(space.shape, space.dtype)
         self._spec = spec
@@ -117,6 +117,11 @@ def _wrappers(env: gym.Env) -> Iterator[gym.Env]:
     while isinstance(env, gym.Wrapper):
         yield env
         env = env.env
+
+
+def is_stacked(env: gym.Env) -> bool:
+    """Whether a wrapper of gymnasium's stacks what the environment gives."""
+    return any(isinstance(wrapper, FrameStackObservation) for wrapper in _wrappers(env))
 
 
 def running_statistics(env: gym.Env) -> str | None:
@@ -220,6 +225,8 @@ def _checked(env: gym.Env, pixels: bool | None, frame_size: int, colour: bool) -
         raise ValueError(f"env {name_of(env)} has actions {space}: DQN needs discrete actions")
     if space.start != 0:
         raise ValueError(f"env {name_of(env)} counts actions from {space.start}: wrap it so that they start at 0")
+    if pixels is None and is_stacked(env) and len(env.observation_space.shape or ()) == 2:
+        pixels = False  # vectors, of which it has made a table
     if learns_from_images(env.observation_space, pixels, name_of(env)):
         return PixelObservation(env, frame_size, colour=colour)
     if colour:

@@ -1,0 +1,24 @@
+"""Commands run to their exit code, on environments that are known for a while."""
+
+import contextlib
+
+import gymnasium as gym
+import pytest
+
+from jaxdqn.cli import main
+
+
+def command(*words):
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    return stop.value.code
+
+
+@contextlib.contextmanager
+def registered(env_id, make):
+    gym.register(env_id, entry_point=make)
+    try:
+        yield
+    finally:
+        del gym.registry[env_id]
