@@ -133,12 +133,14 @@ def play(args: Sequence[str]) -> None:
 @contextlib.contextmanager
 def _faults_said(what: str) -> Iterator[None]:
     """An environment that fails, or gives what is no number, ends a command in one line, and exit code 1."""
-    from jaxdqn.envs.stepping import EnvError
+    from jaxdqn.envs.stepping import fault_of
 
     try:
         yield
-    except (ArithmeticError, EnvError) as error:
-        raise Stopped(f"{what}: {in_one_line(error)}") from error
+    except Exception as error:
+        if fault_of(error) is None and not isinstance(error, ArithmeticError):
+            raise
+        raise Stopped(f"{what}: {fault_of(error) or in_one_line(error)}") from error
 
 
 def plot(args: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import probes
 import pytest
 from image_envs import Shown, box
-from test_run import PIXELS, finish
+from test_run import PIXELS
 
 import jaxdqn
 from jaxdqn.architectures import make_network
@@ -49,7 +49,7 @@ def test_symmetries_that_somebody_asked_for_are_kept_whatever_the_environment(tm
 
 @pytest.mark.slow
 def test_a_preset_on_its_own_environment_keeps_them(tmp_path):
-    finish(CARTPOLE, tmp_path / "run", say=pytest.fail)
+    next(jaxdqn.train(dataclasses.replace(CARTPOLE, output=str(tmp_path / "run")), say=pytest.fail))
     there = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (there["random_shift"], there["mirror"], there["symmetries_of"]) == (2, True, "CartPole-v1")
 

@@ -14,7 +14,7 @@ from test_run import VECTORS, finish, table
 import jaxdqn
 from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.pixels import make_by_id, make_env_fn, spec_of_env
-from jaxdqn.envs.stepping import EnvError
+from jaxdqn.envs.stepping import fault_of
 from jaxdqn.envs.vector import make_vector_env
 from jaxdqn.run.evaluation import Evaluator
 
@@ -57,9 +57,9 @@ def test_an_environment_that_raises_in_a_step_is_one_line_and_exit_code_1(make, 
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert says in said
-    with pytest.raises(EnvError, match="of an evaluation") as raised:
+    with pytest.raises((KeyError, ValueError)) as raised:
         Evaluator(make).play(still, [0])
-    assert raised.value.__cause__ is not None
+    assert "of an evaluation" in fault_of(raised.value)
 
 
 class NoSeed(probes.TerminatingChain):

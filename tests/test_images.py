@@ -59,8 +59,17 @@ KINDS = {
 }
 
 
+LONGER = (
+    "a grid, stacked",
+    "a small grey image",
+    "colour",
+    "frames that are stacked already",
+    "a picture of two pixels",
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.long) if k in LONGER else k for k in KINDS])
 def test_a_whole_run_learns_from_every_kind_of_image_and_resumes(kind, tmp_path):
     space, fields = KINDS[kind]
     config = dataclasses.replace(TINY, **fields, checkpoint_every=96)
@@ -84,7 +93,7 @@ def test_a_whole_run_learns_from_every_kind_of_image_and_resumes(kind, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["host", "disk"])
+@pytest.mark.parametrize("storage", [pytest.param("host", marks=pytest.mark.long), "disk"])
 def test_colour_stacks_are_the_same_wherever_replay_is(storage, tmp_path):
     def losses(name, **fields):
         config = dataclasses.replace(TINY, colour=True, frame_size=36, frame_stack=2, evaluate_every=0, **fields)
@@ -121,7 +130,10 @@ def test_a_grid_on_the_device_is_the_grid_on_the_host(tmp_path):
     [
         (10, 4, np.bool_, {}, ObsSpec((10, 10, 4), np.dtype(np.uint8), 1, 1.0)),
         (48, 3, np.float32, {"frame_size": 36}, ObsSpec((36, 36), np.dtype(np.uint8), 4, 255.0)),
-        (48, 3, np.uint8, {"frame_size": 36, "colour": True}, ObsSpec((36, 36, 3), np.dtype(np.uint8), 4, 255.0)),
+        pytest.param(
+            *(48, 3, np.uint8, {"frame_size": 36, "colour": True}, ObsSpec((36, 36, 3), np.dtype(np.uint8), 4, 255.0)),
+            marks=pytest.mark.long,
+        ),
         (40, 5, np.float32, {"frame_stack": 2}, ObsSpec((40, 40, 5), np.dtype(np.float32), 2, 1.0)),
     ],
     ids=str,

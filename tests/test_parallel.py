@@ -35,7 +35,7 @@ def test_devices_that_are_not_there_are_refused():
 
 
 def test_a_part_of_a_run_has_its_share_and_the_same_batches():
-    config = Config(num_envs=8, num_devices=4, total_frames=18_010, warmup_frames=1_000, capacity=1_003)
+    config = Config(num_envs=8, num_devices=4, batch_size=32, total_frames=18_010, warmup_frames=1_000, capacity=1_003)
     part = part_of(config, 4)
     assert (part.num_envs, part.batch_size, part.frames_per_batch, part.num_devices) == (2, 8, 8, 1)
     assert (part.capacity, part.warmup_frames, part.num_batches) == (250, 250, config.num_batches)

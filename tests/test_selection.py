@@ -50,7 +50,7 @@ class Checkpoints(checkpoint.Checkpoints):
     def index(self):
         return self.first_index
 
-    def save(self, params, spec, *, frames, best_returns, others):
+    def save(self, params, spec, *, frames, best_returns=None, others=frozenset()):
         if best_returns is not None:
             self.best_returns[frames] = best_returns
 

@@ -1,12 +1,14 @@
 """What `render()` gives becomes bytes or is refused; stacks of all kinds of images are those of a brute-force model."""
 
+import contextlib
+
 import gymnasium as gym
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from image_envs import Shown
+from image_envs import Lying, Shown, box
 
 from jaxdqn.envs.pixels import make_env_fn
 from jaxdqn.envs.spaces import picture_bytes
@@ -102,3 +104,14 @@ def test_a_rule_does_the_same_to_jax_and_to_numpy(shape, dtype):
     assert ours.dtype == theirs.dtype == rule.spec(shape, dtype).dtype
     assert ours.shape == theirs.shape == rule.spec(shape, dtype).shape
     assert np.abs(ours.astype(np.float64) - np.asarray(theirs, np.float64)).max() <= (1 if rule.resized else 0)
+
+
+def test_a_float_image_that_is_nan_does_not_become_a_byte():
+    nan = np.full((40, 40), np.nan, np.float32)
+    with (
+        contextlib.closing(
+            make_env_fn("", env_fn=lambda: Lying(box((40, 40), np.float32), picture=lambda: nan))()
+        ) as env,
+        pytest.raises(FloatingPointError, match="an observation of env Lying is nan"),
+    ):
+        env.reset(seed=0)

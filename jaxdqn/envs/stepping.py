@@ -14,6 +14,7 @@ import numpy as np
 from jaxdqn.envs.autoreset import next_step_autoreset
 from jaxdqn.envs.pixels import in_words, name_of
 from jaxdqn.envs.rows import Answer, Cursor, Ended, advance, open_episodes
+from jaxdqn.envs.workers import WorkerError
 from jaxdqn.observations import held_dtype
 from jaxdqn.types import Rows
 
@@ -21,8 +22,9 @@ ACTION_DTYPE = np.int64
 """Of every action that an environment is given: that of gymnasium's `Discrete.sample`."""
 
 
-class EnvError(RuntimeError):
-    """An environment that has failed; the message names it, and where."""
+def fault_of(error: BaseException) -> str | None:
+    """What to say of an error that an environment raised in a step: which one, and where; None of any other error."""
+    return getattr(error, "_env_fault", None)
 
 
 class Stepper:
@@ -60,7 +62,7 @@ class Stepper:
         self._dtype = held_dtype(envs.single_observation_space.dtype or np.float32)
         try:
             obs, _ = self.envs.reset(seed=seeds)  # type: ignore[arg-type]  # a seed for each
-        except (FloatingPointError, EnvError):
+        except (FloatingPointError, WorkerError):
             raise
         except Exception as error:  # what drawing needs, say, is missed only when it draws
             raise ValueError(f"env {self._name()} cannot be used: {in_words(error)}") from error
@@ -77,19 +79,22 @@ class Stepper:
             Rows without their time axis `[N, ...]`, and the episodes that ended.
 
         Raises:
-            EnvError: If an environment raises.
+            Exception: What an environment raises, with a note that names it; `fault_of` then tells it in one line.
             FloatingPointError: If an observation or a reward is not finite.
         """
         actions = np.asarray(actions).astype(ACTION_DTYPE)
         try:
             obs, reward, terminated, truncated, _ = self.envs.step(actions)
-        except EnvError:
+        except WorkerError:
             raise
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} at frame {frames + 1:,}{self._where} or one of the next") from error
         except Exception as error:
             where = f"at frame {frames + 1:,}{self._where}, or one of the next {len(actions) - 1}"
-            raise EnvError(f"env {self._name()} raised {type(error).__name__} {where}: {in_words(error)}") from error
+            fault = f"env {self._name()} raised {type(error).__name__} {where}: {in_words(error)}"
+            error._env_fault = fault  # type: ignore[attr-defined]
+            error.add_note(fault)
+            raise
         reward = np.asarray(reward)
         answer = Answer(self._checked("observation", obs, frames), reward, terminated, truncated)
         return self._advance(self.cursor, actions, answer, frames)

@@ -13,7 +13,6 @@ import gymnasium as gym
 from gymnasium.vector.async_vector_env import AsyncState
 
 from jaxdqn.envs.pixels import EnvFn
-from jaxdqn.envs.stepping import EnvError
 
 STEP_TIMEOUT = 120.0
 """Seconds that a step or a reset of all environments may take."""
@@ -113,7 +112,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         super().close_extras(timeout=timeout, terminate=terminate)
 
 
-class WorkerError(EnvError):
+class WorkerError(RuntimeError):
     """An environment in a process of its own that has failed; the message names it, and what it was asked for."""
 
 

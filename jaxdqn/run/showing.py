@@ -69,7 +69,8 @@ def _follow(
     *,
     quiet: bool = False,
 ) -> None:
-    from jaxdqn.envs.stepping import EnvError
+    from jaxdqn.envs.stepping import fault_of
+    from jaxdqn.envs.workers import WorkerError
     from jaxdqn.run.display import Display
     from jaxdqn.run.peers import LostPeerError, PeerError
 
@@ -83,12 +84,14 @@ def _follow(
                         witness.watch(step.folder)
                     folder, begun = step.folder, True
                     display.show(step)
-        except (ValueError, OSError, ArithmeticError, EnvError, PeerError, LostPeerError) as error:
-            if not begun and isinstance(error, ValueError | OSError):
+        except Exception as error:
+            known = isinstance(error, ValueError | OSError | ArithmeticError | WorkerError | PeerError | LostPeerError)
+            fault = fault_of(error)
+            if fault is None and (not known or (not begun and isinstance(error, ValueError | OSError))):
                 raise
             # Not the fault of what was typed, and nothing of ours to be looked at: the exit code is 1.
             where = f"; {how_to_go_on(folder)}" if folder is not None else ""
-            raise Stopped(f"training stopped: {in_one_line(error)}{where}") from error
+            raise Stopped(f"training stopped: {fault or in_one_line(error)}{where}") from error
         except (KeyboardInterrupt, SystemExit):
             display.say(f"stopped; {how_to_go_on(folder)}" if folder is not None else "stopped before the first batch")
             raise
