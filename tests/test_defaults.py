@@ -29,29 +29,28 @@ from jaxdqn.schedules import with_capacity
 CARTPOLE = dataclasses.replace(PIXELS, symmetries_of="CartPole-v1")
 
 
-@pytest.mark.slow
-def test_a_preset_with_an_environment_function_trains_without_its_symmetries_and_says_so(tmp_path):
-    said = []
-    config = dataclasses.replace(CARTPOLE, output=str(tmp_path / "run"))
-    next(jaxdqn.train(config, env_fn=lambda: Shown(box((48, 40, 3))), say=said.append))
-    there = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (there["random_shift"], there["mirror"], there["symmetries_of"]) == (0, False, None)
-    assert "random_shift 2 and mirror True are for CartPole-v1 and left out here" in said[0]
+@pytest.mark.parametrize(
+    ("config", "env_fn", "kept"),
+    [
+        (CARTPOLE, lambda: Shown(box((48, 40, 3))), False),
+        (dataclasses.replace(CARTPOLE, env="Acrobot-v1"), None, False),
+        (CARTPOLE, None, True),  # its own environment
+        (dataclasses.replace(CARTPOLE, symmetries_of=None), lambda: Shown(box((48, 40, 3))), True),  # asked for
+    ],
+    ids=["env_fn", "another id", "its own", "asked for"],
+)
+def test_a_preset_trains_another_environment_without_its_symmetries_and_says_so(config, env_fn, kept, monkeypatch):
+    trained, said = [], []
 
+    def job(config, *_, **__):
+        trained.append(config)
+        raise RuntimeError("far enough")
 
-@pytest.mark.slow
-def test_symmetries_that_somebody_asked_for_are_kept_whatever_the_environment(tmp_path):
-    asked = dataclasses.replace(CARTPOLE, symmetries_of=None, output=str(tmp_path / "run"))
-    next(jaxdqn.train(asked, env_fn=lambda: Shown(box((48, 40, 3))), say=pytest.fail))
-    there = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (there["random_shift"], there["mirror"]) == (2, True)
-
-
-@pytest.mark.slow
-def test_a_preset_on_its_own_environment_keeps_them(tmp_path):
-    next(jaxdqn.train(dataclasses.replace(CARTPOLE, output=str(tmp_path / "run")), say=pytest.fail))
-    there = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (there["random_shift"], there["mirror"], there["symmetries_of"]) == (2, True, "CartPole-v1")
+    monkeypatch.setattr("jaxdqn.run.training._job", job)
+    with pytest.raises(RuntimeError, match="far enough"):
+        next(jaxdqn.train(config, env_fn=env_fn, say=said.append))
+    assert (trained[0].random_shift, trained[0].mirror) == ((2, True) if kept else (0, False))
+    assert [line[:45] for line in said] == ([] if kept else ["random_shift 2 and mirror True are for CartPo"])
 
 
 def test_a_run_on_the_device_leaves_out_the_symmetries_of_another_environment(monkeypatch):
