@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import other_environments
 import pytest
 import scaling
 import variants
@@ -85,6 +86,15 @@ def test_tables_of_experiments_are_their_results(name):
     with (RESULTS / f"{name}.csv").open(newline="") as file:
         found = [{**row, "frames": int(row["frames"]), "mean": float(row["mean"])} for row in csv.DictReader(file)]
     for line in variants.table(found, list(dict.fromkeys(row["variant"] for row in found))).splitlines():
+        assert line in README
+
+
+def test_the_table_of_other_environments_is_their_results():
+    with (RESULTS / "other_environments.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = [{**row, **{name: float(row[name]) for name in ("mean", "standard_error", "seconds")}} for row in rows]
+    found = [{**row, "seed": int(row["seed"])} for row in numbers]
+    for line in other_environments.table(other_environments.TASKS, found).splitlines():
         assert line in README
 
 
