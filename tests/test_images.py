@@ -65,6 +65,7 @@ LONGER = (
     "colour",
     "frames that are stacked already",
     "a picture of two pixels",
+    "floats, channels first",
 )
 
 
@@ -128,13 +129,16 @@ def test_a_grid_on_the_device_is_the_grid_on_the_host(tmp_path):
 @pytest.mark.parametrize(
     ("side", "channels", "dtype", "fields", "spec"),
     [
-        (10, 4, np.bool_, {}, ObsSpec((10, 10, 4), np.dtype(np.uint8), 1, 1.0)),
+        pytest.param(*(10, 4, np.bool_, {}, ObsSpec((10, 10, 4), np.dtype(np.uint8), 1, 1.0)), marks=pytest.mark.long),
         (48, 3, np.float32, {"frame_size": 36}, ObsSpec((36, 36), np.dtype(np.uint8), 4, 255.0)),
         pytest.param(
             *(48, 3, np.uint8, {"frame_size": 36, "colour": True}, ObsSpec((36, 36, 3), np.dtype(np.uint8), 4, 255.0)),
             marks=pytest.mark.long,
         ),
-        (40, 5, np.float32, {"frame_stack": 2}, ObsSpec((40, 40, 5), np.dtype(np.float32), 2, 1.0)),
+        pytest.param(
+            *(40, 5, np.float32, {"frame_stack": 2}, ObsSpec((40, 40, 5), np.dtype(np.float32), 2, 1.0)),
+            marks=pytest.mark.long,
+        ),
     ],
     ids=str,
 )
