@@ -12,7 +12,7 @@ from test_run import VECTORS, finish, table
 
 import jaxdqn
 from jaxdqn.envs.adapters import GymnasiumEnv
-from jaxdqn.envs.functional import FunctionalEnv
+from jaxdqn.envs.functional import FunctionalEnv, time_limit
 from jaxdqn.envs.pixels import make_env_fn, spec_of_env
 from jaxdqn.envs.registry import register_env
 from jaxdqn.observations import ObsSpec
@@ -155,16 +155,27 @@ def test_images_of_functional_environments_are_held_by_the_same_rule(side, chann
     assert np.isfinite(end.metrics["loss"])
 
 
-def test_a_float_image_on_the_device_that_is_no_number_stops_the_run_though_bytes_cannot_say_so():
+@pytest.mark.parametrize(
+    ("value", "wrong", "says"), [(np.nan, 0, "first image"), (np.nan, 3, "image"), (1.5, 3, "image")]
+)
+def test_a_float_image_on_the_device_that_is_none_stops_the_run_though_bytes_cannot_say_so(value, wrong, says):
     env = make_grid(side=48, channels=3, dtype=np.float32)
+
+    def spoiled(state, obs):
+        return jnp.where(state == wrong, value, obs)
+
+    def reset(key):
+        state, obs = env.reset(key)
+        return state, spoiled(state, obs)
 
     def step(key, state, action):
         state, obs, *rest = env.step(key, state, action)
-        return state, jnp.where(state == 3, jnp.nan, obs), *rest
+        return state, spoiled(state, obs), *rest
 
     config = dataclasses.replace(TINY, loop="device", frame_size=36, evaluate_every=0)
-    run = make_device_run(config, env=env._replace(step=step, observe=None))
-    with pytest.raises(FloatingPointError, match="of environment 0 is not finite at frame 9"):
+    run = make_device_run(config, env=time_limit(env._replace(reset=reset, step=step, observe=None), 5))
+    frame = 4 * max(wrong - 1, 0) + 1
+    with pytest.raises(FloatingPointError, match=rf"the {says} of environment 0 is not finite.*at frame {frame}"):
         list(device_loop(run, run.init(jax.random.key(0)), config))
 
 

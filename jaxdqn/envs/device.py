@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from jaxdqn.envs.adapters import GymnasiumEnv
-from jaxdqn.envs.functional import FunctionalEnv, State
+from jaxdqn.envs.functional import FunctionalEnv, State, of_inner_state
 from jaxdqn.envs.pixels import PixelObservation, VectorObservation
 from jaxdqn.envs.registry import functional_ids, functional_maker, is_made_of_functional
 from jaxdqn.envs.spaces import image_rule_of, is_image, learns_from_images, vector_spec
@@ -97,7 +96,22 @@ def as_seen(
     return env, spec
 
 
+class Judged(NamedTuple):
+    """The state of an environment whose floats are made bytes, which cannot say that one was none.
+
+    Attributes:
+        state: Its own.
+        valid: Whether its image is finite and in [0, 1].
+    """
+
+    state: State
+    valid: Bool[Array, ""]
+
+
 def _with_rule(env: FunctionalEnv, rule: ImageRule, spec: ObsSpec) -> FunctionalEnv:
+    if rule.resized and np.issubdtype(env.observation_space.dtype, np.floating):
+        own = _judged(env.reset, env.step, env.observe, env.draw)
+        env = env._replace(**own)
     reset, step, observe = _functions(env.reset, env.step, env.observe, rule)
     dtype: Any = np.dtype(spec.dtype)
     space = gym.spaces.Box(0, dtype.type(spec.scale), spec.shape, dtype)
@@ -111,10 +125,26 @@ def _functions(reset: Any, step: Any, observe: Any, rule: ImageRule) -> tuple[An
         return state, apply_rule(rule, obs)
 
     def step_seen(key: Array, state: State, action: Array) -> tuple[Any, ...]:
-        state, obs, reward, *rest = step(key, state, action)
-        if rule.resized and jnp.issubdtype(obs.dtype, jnp.floating):
-            # Bytes cannot say that a float was none: the reward says so, and stops the run.
-            reward = jnp.where(((obs >= 0) & (obs <= 1)).all(), reward, jnp.nan)
-        return state, apply_rule(rule, obs), reward, *rest
+        state, obs, *rest = step(key, state, action)
+        return state, apply_rule(rule, obs), *rest
 
     return reset_seen, step_seen, None if observe is None else lambda state: apply_rule(rule, observe(state))
+
+
+@lru_cache
+def _judged(reset: Any, step: Any, observe: Any, draw: Any) -> dict[str, Any]:
+    """The functions of an environment whose state says whether its image is one."""
+
+    def judged(state: State, obs: Array) -> Judged:
+        return Judged(state, ((obs >= 0) & (obs <= 1)).all())
+
+    def reset_judged(key: Array) -> tuple[Judged, Array]:
+        state, obs = reset(key)
+        return judged(state, obs), obs
+
+    def step_judged(key: Array, state: Judged, action: Array) -> tuple[Any, ...]:
+        inner, obs, *rest = step(key, state.state, action)
+        return judged(inner, obs), obs, *rest
+
+    own = of_inner_state({"observe": observe, "draw": draw})
+    return {"reset": reset_judged, "step": step_judged, **own, "valid": lambda state: state.valid}

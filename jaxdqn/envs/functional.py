@@ -36,6 +36,8 @@ class FunctionalEnv(NamedTuple):
         action_space: `Discrete(n)`, from 0.
         observe: `(state) -> obs`, where the state tells the observation: autoreset then draws once and not twice.
         draw: `(state) -> [H, W, 3] uint8`, for people to look at.
+        valid: `(state) -> bool`: whether the state's observation is what the space allows, where the observation cannot
+            say so: bytes that were made of floats are always finite.
     """
 
     reset: Callable[[Key[Array, ""]], tuple[State, Shaped[Array, "..."]]]
@@ -44,6 +46,7 @@ class FunctionalEnv(NamedTuple):
     action_space: gym.spaces.Discrete
     observe: Callable[[State], Shaped[Array, "..."]] | None = None
     draw: Callable[[State], Shaped[Array, "H W 3"]] | None = None
+    valid: Callable[[State], Bool[Array, ""]] | None = None
 
 
 class VectorEnv(NamedTuple):
@@ -83,7 +86,8 @@ def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
         if env.observe is not None:
             obs = env.observe(state)
         # What the ignored step answers is of no meaning: `advance` ends nothing there.
-        return state, Answer(obs.astype(dtype), jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
+        flags = jnp.bool_(terminated), jnp.bool_(truncated), jnp.bool_(env.valid is None or env.valid(state))
+        return state, Answer(obs.astype(dtype), jnp.float32(reward), *flags)
 
     def step(
         key: Key[Array, ""], states: State, last: Bool[Array, " N"], actions: Int[Array, " N"]
@@ -125,10 +129,17 @@ def time_limit(env: FunctionalEnv, max_steps: int) -> FunctionalEnv:
         now = state.step + 1
         return TimeLimited(inner, now), obs, reward, terminated, truncated | (now >= max_steps)
 
-    def unwrapped(function: Callable[[State], Array] | None) -> Callable[[TimeLimited], Array] | None:
+    own = {"observe": env.observe, "draw": env.draw, "valid": env.valid}
+    return env._replace(reset=reset, step=step, **of_inner_state(own))
+
+
+def of_inner_state(functions: dict[str, Any]) -> dict[str, Any]:
+    """Functions of an environment's state, or None, for one that has that state as its attribute `state`."""
+
+    def unwrapped(function: Callable[[State], Array] | None) -> Callable[[Any], Array] | None:
         return None if function is None else lambda state: function(state.state)
 
-    return env._replace(reset=reset, step=step, observe=unwrapped(env.observe), draw=unwrapped(env.draw))
+    return {name: unwrapped(function) for name, function in functions.items()}
 
 
 def random_rollout(env: FunctionalEnv, key: Key[Array, ""], *, frames: int, frame_stack: int | None) -> np.ndarray:

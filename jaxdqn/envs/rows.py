@@ -40,12 +40,14 @@ class Answer(NamedTuple):
         reward: What the step gave `[N]`, raw.
         terminated: Whether it reached a terminal state `[N]`.
         truncated: Whether a time limit ended the episode `[N]`.
+        valid: Whether `obs` is what the space allows `[N]`, where `obs` itself cannot say so.
     """
 
     obs: Shaped[Any, "N ..."]
     reward: Shaped[Any, " N"]
     terminated: Bool[Any, " N"]
     truncated: Bool[Any, " N"]
+    valid: Bool[Any, " N"] | bool = True
 
 
 class Ended(NamedTuple):

@@ -60,6 +60,8 @@ def device_loop(
     done = frames // config.frames_per_batch
     with peers.together():
         refuse_not_finite("first observation", np.asarray(state.cursor.obs), frames)
+        if run.env.valid is not None:
+            _refuse_not_finite({"first image": np.asarray(jax.vmap(run.env.valid)(state.envs))[None]}, frames)
     warm_up = -(-learning_start_of(state.agent, run.agent, config.num_envs) // config.frames_per_batch) - 1
     stops = [batch for batch in range(1, config.num_batches + 1) if batch == warm_up or _is_stop(batch, config)]
     allowed = 1
@@ -95,12 +97,13 @@ def device_loop(
 
 
 def _refuse_not_finite(finite: dict[str, np.ndarray], frames: int) -> None:
-    """Raise `FloatingPointError` that names the first reward or observation of a batch that is not finite."""
+    """Raise `FloatingPointError` that names the first reward, observation or image of a batch that is not finite."""
     for name, fine in finite.items():
         if not fine.all():
             step, env = np.argwhere(~fine)[0]
             at = frames + step * fine.shape[1] + env + 1
-            raise FloatingPointError(f"the {name} of environment {env} is not finite at frame {at:,}")
+            bounds = ", or not in [0, 1]," if "image" in name else ""
+            raise FloatingPointError(f"the {name} of environment {env} is not finite{bounds} at frame {at:,}")
 
 
 def _is_stop(batch: int, config: Config) -> bool:

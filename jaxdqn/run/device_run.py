@@ -60,7 +60,8 @@ class BatchTrace(NamedTuple):
 
     Attributes:
         ended: Episodes that ended `[T, N]`.
-        finite: Whether `reward` and the `observation` after it are finite `[T, N]`.
+        finite: Whether `reward` and the `observation` after it are finite `[T, N]`, and whether the `image` that the
+            observation was made of is, where bytes cannot say so.
         metrics: Means over the batch's updates (`loss`, `gradient_norm`, `q_value`); NaN during warm-up.
     """
 
@@ -207,6 +208,8 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
         row, cursor, ended = advance(cursor, actions, answer, frame_stack=stack, reward_scale=config.reward_scale)
         values = jnp.isfinite(answer.obs).reshape(config.num_envs, -1).all(axis=1)
         finite = {"reward": jnp.isfinite(row.reward), "observation": values}
+        if env.valid is not None:
+            finite["image"] = jnp.asarray(answer.valid)
         return (actor, states, cursor, key), (row, ended, finite)
 
     def collect(state: RunState) -> tuple[RunState, BatchTrace]:
