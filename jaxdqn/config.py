@@ -70,7 +70,7 @@ class Config:
     """Where its observations are: with the learner, in the host's memory, or in a file of the run's folder."""
     warmup_frames: int = 1000
     """Frames of uniformly random actions before the first update."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Step size of Adam at the first update."""
     learning_rate_end: float = 5e-5
     """Step size at the last update; it falls linearly."""
@@ -90,8 +90,8 @@ class Config:
     """Factor on rewards before they are learned from; reported returns are raw."""
     epsilon_start: float = 1.0
     """Probability of a random action at frame 0 (it is 1 during warm-up)."""
-    epsilon_end: float = 0.01
-    """Probability of a random action once it has fallen."""
+    epsilon_end: float = 0.05
+    """Probability of a random action once it has fallen; with 0.01, agents of LunarLander-v3 hover and do not land."""
     epsilon_frames: int | None = None
     """Frames over which it falls linearly; None: a fifth of the run, 0: the whole run."""
     max_gradient_norm: float | None = 10.0

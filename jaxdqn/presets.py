@@ -47,7 +47,6 @@ PRESETS: dict[str, Config] = {
         batch_size=32,
         updates_per_batch=32,
         capacity=18_000,
-        learning_rate=1e-3,
         n_steps=10,
         evaluate_every=3000,
     ),

@@ -54,6 +54,7 @@ def test_chunks_end_where_the_config_evaluates_and_nowhere_else_if_they_are_quic
     assert [step.updates for step in steps][:4] == [0, 0, 2, 4]
 
 
+@pytest.mark.usefixtures("users_code")
 def test_the_same_seed_gives_the_same_run_however_it_is_cut(run, monkeypatch):
     first = list(loop(run))
     monkeypatch.setattr(module, "LONGEST", 1)

@@ -93,6 +93,7 @@ def test_a_whole_run_learns_from_every_kind_of_image_and_resumes(kind, tmp_path)
     assert end.progress.state.replay.rows.obs.dtype == agent.spec.obs.dtype
 
 
+@pytest.mark.usefixtures("users_code")
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", [pytest.param("host", marks=pytest.mark.long), "disk"])
 def test_colour_stacks_are_the_same_wherever_replay_is(storage, tmp_path):
