@@ -26,7 +26,7 @@ from jaxdqn.flags import parse_config
 from jaxdqn.presets import PRESETS
 from jaxdqn.run.checkpoint import Checkpoints
 from jaxdqn.run.files import written_aside
-from jaxdqn.run.pictures import draw_curve, read_table
+from jaxdqn.run.plots import draw_curve, read_table
 from jaxdqn.run.policy import read_config
 
 SOLVED = 475.0

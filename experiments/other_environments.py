@@ -23,7 +23,7 @@ import jaxdqn
 from jaxdqn.config import Config
 from jaxdqn.flags import parse_config
 from jaxdqn.run.files import written_aside
-from jaxdqn.run.pictures import COLOURS, read_table
+from jaxdqn.run.plots import COLOURS, read_table
 
 
 class Task(NamedTuple):

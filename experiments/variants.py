@@ -19,7 +19,7 @@ from jaxdqn.flags import parse_config
 from jaxdqn.presets import PRESETS
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.run.files import write_json, written_aside
-from jaxdqn.run.pictures import COLOURS, read_table
+from jaxdqn.run.plots import COLOURS, read_table
 
 SOLVED = 475.0
 Rows = list[dict[str, Any]]

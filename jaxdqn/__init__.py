@@ -90,8 +90,8 @@ if TYPE_CHECKING:
     from jaxdqn.run.frame_store import FrameStore as FrameStore
     from jaxdqn.run.frame_store import with_frame_store as with_frame_store
     from jaxdqn.run.host_loop import host_loop as host_loop
-    from jaxdqn.run.pictures import draw_curve as draw_curve
     from jaxdqn.run.pictures import record_gif as record_gif
+    from jaxdqn.run.plots import draw_curve as draw_curve
     from jaxdqn.run.policy import TrainedAgent as TrainedAgent
     from jaxdqn.run.policy import load as load
     from jaxdqn.run.progress import Progress as Progress
@@ -135,7 +135,8 @@ _HOMES = {
     "run.device_loop": ("device_loop",),
     "run.device_run": ("DeviceRun", "RunState", "make_device_run"),
     "run.host_loop": ("host_loop",),
-    "run.pictures": ("draw_curve", "record_gif"),
+    "run.pictures": ("record_gif",),
+    "run.plots": ("draw_curve",),
     "run.policy": ("TrainedAgent", "load"),
     "run.progress": ("Progress",),
     "run.training": ("resume", "train"),

@@ -19,7 +19,7 @@ from jaxdqn.augmentation import augment_batch, check_augmentation
 from jaxdqn.compilation import jit, one_after_another
 from jaxdqn.config import Config
 from jaxdqn.convolution import micro_batch_size
-from jaxdqn.learner import LearnerState, Metrics, Params, init_learner, make_update
+from jaxdqn.learner import LearnerState, Metrics, Params, copy, init_learner, learn_if, make_update
 from jaxdqn.losses import LOSSES, Loss
 from jaxdqn.normalisation import init_params, leave_obs_stats, make_q_values
 from jaxdqn.observations import ObsSpec, spec_from
@@ -68,7 +68,7 @@ class Agent(NamedTuple):
         act: `(actor, obs [N, ...]) -> (actor, actions [N])`, epsilon-greedy.
         observe: `(state, rows [T, N, ...]) -> state`, rows into the ring; donates the ring.
         learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
-            donates the learner. Not before `learning_start` frames.
+            donates the learner. Before a window is whole it changes nothing, and metrics are NaN.
         sample: `(replay, key) -> batches [U, B, ...]`: `draw`, then `augment`; the key is consumed.
         draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed.
         augment: `(keys [U], windows) -> batches`: windows shifted and mirrored; the keys are consumed.
@@ -213,9 +213,13 @@ def make_agent(
         return augment(keys, windows)
 
     def learn_from(learner: LearnerState, ring: ReplayState, key: Key[Array, ""]) -> Any:
-        key, sample_key = jax.random.split(key)
-        learner, metrics = update(learner, sample(ring, sample_key))
-        return learner, copy(learner.params), key, metrics
+        def learn() -> Any:
+            next_key, sample_key = jax.random.split(key)
+            learned, metrics = update(learner, sample(ring, sample_key))
+            return (learned, next_key), metrics
+
+        (learned, next_key), metrics = learn_if(replay.can_sample(ring), learn, (learner, key))
+        return learned, copy(learned.params), next_key, metrics
 
     acting, learning = jit(act), jit(learn_from, donate_argnums=0)
 
@@ -243,8 +247,3 @@ def make_agent(
         replay=replay,
         learning_start=start,
     )
-
-
-def copy(params: Params) -> Params:
-    """Parameters in buffers of their own, which outlive the donation of the first."""
-    return jax.tree.map(jnp.copy, params)

@@ -1,217 +1,43 @@
-"""The command line: parse, call, print. Bad input ends in one line and exit code 2, Ctrl-C in 130."""
+"""The command line's entry: what ends a command becomes one line and an exit code.
+
+Bad input ends in exit code 2, a fault of something else in 1, Ctrl-C in 130.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import difflib
-import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
 
-import jaxdqn
-from jaxdqn.config import Config
-from jaxdqn.flags import Evaluate, Play, Plot, Resume, parse, parse_train
-from jaxdqn.launch import Launch
-from jaxdqn.presets import PRESETS
-from jaxdqn.run.interrupts import ctrl_c_held
-from jaxdqn.run.showing import Stopped, in_one_line, show_run
-
-if TYPE_CHECKING:
-    from jaxdqn.run.rollout import RolloutAhead
-
-USAGE = f"""usage: jaxdqn COMMAND ...
-
-  train [PRESET] [--flags]         train an agent; presets: {", ".join(PRESETS)} (default: cartpole,
-                                   and with --env X neutral defaults for X)
-  resume RUN [--total-frames N]    go on with a run that was stopped
-  evaluate RUN [--episodes N]      play whole greedy episodes with a run's best agent
-  play RUN [--output agent.gif]    draw an episode, with the action values beside it
-  plot RUN... [--output FILE]      draw runs' learning curves
-  doctor                           look at what a run would find on this machine
-
-jaxdqn COMMAND --help lists the flags of a command. train and resume take --distributed, for several hosts."""
-
-
-def train(args: Sequence[str]) -> None:
-    """`jaxdqn train [PRESET] [--flags]`."""
-    preset = None
-    if args and not args[0].startswith("-"):
-        preset, args = args[0], args[1:]
-        if preset not in PRESETS:
-            near = difflib.get_close_matches(preset, PRESETS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
-            raise ValueError(f"unknown preset {preset!r}: {hint}")
-    config, launch = parse_train(args, None if preset is None else PRESETS[preset])
-    name = preset or ("cartpole" if not _names_env(args) else re.sub(r"[^\w.-]", "-", config.env.split("/")[-1]))
-    if launch.distributed:
-        _train(config, name, None, launch)
-        return
-    # The environments are imported only now, when there is something to run.
-    with ctrl_c_held():
-        from jaxdqn.run.rollout import RolloutAhead
-
-    with contextlib.closing(RolloutAhead(config)) as rollout:
-        _train(config, name, rollout, launch)
-
-
-def _names_env(args: Sequence[str]) -> bool:
-    return any(word == "--env" or word.startswith("--env=") for word in args)
-
-
-def _train(config: Config, name: str, rollout: RolloutAhead | None, launch: Launch) -> None:
-    # And JAX only here: the rollout draws meanwhile.
-    with ctrl_c_held():
-        from jaxdqn.run.training import train as run_training
-
-    show_run(config, lambda **how: run_training(config, rollout=rollout, name=name, **how), launch, _report)
-
-
-def resume(args: Sequence[str]) -> None:
-    """`jaxdqn resume RUN [--total-frames N]`."""
-    options = parse(Resume, "resume", args)
-    options.check()
-    with ctrl_c_held():
-        from jaxdqn.run.policy import read_config
-        from jaxdqn.run.training import resume as go_on
-
-    changes = {"total_frames": options.total_frames, "num_devices": options.num_devices}
-    config = read_config(options.run)
-    if options.total_frames is not None:
-        config = dataclasses.replace(config, total_frames=options.total_frames)
-    show_run(config, lambda **how: go_on(options.run, **{**changes, **how}), options, _report, options.run)
-
-
-def evaluate(args: Sequence[str]) -> None:
-    """`jaxdqn evaluate RUN --episodes N [--json]`."""
-    options = parse(Evaluate, "evaluate", args)
-    if options.episodes < 1:
-        raise ValueError(f"--episodes {options.episodes} must be at least 1")
-    with ctrl_c_held():
-        from jaxdqn.run.policy import load
-
-    if sys.stderr.isatty():
-        print(f"playing {options.episodes} episodes ...", file=sys.stderr)
-    agent = load(options.run, options.checkpoint)
-    longest = agent.config.max_episode_steps if options.max_episode_steps is None else options.max_episode_steps
-    with _faults_said("evaluation stopped"):
-        how: dict[str, Any] = {"max_episode_steps": longest, "say": lambda line: print(line, file=sys.stderr)}
-        result = agent.evaluate(options.episodes, options.seed, **how)
-    if options.json:
-        fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
-        found = {name: value for name, value in result._asdict().items() if not name.startswith("screening_")}
-        print(json.dumps({**fields, "max_episode_steps": longest, **found}))
-        return
-    print(f"{result.episodes} greedy episodes of the {options.checkpoint} agent of {options.run}")
-    print(f"mean {result.mean:.1f} ± {result.standard_error:.1f} (standard error), median {result.median:g}")
-    print(f"min {result.min:g}, max {result.max:g}")
-    if result.cut:
-        print(f"{result.cut} of them were cut after {longest:,} steps, and count with what they had got by then")
-
-
-def play(args: Sequence[str]) -> None:
-    """`jaxdqn play RUN --output agent.gif`."""
-    options = parse(Play, "play", args)
-    if options.output.suffix.lower() != ".gif":
-        raise ValueError(f"--output {str(options.output)!r} must end in .gif")
-    with ctrl_c_held():
-        from jaxdqn.envs.vector import CutEpisode
-        from jaxdqn.run.pictures import draw_episode
-        from jaxdqn.run.policy import load
-
-    if options.max_episode_steps < 1:
-        raise ValueError(f"--max-episode-steps {options.max_episode_steps} must be at least 1")
-    agent = load(options.run, options.checkpoint)
-    with _faults_said("playing stopped"):
-        episode = draw_episode(agent, options.output, seed=options.seed, longest=options.max_episode_steps)
-    cut = f", cut after {episode.length:,} steps" if isinstance(episode, CutEpisode) else ""
-    print(f"{options.output}: an episode of return {episode.raw_return:g}{cut}")
-
-
-@contextlib.contextmanager
-def _faults_said(what: str) -> Iterator[None]:
-    """An environment that fails, or gives what is no number, ends a command in one line, and exit code 1."""
-    from jaxdqn.envs.stepping import fault_of
-
-    try:
-        yield
-    except Exception as error:
-        if fault_of(error) is None and not isinstance(error, ArithmeticError):
-            raise
-        raise Stopped(f"{what}: {fault_of(error) or in_one_line(error)}") from error
-
-
-def plot(args: Sequence[str]) -> None:
-    """`jaxdqn plot RUN... --output curve.png`."""
-    options = parse(Plot, "plot", args)
-    if not options.runs:
-        raise ValueError("name at least one run's folder")
-    with ctrl_c_held():
-        from jaxdqn.run.pictures import draw_curve
-        from jaxdqn.run.policy import read_config
-
-    configs = [read_config(run) for run in options.runs]
-    draw_curve(options.runs, options.output, label=configs[0].env)
-    print(f"{options.output}: {len(options.runs)} run{'s' if len(options.runs) > 1 else ''}")
-
-
-def doctor(args: Sequence[str]) -> None:
-    """`jaxdqn doctor`."""
-    if args:
-        raise ValueError(f"unknown argument {args[0]!r}: jaxdqn doctor takes none")
-    with ctrl_c_held():
-        from jaxdqn.run.doctor import examine
-
-    wrong = 0
-    for name, found, mend in examine(PRESETS["cartpole"]):
-        wrong += mend is not None
-        print(f"{'WRONG' if mend else 'ok':5}  {name:20} {found}{f' -> {mend}' if mend else ''}")
-    if wrong:
-        raise Stopped(f"{wrong} of these must be mended")
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "train": train,
-    "resume": resume,
-    "evaluate": evaluate,
-    "play": play,
-    "plot": plot,
-    "doctor": doctor,
-}
+from jaxdqn.streams import finish_streams, guard_streams
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Entry point: exits with 0, with 1 where a run was stopped by a fault, with 2 on bad input, with 130 on Ctrl-C."""
-    words = list(sys.argv[1:] if args is None else args)
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
-        sys.exit(0 if words else 2)
-    if words[0] == "--version":
-        print(f"jaxdqn {jaxdqn.__version__}")
-        sys.exit(0)
+    """Entry point: exits with 0, with 1 where a run was stopped by a fault, with 2 on bad input, with 130 on Ctrl-C.
+
+    A reader of the output that goes away, as in `jaxdqn --help | head -1`, changes nothing: the command does the rest
+    of its work, and exits as it would have. A training is not lost for it.
+    """
+    guard_streams()
+    words, code = list(sys.argv[1:] if args is None else args), 0
     try:
-        if words[0] not in COMMANDS:
-            near = difflib.get_close_matches(words[0], COMMANDS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
-            raise ValueError(f"unknown command {words[0]!r}: {hint}")
-        COMMANDS[words[0]](words[1:])
-    except (ValueError, OSError, Stopped, KeyboardInterrupt, SystemExit) as error:
-        sys.exit(_report(error))
-    sys.exit(0)
+        from jaxdqn.run.interrupts import ctrl_c_held
+
+        with ctrl_c_held():  # and not at the top, where Ctrl-C during the import would be a traceback
+            from jaxdqn.commands import run_command
+
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _show_warning(str(message))
+            run_command(words)
+    except BaseException as error:
+        from jaxdqn.run.showing import report
+
+        code = report(error)
+    sys.exit(finish_streams(code))
 
 
-def _report(error: BaseException) -> int:
-    """Say what has ended a command, in one line; returns the exit code. What is ours to mend is raised."""
-    if isinstance(error, SystemExit):
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if isinstance(error, KeyboardInterrupt):
-        print("jaxdqn: interrupted; what was written is whole", file=sys.stderr)
-        return 130
-    if not isinstance(error, ValueError | OSError | Stopped):
-        raise error
-    print(f"jaxdqn: {in_one_line(error)}", file=sys.stderr)
-    return 1 if isinstance(error, Stopped) else 2
+def _show_warning(message: str) -> None:
+    from jaxdqn.run.showing import plain
+
+    print(f"jaxdqn: warning: {plain(message)}", file=sys.stderr)

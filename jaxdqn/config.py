@@ -108,6 +108,8 @@ class Config:
     """Frames between rows of metrics.csv; 0 writes one a collected batch."""
     checkpoint_every: int = 10_000
     """Frames between checkpoints of the whole state, for `jaxdqn resume`; 0 writes one at the end only."""
+    stop_seconds: float = 20.0
+    """Seconds that SIGTERM or Ctrl-C leave to the batch that is trained, before the run ends without a checkpoint."""
     keep: int = 2
     """Newest checkpoints of the whole state to keep; the older ones are for where the newest is damaged."""
     checkpoint_replay: bool = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 Config = Any
 """A `jaxdqn.config.Config`, which imports this."""
 
@@ -22,6 +24,7 @@ _POSITIVE = (
     "keep",
     "learning_rate",
     "reward_scale",
+    "stop_seconds",
 )
 _NOT_NEGATIVE = (
     "random_shift",
@@ -69,21 +72,30 @@ def _check_types(config: Config) -> None:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
+        plain = value.item() if isinstance(value, np.generic) else value
+        plain = plain.__fspath__() if hasattr(plain, "__fspath__") else plain
+        if plain is not value:
+            object.__setattr__(config, name, plain)
+            value = plain
         allowed = getattr(hint, "__args__", (hint,))
         if get_origin(hint) is Literal or (value is None and type(None) in allowed):
             continue
         wanted = next(kind for kind in allowed if kind is not type(None))
         if wanted is float and type(value) is int and abs(value) < 2**53:
             object.__setattr__(config, name, float(value))  # so that 1 and 1.0 are the same run
+        elif wanted is float and type(value) is int:
+            raise ValueError(f"{name} {value} must be below 2**53, above which not all numbers have a float")
         elif type(value) is not wanted:
-            raise ValueError(f"{name} {value!r} must be {words[wanted]}")
+            none = " or None" if type(None) in allowed else ""
+            raise ValueError(f"{name} {value!r} must be {words[wanted]}{none}")
         elif wanted is float and not math.isfinite(value):
             raise ValueError(f"{name} {value} must be a finite number")
 
 
 def _check_sizes(config: Config) -> None:
     capacity = config.planned_capacity
-    _require(config, "batch_size", config.batch_size <= capacity, f"is larger than capacity {capacity}: lower it")
+    limit = f"total_frames {config.total_frames}" if config.capacity is None else f"capacity {capacity}"
+    _require(config, "batch_size", config.batch_size <= capacity, f"is larger than {limit}: lower it")
     check_split(config, config.num_devices)
     one = config.num_devices == 1 or config.replay_storage == "device"
     _require(config, "replay_storage", one, f"needs num_devices 1 and not {config.num_devices}: set it to device")
@@ -107,7 +119,7 @@ def _check_sizes(config: Config) -> None:
         config,
         "frames_per_batch",
         config.frames_per_batch <= capacity // config.num_envs * config.num_envs,
-        f"does not fit capacity {capacity}: lower it",
+        f"does not fit {limit}: lower it",
     )
     _require(
         config,

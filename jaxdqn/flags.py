@@ -47,6 +47,10 @@ class Resume(Launch):
     """A larger budget; the schedules of epsilon and of the learning rate then end there."""
     num_devices: int | None = None
     """Devices of each process, where that is to be another number than before."""
+    env: str | None = None
+    """The run's environment, which must be named if its id imports a module (module:Id)."""
+    eval_env: str | None = None
+    """The same of the environment that evaluations play on."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Evaluate:
     """Episodes to play."""
     checkpoint: Literal["best", "last"] = "best"
     """Which of the run's agents."""
+    env: str | None = None
+    """Gymnasium id to play on; None takes the run's, which must be named here if it imports a module (module:Id)."""
     seed: int = 0
     """The episodes' seeds are spawned from it; training and selection never use them."""
     max_episode_steps: int | None = None
@@ -77,6 +83,8 @@ class Play:
     """The GIF to write."""
     checkpoint: Literal["best", "last"] = "best"
     """Which of the run's agents."""
+    env: str | None = None
+    """Gymnasium id to play on; None takes the run's, which must be named here if it imports a module (module:Id)."""
     seed: int = 0
     """Seed of the episode."""
     max_episode_steps: int = 1000
@@ -191,4 +199,6 @@ def _fold(page: str) -> str:
     line = " ".join(row for row in rows[first:until] if row)
     line = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", line)
     line = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", line)
+    # Of a field that may be None, too, tyro tells what each of its types has to say: the last one is what is meant.
+    line = re.sub(r"no type matching .* could be instantiated from .*- <class '\w+'>: (.*)", r"\1", line)
     return line.removeprefix("Error parsing ").replace("Expected 1 values.", "Give it one.") or "bad arguments"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from jaxdqn.compilation import jit
 from jaxdqn.losses import Loss, q_learning_td_error, squared_loss
@@ -18,6 +18,9 @@ from jaxdqn.types import Batch
 Params = PyTree
 QFunction = Callable[[Params, Shaped[Array, "B ..."]], Float[Array, "B A"]]
 Metrics = dict[str, Float[Array, "*U"]]
+
+METRICS = ("loss", "gradient_norm", "q_value")
+"""Names of what an update measures, a cause before what follows from it."""
 
 
 class LearnerState(NamedTuple):
@@ -159,3 +162,18 @@ def make_update(
         return new_state, metrics
 
     return jit(update, donate_argnums=0)
+
+
+def learn_if(can_sample: Bool[Array, ""], learn: Callable[[], tuple[Any, Metrics]], unchanged: Any) -> Any:
+    """What `learn` gives, or its state `unchanged` and NaN for metrics, where the ring has nothing to learn from."""
+
+    def skip() -> tuple[Any, Metrics]:
+        metrics = jax.eval_shape(learn)[1]
+        return unchanged, jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), metrics)
+
+    return jax.lax.cond(can_sample, learn, skip)
+
+
+def copy(params: Params) -> Params:
+    """Parameters in buffers of their own, which outlive the donation of the first."""
+    return jax.tree.map(jnp.copy, params)

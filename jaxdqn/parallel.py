@@ -28,7 +28,7 @@ from jaxtyping import Array, Int, Key, Shaped
 from jaxdqn.agent import ActorState, Agent, AgentState, make_agent
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.learner import LearnerState, Metrics
+from jaxdqn.learner import LearnerState, Metrics, copy, learn_if
 from jaxdqn.observations import spec_from
 from jaxdqn.replay import ReplayState
 from jaxdqn.schedules import learning_start, with_capacity
@@ -147,11 +147,17 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
         return learner, jax.tree.map(lambda x: x[:, None], metrics)
 
     def learn(learner: LearnerState, replay: ReplayState, key: Key[Array, ""]) -> Any:
-        key, sample_key = jax.random.split(key)
-        learner, metrics = update(learner, part.sample(replay, own(sample_key, 0)))  # among the devices of all
+        def learn_here() -> Any:
+            next_key, sample_key = jax.random.split(key)
+            learned, metrics = update(learner, part.sample(replay, own(sample_key, 0)))  # among the devices of all
+            return (learned, next_key), metrics
+
+        # All learn or none: an update waits for the gradients of all.
+        can_sample = jax.lax.pmin(part.replay.can_sample(replay).astype(jnp.int32), AXIS) > 0
+        (learned, next_key), metrics = learn_if(can_sample, learn_here, (learner, key))
         if several:
             metrics = jax.lax.pmean(metrics, AXIS)  # no process sees the others' metrics
-        return learner, jax.tree.map(jnp.copy, learner.params), key, metrics
+        return learned, copy(learned.params), next_key, metrics
 
     def add(replay: ReplayState, rows: Rows) -> ReplayState:
         return part.replay.add(replay, rows)

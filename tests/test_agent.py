@@ -164,3 +164,14 @@ def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_not(n
     built = make_network(Config(network=network, frame_size=smallest), num_actions=2)
     values = jax.eval_shape(built.init_with_output, jax.random.key(0), jnp.zeros((1, smallest, smallest, 4)))[0]
     assert values.shape == (1, 2)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_to_learn_from_a_ring_that_cannot_be_sampled_changes_nothing(compiled):
+    agent = make_agent(CONFIG, num_actions=2, obs_shape=(3,), obs_dtype=np.float32)
+    state = agent.init(jax.random.key(0))
+    before = jax.tree.map(np.asarray, (state.learner, state.actor.params, jax.random.key_data(state.key)))
+    learned, metrics = (jax.jit(agent.learn) if compiled else agent.learn)(state)
+    after = learned.learner, learned.actor.params, jax.random.key_data(learned.key)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert all(np.isnan(value).all() for value in metrics.values())

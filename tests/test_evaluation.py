@@ -111,7 +111,7 @@ def test_evaluation_may_have_an_environment_of_its_own_so_that_returns_are_raw(t
     assert jaxdqn.load(run, env_fn=Raw).evaluate(2).returns == [1000.0, 1000.0]
     with pytest.raises(ValueError, match="environment of your own"):
         jaxdqn.load(run).evaluate(2)
-    with pytest.raises(ValueError, match="trained with eval_env_fn of your own: give it that eval_env_fn again"):
+    with pytest.raises(ValueError, match=r"trained with eval_env_fn of your own, test_evaluation\.Raw: give it"):
         next(jaxdqn.resume(run, total_frames=1024, env_fn=Clipped))
     again = {"env_fn": Clipped, "eval_env_fn": Raw, "say": lambda note: None}
     more = list(jaxdqn.resume(run, total_frames=640, **again))

@@ -1,7 +1,12 @@
 """What flags make of a preset."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from jaxdqn.config import Config
 from jaxdqn.flags import parse_config
 from jaxdqn.presets import PRESETS
 
@@ -36,3 +41,19 @@ def test_another_environment_keeps_what_else_was_asked_for():
     config = parse_config(["--gamma", "0.5", "--env", "Acrobot-v1", "--double"], PRESETS["seed-demo"])
     assert (config.env, config.gamma, config.double) == ("Acrobot-v1", 0.5, True)
     assert config.learning_rate == PRESETS["seed-demo"].learning_rate
+
+
+def test_numpys_scalars_and_paths_are_taken_as_pythons():
+    given = {
+        "total_frames": np.int64(5000),
+        "gamma": np.float32(0.5),
+        "mirror": np.bool_(False),
+    }
+    config = Config(
+        **given, env=np.str_("A-v0"), output=Path("runs") / "a", learning_rate=np.int32(1), capacity=np.uint16(640)
+    )
+    assert config == Config(total_frames=5000, gamma=0.5, env="A-v0", output="runs/a", learning_rate=1.0, capacity=640)
+    assert [type(value) for value in (config.total_frames, config.gamma, config.mirror)] == [int, float, bool]
+    json.dumps(config.to_dict())
+    with pytest.raises(ValueError, match=r"batch_size 2\.0 must be a whole number"):
+        Config(batch_size=np.float64(2.0))

@@ -82,10 +82,10 @@ def test_a_signal_keeps_the_state_ends_the_workers_and_says_how_to_go_on(number,
     assert (tmp_path / "run" / "curve.png").exists()
 
 
-def test_a_run_that_does_not_come_to_an_end_of_a_batch_is_stopped_where_it_is(monkeypatch):
-    monkeypatch.setattr("jaxdqn.run.stop.PATIENCE", 0.2)
+def test_a_run_that_does_not_come_to_an_end_of_a_batch_is_stopped_where_it_is():
     began = time.monotonic()
     with Stop().listening() as stop:
+        stop.patience = 0.2
         stop.keeps(True)
         signal.raise_signal(signal.SIGINT)
         assert stop.requested

@@ -21,7 +21,7 @@ NEW = ("eval_env", "colour", "value_bias", "symmetries_of", "epsilon_frames", "m
 def test_a_curve_is_drawn_from_the_figures_that_are_unbiased(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
-    from jaxdqn.run.pictures import draw_curve
+    from jaxdqn.run.plots import draw_curve
 
     drawn = []
     real = Axes.errorbar

@@ -43,7 +43,7 @@ def test_the_example_of_many_seeds_runs(monkeypatch):
     names: dict = {}
     exec(block, names)
     batches = tiny.num_batches
-    assert names["traces"].metrics["loss"].shape == (8, batches)
+    assert names["traces"].metrics["loss"].shape == (8, batches - names["run"].warm_up_batches)
     assert names["traces"].ended.ended.shape == (8, batches, 8, 4)
     ends = np.asarray(names["states"].agent.learner.params["params"]["Dense_0"]["kernel"])
     assert len(np.unique(ends[:, 0, 0])) == 8
@@ -53,7 +53,7 @@ def test_the_example_of_many_seeds_runs(monkeypatch):
 def test_every_example_is_python():
     for block in BLOCKS:
         compile(block, "README.md", "exec")
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
 
 
 def test_the_layout_names_every_module():
@@ -112,7 +112,7 @@ def test_every_picture_is_there():
 
 
 def test_commands_in_the_readme_exist():
-    from jaxdqn.cli import COMMANDS
+    from jaxdqn.commands import COMMANDS
 
     named = set(re.findall(r"^\| `jaxdqn (\w+)", README, re.MULTILINE))
     assert named == set(COMMANDS)

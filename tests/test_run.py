@@ -18,7 +18,8 @@ from jaxdqn.envs.pixels import make_env_fn
 from jaxdqn.observations import ObsSpec
 from jaxdqn.run.assembly import look_at_env
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
-from jaxdqn.run.pictures import draw_curve, record_gif
+from jaxdqn.run.pictures import record_gif
+from jaxdqn.run.plots import draw_curve
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ def vector_run(tmp_path_factory):
 
 def test_a_run_leaves_what_the_readme_says(pixel_run):
     names = {path.name for path in pixel_run.iterdir()}
-    files = {"config.json", "versions.json", "metrics.csv", "evaluations.csv", "curve.png", "agent.gif"}
+    files = {".lock", "config.json", "versions.json", "metrics.csv", "evaluations.csv", "curve.png", "agent.gif"}
     assert names == files | {"tensorboard", "checkpoints", "states"}
     assert Config.from_dict(json.loads((pixel_run / "config.json").read_text())).frame_size == 44
     assert json.loads((pixel_run / "versions.json").read_text())["jax"] == jax.__version__
@@ -93,7 +94,7 @@ def test_a_run_leaves_what_the_readme_says(pixel_run):
 def test_pictures_are_pictures(pixel_run):
     with Image.open(pixel_run / "agent.gif") as gif:
         assert gif.n_frames >= 4
-        assert gif.size == (660, 240)
+        assert gif.size == (685, 240)
     with Image.open(pixel_run / "curve.png") as curve:
         assert curve.size[0] > 800
 

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import probes
 import pytest
+from running import kill
 from test_resume import config_in, finish, quiet, table
 
 import jaxdqn
@@ -165,7 +166,7 @@ def test_environments_that_cannot_be_saved_begin_anew_and_their_episodes_are_tru
     assert np.asarray(rows.last)[start - 1].all()
     assert not np.asarray(rows.terminated)[start - 1].any()
     assert (np.asarray(rows.episode_step)[start] == 0).all()
-    steps.close()
+    kill(steps)
 
 
 @pytest.mark.slow
@@ -186,7 +187,7 @@ def test_an_evaluation_that_was_due_is_played_once_however_often_the_run_is_kill
         assert newest_facts(run)["evaluation_due"] is due
         steps = jaxdqn.resume(run, say=pytest.fail)
         assert (next(steps).evaluation is not None) is due
-        steps.close()
+        kill(steps)
     finish(jaxdqn.resume(run, say=pytest.fail))
     for name in ("evaluations.csv", "metrics.csv"):
         assert table(run / name) == table(tmp_path / "whole" / name)

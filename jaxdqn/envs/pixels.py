@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, NormalizeReward
 
+from jaxdqn.envs.making import in_words, make_by_id
 from jaxdqn.envs.registry import is_made_of_functional
 from jaxdqn.envs.spaces import (
     as_space_says,
@@ -34,7 +36,16 @@ os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 
-class VectorObservation(gym.ObservationWrapper):
+class _Observation(gym.ObservationWrapper):
+    def close(self) -> None:
+        """Close the environment; one that fails at that has done its work, and is no reason to end a run."""
+        try:
+            super().close()
+        except Exception as error:
+            warnings.warn(f"env {name_of(self.env)} raised at its end: {in_words(error)}", RuntimeWarning, stacklevel=2)
+
+
+class VectorObservation(_Observation):
     """Observations of the shape and the dtype that their space says; others are refused."""
 
     def observation(self, observation: Any) -> np.ndarray:
@@ -49,7 +60,7 @@ class VectorObservation(gym.ObservationWrapper):
         return vector_spec(space)
 
 
-class PixelObservation(gym.ObservationWrapper):
+class PixelObservation(_Observation):
     """Images as replay holds them, from image observations or, where there are none, from `render()`.
 
     Images with sides of at most 32, or with other than 1 or 3 channels, are taken as they are, with their channels
@@ -193,30 +204,6 @@ def _by_id(env: str, pixels: bool | None, frame_size: int, render: bool) -> gym.
         return made
     made.close()  # it gives no image, and has to draw one
     return make_by_id(env, render=True, **options)
-
-
-def in_words(error: BaseException) -> str:
-    """What an error says, in one line; its kind where it says nothing of its own."""
-    said = " ".join(str(error).split())
-    return (
-        said
-        if isinstance(error, gym.error.Error | ImportError | TypeError | ValueError) and said
-        else (f"{type(error).__name__}: {said}".removesuffix(": "))
-    )
-
-
-def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
-    """`gymnasium.make` with an environment's own options; its many errors become one `ValueError` of one line.
-
-    Raises:
-        ValueError: If the id is unknown, malformed, or needs what is not installed.
-    """
-    if render:  # not every environment has that argument
-        options["render_mode"] = "rgb_array"
-    try:
-        return gym.make(env, disable_env_checker=True, **options)
-    except Exception as error:  # whatever its constructor raises
-        raise ValueError(f"env {env!r} cannot be made: {in_words(error)}") from error
 
 
 def _checked(env: gym.Env, pixels: bool | None, frame_size: int, colour: bool) -> gym.Env:

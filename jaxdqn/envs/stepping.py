@@ -12,9 +12,10 @@ import gymnasium as gym
 import numpy as np
 
 from jaxdqn.envs.autoreset import next_step_autoreset
-from jaxdqn.envs.pixels import in_words, name_of
+from jaxdqn.envs.making import in_words
+from jaxdqn.envs.pixels import name_of
 from jaxdqn.envs.rows import Answer, Cursor, Ended, advance, open_episodes
-from jaxdqn.envs.workers import WorkerError
+from jaxdqn.envs.workers import WorkerError, WorkerVectorEnv
 from jaxdqn.observations import held_dtype
 from jaxdqn.types import Rows
 
@@ -48,7 +49,8 @@ class Stepper:
 
         Args:
             envs: Vector environment; one that resets in another mode than `NEXT_STEP` is translated.
-            seeds: One for each environment; None where they know their own.
+            seeds: One for each environment; None where they know their own. Vector environments that take a single
+                one, as gymnasium's own of CartPole do, get the first.
             frame_stack: Frames to a stack; None hands observations on as they are.
             reward_scale: Factor on the rewards of rows; episodes report raw returns.
             where: What a frame is counted in, for messages that name one: " of an evaluation".
@@ -61,7 +63,7 @@ class Stepper:
         self._frame_stack, self._reward_scale, self._where = frame_stack, reward_scale, where
         self._dtype = held_dtype(envs.single_observation_space.dtype or np.float32)
         try:
-            obs, _ = self.envs.reset(seed=seeds)  # type: ignore[arg-type]  # a seed for each
+            obs, _ = self.envs.reset(seed=self._taken(seeds))
         except (FloatingPointError, WorkerError):
             raise
         except Exception as error:  # what drawing needs, say, is missed only when it draws
@@ -95,7 +97,8 @@ class Stepper:
             error._env_fault = fault  # type: ignore[attr-defined]
             error.add_note(fault)
             raise
-        reward = np.asarray(reward)
+        # Copies: environments may write the next step's into the same arrays.
+        reward, terminated, truncated = np.array(reward), np.array(terminated), np.array(truncated)
         answer = Answer(self._checked("observation", obs, frames), reward, terminated, truncated)
         return self._advance(self.cursor, actions, answer, frames)
 
@@ -104,6 +107,11 @@ class Stepper:
         now, nothing = self.cursor, np.zeros(len(self.cursor.last))
         answer = Answer(now.obs, nothing, nothing.astype(bool), nothing.astype(bool))
         return self._advance(now._replace(last=np.ones(len(nothing), bool)), np.asarray(actions), answer, 0)
+
+    def _taken(self, seeds: list[int] | None) -> Any:
+        """Seeds as the environments take them."""
+        each = isinstance(self.envs.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv | WorkerVectorEnv)
+        return seeds if each or not seeds else seeds[0]
 
     def _name(self) -> str:
         known = isinstance(self.envs, gym.vector.SyncVectorEnv)
@@ -119,7 +127,7 @@ class Stepper:
 
     def _checked(self, name: str, obs: Any, frames: int) -> np.ndarray:
         refuse_not_finite(name, obs, frames, self._where)
-        return np.asarray(obs).astype(self._dtype, copy=False)
+        return np.array(obs, self._dtype)
 
 
 def refuse_not_finite(name: str, values: Any, frames: int, where: str = "") -> None:

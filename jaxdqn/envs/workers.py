@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -13,6 +11,15 @@ import gymnasium as gym
 from gymnasium.vector.async_vector_env import AsyncState
 
 from jaxdqn.envs.pixels import EnvFn
+from jaxdqn.envs.worker_process import (
+    NO_WORKERS,
+    UNGUARDED,
+    InWorker,
+    WorkerError,
+    WorkerStartError,
+    end_if_imported_by_worker,
+    work,
+)
 
 STEP_TIMEOUT = 120.0
 """Seconds that a step or a reset of all environments may take."""
@@ -21,12 +28,12 @@ STEP_TIMEOUT = 120.0
 def start_method() -> str:
     """How workers are started: from a server that has never imported JAX, whose threads do not survive a fork.
 
-    Spawned where the system has no such server. Either way a worker imports the script that started it: one that makes
-    environments in its body needs `if __name__ == "__main__":`.
+    Spawned where the system has no such server. Either way a worker imports the script that started it, which needs
+    `if __name__ == "__main__":` around what it does (`end_if_imported_by_worker`).
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
-    multiprocessing.set_forkserver_preload(["jaxdqn.envs.pixels"])
+    multiprocessing.set_forkserver_preload(["jaxdqn.envs.worker_process"])
     return "forkserver"
 
 
@@ -34,17 +41,53 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
     """`num_envs` copies of an environment, each in a process of its own, in `NEXT_STEP` autoreset mode."""
 
     def __init__(self, env_fn: EnvFn, num_envs: int) -> None:
-        """Start the workers; an error in `env_fn` is raised here.
+        """Start the workers.
 
         Args:
             env_fn: Builds one environment; sent to the workers by cloudpickle.
             num_envs: How many.
+
+        Raises:
+            Exception: What `env_fn` raises in this process.
+            WorkerStartError: If an environment cannot be built in a worker, or a worker cannot be started.
         """
+        end_if_imported_by_worker()
+        if multiprocessing.current_process().daemon:
+            raise WorkerStartError(f"a daemonic process can start no others: {NO_WORKERS}")
+        self._doing: list[str] | None = None  # nothing before all environments are built
         mode = gym.vector.AutoresetMode.NEXT_STEP
         try:
-            super().__init__([_InWorker(env_fn)] * num_envs, context=start_method(), autoreset_mode=mode)
-        except (BrokenPipeError, ConnectionResetError, EOFError) as error:
-            raise WorkerError("an environment cannot be built in a process of its own: its error is above") from error
+            makers = [InWorker(env_fn)] * num_envs
+            super().__init__(makers, context=start_method(), autoreset_mode=mode, worker=work)
+        except (BrokenPipeError, ConnectionResetError, EOFError):
+            code = self._exit_code()
+            self._kill()
+            if code == UNGUARDED:
+                found = (
+                    "imports the script that starts it, which begins to train again: put what the script does under "
+                    '`if __name__ == "__main__":`, or'
+                )
+            else:
+                found = f"crashed or was ended before it was built, with exit code {code}:"
+            raise WorkerStartError(f"the process of an environment {found} {NO_WORKERS}") from None
+        except BaseException:
+            self._kill()
+            raise
+        self._doing = ["a call"] * num_envs
+
+    def _exit_code(self) -> int | None:
+        """Of a worker that has ended by itself."""
+        for process in self.processes:
+            process.join(0.1)  # one that ended a moment ago may not be known to have ended yet
+        return next((process.exitcode for process in self.processes if process.exitcode), None)
+
+    def _kill(self) -> None:
+        """End the workers at once: they are deaf to what ends others, and in mid-step to everything."""
+        for process in getattr(self, "processes", []):
+            if process.pid is not None:
+                process.kill()
+                process.join()
+        self.closed = True
 
     def reset(self, **options: Any) -> Any:
         """Reset every environment; raises as `step` does."""
@@ -89,45 +132,30 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         if not all(successes):
-            index, kind, value, trace = self.error_queue.get()
-            said = " ".join(str(value).split())
-            error = self._ended([index], f"raised {kind.__name__}: {said}")
-            error.add_note(trace)
+            index, kind, said, trace = self.error_queue.get()
+            if self._doing is None:
+                self._kill()
+                error: WorkerError = WorkerStartError(
+                    f"an environment cannot be built in a process of its own: {said}; register or define it in a "
+                    f'module that can be imported, outside of `if __name__ == "__main__":`, or {NO_WORKERS}'
+                )
+            else:
+                error = self._ended([index], f"raised {said if said.startswith(kind) else f'{kind}: {said}'}")
+            if self._doing is not None or kind != "ValueError":  # which says it all
+                error.add_note(trace)
             raise error
 
     def _ended(self, indices: list[int], what: str) -> WorkerError:
         """End all workers, and say which one was at fault."""
         self.close(terminate=True)
-        which = " and ".join(f"environment {index} ({self._doing[index]})" for index in indices) or "an environment"
+        doing = self._doing or []
+        which = " and ".join(f"environment {index} ({doing[index]})" for index in indices) or "an environment"
         return WorkerError(f"{which} {what}")
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """End the workers: politely, unless one may never answer."""
         if terminate or self._state != AsyncState.DEFAULT:
             terminate = True
-            for process in self.processes:  # they are deaf to what ends others, and in mid-step to everything
-                process.kill()
-                process.join()
+            self._kill()
             self._state = AsyncState.DEFAULT
         super().close_extras(timeout=timeout, terminate=terminate)
-
-
-class WorkerError(RuntimeError):
-    """An environment in a process of its own that has failed; the message names it, and what it was asked for."""
-
-
-class _InWorker:
-    """Builds the environment, in a worker deaf to Ctrl-C and SIGTERM, which go to every process of a group.
-
-    The process that trains closes its workers itself.
-    """
-
-    def __init__(self, env_fn: EnvFn) -> None:
-        self._env_fn = env_fn
-        self._trainer = os.getpid()
-
-    def __call__(self) -> gym.Env:
-        if os.getpid() != self._trainer:  # gymnasium builds one environment in the trainer, too, to look at it
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        return self._env_fn()

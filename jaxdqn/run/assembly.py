@@ -24,6 +24,7 @@ from jaxdqn.observations import ObsSpec
 from jaxdqn.parallel import agent_of, share_of
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import smallest_slots
+from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.run.checkpoint import AgentSpec
 from jaxdqn.run.device_run import DeviceRun, bind_run, rollout_stats_of
 from jaxdqn.run.frame_store import FrameStore, check_store
@@ -77,6 +78,7 @@ def assemble(
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
+    returns: NStepReturn | None = None,
     rollout: RolloutAhead | None = None,
     own_env: bool = False,
     fresh: bool = True,
@@ -90,6 +92,7 @@ def assemble(
         network: As `make_agent` has it.
         optimizer: As `make_agent` has it.
         loss: As `make_agent` has it.
+        returns: As `make_agent` has it; None: `n_step_return`.
         rollout: A random rollout of `config.env` that has begun already; None plays it here.
         own_env: Whether `env` is the user's own environment and not `config.env`.
         fresh: Whether this process's statistics of frames are the ones that count; else no rollout is played, as the
@@ -111,6 +114,7 @@ def assemble(
         network=network,
         optimizer=optimizer,
         loss=loss,
+        returns=n_step_return if returns is None else returns,
         bytes_available=free_bytes(),
     )
     if config.replay_storage != "device":

@@ -175,8 +175,9 @@ class Checkpoints:
     def _chosen(self, which: Which) -> Path:
         index = self.index()
         if which not in index:
-            kept = ", ".join(name for name in ("best", "last") if name in index) or "none yet"
-            raise ValueError(f"no {which} checkpoint in {self._folder} (there is: {kept})")
+            kept = ", ".join(name for name in ("best", "last") if name in index)
+            there = f"there is: {kept}" if kept else "there is none yet: a run keeps one at each evaluation"
+            raise ValueError(f"no {which} checkpoint in {self._folder} ({there})")
         folder = self._folder / f"{index[which]:08d}" if isinstance(index[which], int) else None
         if folder is None or not folder.is_dir():
             raise ValueError(f"{self._index_file} names a {which} checkpoint that is not there: {index[which]!r}")

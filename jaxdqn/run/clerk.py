@@ -11,7 +11,8 @@ from jaxdqn.run.assembly import Assembled
 from jaxdqn.run.checkpoint import Checkpoints
 from jaxdqn.run.evaluation import Evaluation, Evaluator
 from jaxdqn.run.job import Job
-from jaxdqn.run.pictures import draw_curve, record_gif
+from jaxdqn.run.pictures import record_gif
+from jaxdqn.run.plots import draw_curve
 from jaxdqn.run.policy import load
 from jaxdqn.run.progress import Progress
 from jaxdqn.run.recorder import Recorder
@@ -39,7 +40,7 @@ class Clerk:
             states.drop_after(frames)
             for note in checkpoints.go_back(job.found.facts["index"], states.agents()):
                 job.say(note)
-        own = job.custom.names()
+        own = job.custom.named()
         self._recorder = Recorder(folder, job.config, job.started, frames=frames, facts=log, own=own)
         self._selection = Selection(job.config, parts.agent, evaluator, checkpoints, parts.spec)
 
@@ -53,6 +54,10 @@ class Clerk:
         self._recorder.log_evaluation(progress.frames, evaluation)
         return evaluation
 
+    def keep_last(self, progress: Progress) -> None:
+        """Keep an agent as the last one, which is not evaluated."""
+        self._selection.keep_last(progress, others=self._states.agents())
+
     def facts(self) -> dict[str, Any]:
         """Where logs and agents stand, for the process that goes on, as JSON takes it."""
         return {"log": self._recorder.facts(), "index": self._selection.index()}
@@ -61,7 +66,8 @@ class Clerk:
         """Draw the best agent at play."""
         output, custom = self._folder / "agent.gif", self._custom
         env_fn = custom.played_on(self._config)
-        best = lambda: load(self._folder, env_fn=env_fn, network=custom.network)  # noqa: E731
+        env = None if env_fn else self._config.eval_env or self._config.env
+        best = lambda: load(self._folder, env_fn=env_fn, env=env, network=custom.network)  # noqa: E731
         _try("agent.gif", lambda: record_gif(best(), output, seed=self._config.seed))
 
     def close(self) -> None:

@@ -56,6 +56,7 @@ OLD_VALUES: dict[str, Any] = {
     "symmetries_of": None,
     "epsilon_frames": 0,
     "max_episode_steps": 1000000,
+    "stop_seconds": 20.0,
 }
 """What each field was, or what there was in its place, before `Config()` became neutral.
 

@@ -14,14 +14,13 @@ from jaxdqn.run.clerk import Clerk
 from jaxdqn.run.evaluation import Evaluation, Evaluator
 from jaxdqn.run.files import seen
 from jaxdqn.run.folders import release_folder
-from jaxdqn.run.frame_store import FrameStore, with_frame_store
+from jaxdqn.run.frame_store import with_frame_store
 from jaxdqn.run.job import Job
-from jaxdqn.run.manifest import DamagedError
+from jaxdqn.run.keeper import Keeper
 from jaxdqn.run.peers import Peers
-from jaxdqn.run.progress import Progress, passed, refuse_state_not_finite
-from jaxdqn.run.recorder import versions
+from jaxdqn.run.progress import Progress, evaluates_at, passed, refuse_state_not_finite
 from jaxdqn.run.states import States
-from jaxdqn.run.stepping import Stepping, begin, go_on
+from jaxdqn.run.stepping import begin, go_on
 from jaxdqn.run.stop import Stop
 
 
@@ -56,6 +55,7 @@ def run_course(
         new: Whether the folder is given back where the run cannot begin.
     """
     config, found, stop, peers = job.config, job.found, job.stop, job.peers
+    stop.patience = config.stop_seconds
     with contextlib.ExitStack() as last, contextlib.ExitStack() as cleanup:
         evaluator = None
         with peers.together():
@@ -90,12 +90,14 @@ def run_course(
                 clerk = Clerk(folder, job, parts, evaluator, states)
                 last.callback(clerk.draw_curve)
                 cleanup.callback(clerk.close)
-        keeper = _Keeper(job, parts, states, stepping, clerk, store)
+        ended = False
+        keeper = Keeper(job, parts, states, stepping, clerk, store)
 
         def finish(progress: Progress, kept: Path | None = None) -> RunProgress:
             """What a batch asks for, once it is logged; `kept` is its state if that is on disk already."""
+            nonlocal ended
             final = progress.frames >= config.run_frames
-            evaluate = final or passed(config.evaluate_every, progress.frames, config.frames_per_batch)
+            evaluate = evaluates_at(config, progress.frames)
             evaluation, evaluated = None, False
             keep = final or passed(config.checkpoint_every, progress.frames, config.frames_per_batch)
             if progress.state is None:
@@ -115,11 +117,14 @@ def run_course(
             if stopping:
                 stop.take_time()
             if stopping and kept is None:
-                keeper.keep(progress, evaluation_due=evaluate and not evaluated)
+                keeper.keep(progress, evaluation_due=evaluate and not evaluated, leaving=True)
             elif kept is not None and evaluated:
                 keeper.say_evaluated(kept, progress.frames)
+            elif kept is not None and stopping:
+                keeper.keep_agent(progress, kept)
             if stopping:
-                stop.leave()
+                stop.leave()  # raises what a signal stands for
+                ended = True
             return RunProgress(progress, evaluation, folder)
 
         if found is not None and found.facts["evaluation_due"]:
@@ -130,56 +135,20 @@ def run_course(
             with peers.later():
                 if clerk is not None:
                     clerk.log(progress)
-            yield finish(progress)
+            step = finish(progress)
+            try:
+                yield step
+            except GeneratorExit:
+                keeper.leave(progress, stepping.loop)
+                raise
+            if ended:
+                return
         stop.keeps(False)
         with peers.together():
             if clerk is not None and not stop.requested:
                 clerk.draw_agent()
         if stop.requested:
             stop.leave()
-
-
-class _Keeper:
-    """Writes the states of a run."""
-
-    def __init__(
-        self,
-        job: Job,
-        parts: Assembled,
-        states: States,
-        stepping: Stepping,
-        clerk: Clerk | None,
-        store: FrameStore | None,
-    ) -> None:
-        self._facts = {"config": job.config.to_dict(), "versions": versions(), "spec": parts.spec.to_dict()}
-        self._states, self._stepping, self._clerk, self._store = states, stepping, clerk, store
-        self._say, self._peers = job.say_once, job.peers
-
-    def keep(self, progress: Progress, *, evaluation_due: bool) -> Path | None:
-        """Write the state of this moment; where that fails the run goes on, the last one stays, and None is given."""
-        assert progress.state is not None  # loops give it where the config asks for a checkpoint
-        self._peers.refuse_apart(progress.state.learner)
-        try:
-            with self._peers.together():
-                rest, envs = self._stepping.snapshot(progress)
-                logged = self._clerk.facts() if self._clerk is not None else {}
-            facts = {**self._facts, "evaluation_due": evaluation_due, **logged}
-            read_obs = None if self._store is None else self._store.read
-            return self._states.save(progress.frames, progress.state, facts, rest=rest, envs=envs, read_obs=read_obs)
-        except OSError as error:
-            kept = self._states.all()
-            last = f"the last one is {kept[-1]}" if kept else "there is none yet"
-            self._say(f"no checkpoint of frame {progress.frames:,}: {error}; {last}")
-            return None
-
-    def say_evaluated(self, folder: Path, frames: int) -> None:
-        """Say in the manifest of a state that its evaluation is done; where that fails, a resume does it again."""
-        try:
-            with self._peers.together():
-                if self._clerk is not None:
-                    self._states.amend(folder, {"evaluation_due": False, **self._clerk.facts()})
-        except (OSError, DamagedError) as error:
-            self._say(f"{folder} does not say that frame {frames:,} was evaluated: {error}")
 
 
 @contextlib.contextmanager

@@ -62,7 +62,8 @@ class BatchTrace(NamedTuple):
         ended: Episodes that ended `[T, N]`.
         finite: Whether `reward` and the `observation` after it are finite `[T, N]`, and whether the `image` that the
             observation was made of is, where bytes cannot say so.
-        metrics: Means over the batch's updates (`loss`, `gradient_norm`, `q_value`); NaN during warm-up.
+        metrics: Means over the batch's updates (`loss`, `gradient_norm`, `q_value`); none of a batch that is only
+            collected, so that those of a whole run begin after its `warm_up_batches`.
     """
 
     ended: Ended
@@ -79,7 +80,8 @@ class DeviceRun(NamedTuple):
             but becomes part of the state; the key is consumed.
         collect: `(state) -> (state, trace)`: `frames_per_batch` rows into replay, without learning from them.
         batch: `(state) -> (state, trace)`: `collect`, and then `updates_per_batch` updates.
-        train: `(state) -> (state, trace [batches, ...])`: the whole run, from what `init` gives.
+        train: `(state) -> (state, trace [batches, ...])`: the whole run, from what `init` gives; of the trace's metrics
+            there are `batches - warm_up_batches`.
         agent: The agent's own functions.
         env: The environment, whose observations are as replay holds them.
         obs: What is observed.
@@ -181,7 +183,6 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
     """The run of an agent that is made already, on an environment as `as_seen` gives it."""
     envs = vectorise(env, config.num_envs)
     stack = obs.stack
-    not_learned = {name: jnp.full((), jnp.nan) for name in ("loss", "gradient_norm", "q_value")}
     warm_up = warm_up_batches(config, stack=stack or 1)
 
     @jit
@@ -217,7 +218,7 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
         num_steps = config.frames_per_batch // config.num_envs
         (actor, states, cursor, key), (rows, ended, finite) = jax.lax.scan(step, carry, length=num_steps)
         observed = agent.observe(state.agent._replace(actor=actor), rows)
-        return RunState(observed, states, cursor, key), BatchTrace(ended, finite, not_learned)
+        return RunState(observed, states, cursor, key), BatchTrace(ended, finite, {})
 
     def batch(state: RunState) -> tuple[RunState, BatchTrace]:
         state, trace = collect(state)
@@ -228,6 +229,8 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
         # Two phases and no `cond` within one: under `vmap` it would become a `select`, which copies the ring.
         state, first = jax.lax.scan(lambda state, _: collect(state), state, length=warm_up)
         state, rest = jax.lax.scan(lambda state, _: batch(state), state, length=config.num_batches - warm_up)
-        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, rest)
+        # No placeholder for what was not learned: a NaN would end the program where JAX is to look for them.
+        ended, finite = jax.tree.map(lambda *parts: jnp.concatenate(parts), first[:2], rest[:2])
+        return state, BatchTrace(ended, finite, rest.metrics)
 
     return DeviceRun(jit(init), start, collect, batch, train, agent, env, obs, warm_up)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,15 +23,16 @@ class Display:
     """Shows frames, rate, time left, epsilon, loss and the last return; evaluations as lines of their own."""
 
     def __init__(self, config: Config, console: Console | None = None, *, quiet: bool = False) -> None:
-        """Choose by the console: a bar where it is a terminal, a line every ten seconds where it is none.
+        """Choose by the console: a bar where one can be redrawn, else a line every ten seconds.
 
         Args:
             config: The run.
-            console: Where to.
+            console: Where to; None: standard output.
             quiet: Show what goes wrong only: another process shows where the run stands.
         """
         self._quiet = quiet
-        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._console = console or _standard_output()
+        self._redraws = self._console.is_terminal and self._console.is_interactive
         self._batch = config.frames_per_batch
         self._total = config.num_batches * config.frames_per_batch
         self._started = self._line_due = time.monotonic()
@@ -43,7 +46,7 @@ class Display:
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[facts]}"),
             console=self._console,
-            disable=quiet or not self._console.is_terminal,
+            disable=quiet or not self._redraws,
             expand=True,
         )
         self._task = self._bar.add_task("train", total=self._total, rate=0.0, facts="")
@@ -84,7 +87,21 @@ class Display:
                 f"frame {progress.frames:,}: greedy return {found.mean:.1f} ± {found.standard_error:.1f} "
                 f"over {found.episodes} episodes (min {found.min:g}, max {found.max:g}{cut})"
             )
-        elif not self._console.is_terminal and now >= self._line_due:
+        elif not self._redraws and now >= self._line_due:
             self._line_due = now + SECONDS_BETWEEN_LINES
             left = (self._total - progress.frames) / max(rate, 1e-9)
             self._console.print(f"frames {progress.frames:,}/{self._total:,}  {rate:.0f}/s  {left:.0f} s left  {facts}")
+
+
+def _standard_output() -> Console:
+    """Standard output, redrawn only where it is a terminal, whatever variables such as FORCE_COLOR ask for.
+
+    These are about colours: a file, or a pipe, would get every state of the bar. `NO_COLOR` and `CLICOLOR=0` take the
+    colours away and leave the bar; TERM=dumb and TTY_INTERACTIVE=0 take the bar.
+    """
+    return Console(
+        highlight=False,
+        soft_wrap=True,
+        force_terminal=sys.stdout.isatty(),
+        no_color=True if os.environ.get("CLICOLOR") == "0" else None,  # None: as NO_COLOR says
+    )

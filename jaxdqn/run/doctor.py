@@ -13,7 +13,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.pixels import make_env_fn
 from jaxdqn.replay import row_bytes
 from jaxdqn.run.recorder import versions
-from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
+from jaxdqn.run.resources import find_devices, free_bytes, free_disk_bytes, free_host_bytes
 
 _MIB = 2**20
 
@@ -45,9 +45,15 @@ def examine(config: Config) -> Iterator[Finding]:
         yield Finding(name, version, f"python3 -m pip install {name}" if missing else None)
     yield _pygame()
     yield _drawing(config)
-    for device in jax.local_devices():
+    try:
+        devices = find_devices()
+    except ValueError as error:
+        devices = []
+        yield Finding("devices", "none", str(error))
+    for device in devices:
         yield Finding(f"device {device.id}", f"{device.platform}, {device.device_kind}{_memory_of(device)}")
-    yield _replay(config)
+    if devices:
+        yield _replay(config)
     free = free_disk_bytes(config.output)
     states = config.keep * _replay_bytes(config) if config.checkpoint_replay else 0
     yield Finding(

@@ -81,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read an object; raises `ValueError` that names the file where it holds none."""
     try:
         value = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no object of fields")

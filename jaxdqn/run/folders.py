@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxdqn.config import Config
+from jaxdqn.envs.worker_process import end_if_imported_by_worker
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+"""File of a run's folder that is locked while the run is trained."""
+
+_held: set[Path] = set()
+"""Locks of this process."""
 
 
 def check_output(config: Config) -> None:
@@ -23,6 +31,7 @@ def check_output(config: Config) -> None:
     Raises:
         ValueError: If it is a file, holds something already, or cannot be written.
     """
+    end_if_imported_by_worker()
     if config.output is None:
         return
     folder = Path(config.output)
@@ -84,30 +93,46 @@ def _write_config(folder: Path, config: Config) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let no other process go on with a run meanwhile, where the system can lock its folder.
+    """Let no other process go on with a run meanwhile, on this host or another that shares its folder.
+
+    A record lock on a file that is open for writing: NFS passes such locks on to its server, and keeps those of `flock`
+    on a folder to each host. The kernel gives it back when the process ends, however it does. Such a lock does not keep
+    out the process that holds it, so what this one holds is remembered beside. The file stays; it is empty.
 
     Raises:
         ValueError: If one does.
     """
-    if fcntl is None:
-        yield
-        return
-    number = os.open(folder, os.O_RDONLY)
+    end_if_imported_by_worker()
+    path, number = folder.resolve() / LOCK, None
+    if path in _held:
+        raise ValueError(f"run {str(folder)!r} is being trained by this process: close that run, or iterate it")
     try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"run {str(folder)!r} is being trained by another process: wait for it, or end it"
-            ) from None
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # not writable: what is to be written says so, and names the file
+                number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if number is not None:
+            _lock(number, folder)
+        _held.add(path)
         yield
     finally:
-        os.close(number)
+        if number is not None:
+            os.close(number)
+        _held.discard(path)
+
+
+def _lock(number: int, folder: Path) -> None:
+    try:
+        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows either
+        raise ValueError(f"run {str(folder)!r} is being trained by another process: wait for it, or end it") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without locks
+            raise
 
 
 def set_aside(folder: Path) -> Path | None:
     """Move what a run has left, but its config, into a folder of its own within; None where there was nothing."""
-    left = [path for path in folder.iterdir() if path.name not in ("config.json", "versions.json")]
+    left = [path for path in folder.iterdir() if path.name not in ("config.json", "versions.json", LOCK)]
     left = [path for path in left if not path.name.startswith("earlier-")]
     if not left:
         return None
@@ -120,6 +145,7 @@ def set_aside(folder: Path) -> Path | None:
 
 def release_folder(folder: Path) -> None:
     """Undo `claim_folder`, for a run that cannot begin after all; other files that are there stay."""
-    (folder / "config.json").unlink(missing_ok=True)
+    for name in ("config.json", LOCK):
+        (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty: it was there before
         folder.rmdir()

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Int, Key, Shaped
 
-from jaxdqn.agent import Agent, AgentState, copy
-from jaxdqn.learner import Metrics
+from jaxdqn.agent import Agent, AgentState
+from jaxdqn.learner import METRICS, Metrics, copy
 from jaxdqn.preprocessing import join_frames
 from jaxdqn.replay import ReplayState, refuse_what_does_not_fit
 from jaxdqn.types import Batch, Rows
@@ -210,6 +210,8 @@ def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: 
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces(ring, key))
 
     def learn(state: AgentState) -> tuple[AgentState, Metrics]:
+        if not bool(agent.replay.can_sample(state.replay)):
+            return state, dict.fromkeys(METRICS, jnp.full(updates, jnp.nan))
         key, sample_key = jax.random.split(state.key)
         learner, traces = state.learner, []
         for batches in pieces(state.replay, sample_key):

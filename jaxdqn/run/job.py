@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import optax
@@ -12,11 +13,20 @@ import optax
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.losses import Loss
+from jaxdqn.returns import NStepReturn
 from jaxdqn.run.parts import Found
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.stop import Stop
 
 Say = Callable[[str], None]
+
+
+_REPLACED = {
+    "optimizer": ("learning_rate", "learning_rate_end", "weight_decay", "max_gradient_norm"),
+    "network": ("network", "value_bias"),
+    "loss": ("loss",),
+}
+"""What of a config says nothing where something of the user's own takes its place."""
 
 
 class Custom(NamedTuple):
@@ -28,6 +38,7 @@ class Custom(NamedTuple):
         optimizer: An optax transformation in place of the config's Adam.
         loss: Loss of one TD error.
         eval_env_fn: Builds an environment to evaluate on.
+        returns: Reward, discount and length of a window.
     """
 
     env_fn: EnvFn | None = None
@@ -35,14 +46,28 @@ class Custom(NamedTuple):
     optimizer: optax.GradientTransformation | None = None
     loss: Loss | None = None
     eval_env_fn: EnvFn | None = None
+    returns: NStepReturn | None = None
 
     def played_on(self, config: Config) -> EnvFn | None:
         """Builds the environment that agents are evaluated on; None: the config names it."""
         return self.eval_env_fn or (self.env_fn if config.eval_env is None else None)
 
-    def names(self) -> tuple[str, ...]:
-        """What must be given again to go on."""
-        return tuple(name for name in self._fields if getattr(self, name) is not None)
+    def named(self) -> dict[str, str]:
+        """What must be given again to go on, and where it is defined."""
+        given = {name: getattr(self, name) for name in self._fields}
+        return {name: _defined_in(value) for name, value in given.items() if value is not None}
+
+    def without_effect(self, config: Config) -> list[str]:
+        """Which of a config's fields are set, and say nothing beside what is the user's own."""
+        neutral, notes = Config(), []
+        for name, fields in _REPLACED.items():
+            if getattr(self, name) is None:
+                continue
+            found = [field for field in fields if getattr(config, field) != getattr(neutral, field)]
+            if found:
+                words = " and ".join(f"{field} {getattr(config, field)!r}" for field in found)
+                notes.append(f"{words} {'have' if len(found) > 1 else 'has'} no effect beside {name} of your own")
+        return notes
 
 
 class Job(NamedTuple):
@@ -76,6 +101,16 @@ class Job(NamedTuple):
         """Say what all processes know."""
         if self.peers.first:
             self.say(note)
+
+
+def _defined_in(value: Any) -> str:
+    """A name to find a function by, or a network or an optimizer by its type or its functions."""
+    if isinstance(value, optax.GradientTransformation):
+        value = value.update
+    if isinstance(value, partial):
+        value = value.func
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def ignore(note: str) -> None:

@@ -16,6 +16,7 @@ import jax
 
 from jaxdqn.launch import Launch
 from jaxdqn.run.peers import LostPeerError, Peers
+from jaxdqn.run.resources import find_devices
 from jaxdqn.run.stop import Stop
 from jaxdqn.run.witness import Witness
 
@@ -59,6 +60,7 @@ def join(launch: Launch) -> None:
         raise ValueError(f"--distributed: {said}") from error
     finally:
         waiting.cancel()
+    find_devices()
     counts = Counter(device.process_index for device in jax.devices())
     for index, count in sorted(counts.items()):
         if count != counts[0]:

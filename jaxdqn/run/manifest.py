@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from jaxdqn.run.files import flush_file, flush_folder, named, read_json, write_json
@@ -113,10 +113,12 @@ def verified(folder: Path, absent: list[str] | None = None) -> dict[str, Any]:
         absent: Takes the names of sealed folders in it that are not there at all; None refuses that.
 
     Raises:
-        DamagedError: If a file is missing, or is not what was written.
+        DamagedError: If a file is missing, is not what was written, or is not listed; a name that leads out of the
+            folder is not looked at.
     """
     body = read_manifest(folder)
-    for name, wanted in body["files"].items():
+    listed = _listed(folder, body)
+    for name, wanted in listed.items():
         path = folder / name
         if absent is not None and path.name == MANIFEST and not path.parent.exists():
             absent.append(path.parent.name)
@@ -133,7 +135,27 @@ def verified(folder: Path, absent: list[str] | None = None) -> dict[str, Any]:
             raise DamagedError(f"{path} is damaged: its SHA-256 is not the one that was written")
         if path.name == MANIFEST:
             verified(path.parent)
+    more = {path.relative_to(folder).as_posix() for path in _files(folder)} - {*listed, MANIFEST, f"{MANIFEST}.partial"}
+    if more:
+        raise DamagedError(f"{folder / min(more)} is not in the manifest: it was not written with the rest")
     return body
+
+
+def _listed(folder: Path, body: dict[str, Any]) -> dict[str, Any]:
+    """The files that a manifest lists, by names that stay in its folder."""
+    files = body.get("files")
+    if not isinstance(files, dict):
+        raise DamagedError(f"{folder / MANIFEST} lists no files")
+    for name, entry in files.items():
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or ".." in parts or "\\" in name or PureWindowsPath(name).drive:
+            raise DamagedError(f"{folder / MANIFEST} lists {name!r}, which is outside of its folder")
+        inside = [folder.joinpath(*parts[: index + 1]) for index in range(len(parts))]
+        if any(path.is_symlink() for path in inside):
+            raise DamagedError(f"{folder / name} is a link, which may lead out of its folder")
+        if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
+            raise DamagedError(f"{folder / MANIFEST} says nothing of {name!r}")
+    return files
 
 
 def _files(folder: Path) -> Iterator[Path]:

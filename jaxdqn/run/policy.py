@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ def build_eval_fn(config: Config, env_fn: EnvFn | None, *, render: bool = False)
     )
 
 
+def refuse_import(env: str, flag: str) -> None:
+    """Raise `ValueError` if an id that was read from a file imports a module: that runs code of whoever wrote it.
+
+    Args:
+        env: Gymnasium id, `module:Id` where it imports.
+        flag: By which the user names the environment.
+    """
+    module, colon, _ = env.partition(":")
+    if colon:
+        raise ValueError(
+            f"config.json names env {env!r}, which imports {module}: name it with {flag} {env} if you trust it"
+        )
+
+
 def check_same_env(env: gym.Env, spec: AgentSpec, mend: str) -> None:
     """Raise `ValueError` if an environment has other actions or observations than an agent was made for."""
     obs, actions = spec_of_env(env, spec.obs.stack), getattr(env.action_space, "n", None)
@@ -74,13 +89,19 @@ class TrainedAgent:
     """
 
     def __init__(
-        self, config: Config, spec: AgentSpec, params: Params, q_values: QFunction, env_fn: EnvFn | None = None
+        self,
+        config: Config,
+        spec: AgentSpec,
+        params: Params,
+        q_values: QFunction,
+        env_fn: EnvFn | None = None,
+        env: str | None = None,
     ) -> None:
-        """Bind parameters to the function that takes them, and remember the user's own environment, if any."""
+        """Bind parameters to the function that takes them, and remember what the user names to play on, if anything."""
         self.config = config
         self.spec = spec
         self.params = params
-        self._env_fn = env_fn
+        self._env_fn, self._env = env_fn, env
         self._q_values = jit(q_values)
 
     def build_env(self, *, render: bool = False) -> gym.Env:
@@ -96,6 +117,10 @@ class TrainedAgent:
         config, env_fn = self.config, self._env_fn
         if "env_fn" in self.spec.custom and env_fn is None:
             raise ValueError("the agent was trained on an environment of your own: load it with that env_fn")
+        if self._env is not None:
+            config = dataclasses.replace(config, env=self._env, eval_env=None)
+        elif env_fn is None:
+            refuse_import(config.eval_env or config.env, "--env")
         env = build_eval_fn(config, env_fn, render=render)()
         try:
             check_same_env(env, self.spec, "load it with the env_fn it was trained with")
@@ -160,11 +185,20 @@ def read_config(run: Path) -> Config:
         raise ValueError(f"run {str(run)!r} does not exist: name the folder that `jaxdqn train` made")
     if not path.is_file():
         raise ValueError(f"run {str(run)!r} holds no config.json: name the folder that `jaxdqn train` made")
-    return config_of_file(read_json(path))
+    fields = read_json(path)
+    try:
+        return config_of_file(fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def load(
-    run: str | Path, checkpoint: Which = "best", *, env_fn: EnvFn | None = None, network: nn.Module | None = None
+    run: str | Path,
+    checkpoint: Which = "best",
+    *,
+    env_fn: EnvFn | None = None,
+    env: str | None = None,
+    network: nn.Module | None = None,
 ) -> TrainedAgent:
     """Read a trained agent from a run's folder.
 
@@ -173,6 +207,7 @@ def load(
         checkpoint: `"best"` (best mean over whole evaluations) or `"last"`.
         env_fn: The environment function to play on: the `eval_env_fn` or the `env_fn` that the run was trained with,
             if it was given one.
+        env: Gymnasium id to play on; None: that of `config.json`, which must be named here if it imports a module.
         network: The network that the run was trained with, if it was given one.
 
     Raises:
@@ -190,4 +225,4 @@ def load(
     stats = ObservationStats(channels, channels) if stats_frames(config, spec.obs) else None
     like = jax.eval_shape(lambda key: init_params(network, key, shape, stats), jax.random.key(0))
     params = checkpoints.params(checkpoint, like)
-    return TrainedAgent(config, spec, params, make_q_values(network, spec.obs.scale), env_fn)
+    return TrainedAgent(config, spec, params, make_q_values(network, spec.obs.scale), env_fn, env)

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from jaxdqn.agent import Agent, AgentState
+from jaxdqn.config import Config
 from jaxdqn.envs.vector import Episode
-from jaxdqn.learner import LearnerState
+from jaxdqn.learner import METRICS, LearnerState
 from jaxdqn.run.peers import Told
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def refuse_metrics_not_finite(metrics: dict[str, Any], frames: int) -> None:
     """
     updates = len(np.atleast_1d(metrics["loss"]))
     for update in range(updates):
-        for name in ("loss", "gradient_norm", "q_value"):  # the cause before what follows from it
+        for name in METRICS:
             values = np.atleast_1d(np.atleast_1d(metrics[name])[update])  # of each device
             wrong = values[~np.isfinite(values)]
             if len(wrong):
@@ -89,6 +90,11 @@ def refuse_state_not_finite(state: AgentState, frames: int) -> None:
 def _finite(learner: LearnerState) -> Bool[Array, ""]:
     leaves = [leaf for leaf in jax.tree.leaves(learner) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def evaluates_at(config: Config, frames: int) -> bool:
+    """Whether the batch that ends at so many frames is followed by an evaluation."""
+    return frames >= config.run_frames or passed(config.evaluate_every, frames, config.frames_per_batch)
 
 
 def passed(every: int, frames: int, new_frames: int) -> bool:

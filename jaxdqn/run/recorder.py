@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Recorder:
         *,
         frames: int = 0,
         facts: dict[str, Any] | None = None,
-        own: Sequence[str] = (),
+        own: Mapping[str, str] | None = None,
     ) -> None:
         """Open the logs of a run.
 
@@ -69,7 +69,7 @@ class Recorder:
             started: When this process began with it, on the clock of `time.monotonic`.
             frames: Rows that were collected when `facts` was taken; what was written of later ones is deleted.
             facts: What `facts` gave in the process before; None where there was none.
-            own: Names of what is the user's own in this run.
+            own: What is the user's own in this run, and where it is defined.
         """
         before = facts or {"elapsed_seconds": 0.0, "num_episodes": 0, "episodes": [], "evaluated": 0}
         self._started = started - before["elapsed_seconds"]
@@ -77,7 +77,7 @@ class Recorder:
         self._episodes = [Episode(*episode) for episode in before["episodes"]]
         self._num_episodes = int(before["num_episodes"])
         write_json(folder / "config.json", dataclasses.replace(config, output=str(folder)).to_dict())
-        write_json(folder / "versions.json", {**versions(), "own": list(own)})
+        write_json(folder / "versions.json", {**versions(), "own": dict(own or {})})
         self._metrics = Table(folder / "metrics.csv", METRICS, until=frames)
         # An evaluation that was due is not among them, though it is of the same frame.
         self._evaluated = int(before["evaluated"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,23 @@ import psutil
 # The limit of a container (Linux control groups, version 2), which the machine's own figures do not show.
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _USED = Path("/sys/fs/cgroup/memory.current")
+_OWN_HINT = r"\s*\((set|you may need).*\)$"  # of JAX, which is for those who wrote the program
+
+
+def find_devices() -> list[jax.Device]:
+    """JAX's devices of this process.
+
+    Raises:
+        ValueError: If JAX finds none where it was told to look.
+    """
+    try:
+        return jax.local_devices()
+    except (AssertionError, RuntimeError) as error:  # the former for a platform whose plugin is not installed
+        said = (str(error).strip() or "its plugin for JAX is not installed").splitlines()[0]
+        asked = jax.config.values["jax_platforms"]
+        where = f"JAX_PLATFORMS {asked!r} gives" if asked else "JAX finds"
+        mend = "; unset it, or set it to cpu" if asked else ""
+        raise ValueError(f"{where} no device: {re.sub(_OWN_HINT, '', said).rstrip('.')}{mend}") from error
 
 
 def free_bytes() -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from jaxdqn.config import Config
 from jaxdqn.run.files import read_json
+from jaxdqn.run.job import Custom
 from jaxdqn.run.parts import Found
+from jaxdqn.run.policy import refuse_import
 from jaxdqn.run.recorder import versions
 
 FREE = (
@@ -20,6 +22,7 @@ FREE = (
     "max_episode_steps",
     "log_every",
     "checkpoint_every",
+    "stop_seconds",
     "keep",
     "checkpoint_replay",
     "restart_workers",
@@ -27,22 +30,50 @@ FREE = (
 """Fields that may be others in `config.json` than when the state was written."""
 
 
-def check_own(folder: Path, given: Sequence[str]) -> None:
-    """Refuse to go on with other things of the user's own than a run was trained with.
+def check_own(folder: Path, given: Mapping[str, str]) -> list[str]:
+    """Refuse to go on without what of a user's own a run was trained with, or with more.
 
     Args:
         folder: The run's.
-        given: Names of what is given now.
+        given: What is given now, and where it is defined.
+
+    Returns:
+        What is defined elsewhere than it was.
 
     Raises:
-        ValueError: If they are others.
+        ValueError: If something is missing, or was not there.
     """
     path = folder / "versions.json"
-    had = read_json(path).get("own", []) if path.is_file() else list(given)
+    had = read_json(path).get("own", {}) if path.is_file() else dict(given)
+    had = had if isinstance(had, dict) else dict.fromkeys(had, "")  # older runs kept the names alone
     for name in sorted({*had, *given}):
-        if (name in had) != (name in given):
-            mend = f"give it that {name} again" if name in had else f"give it no {name}"
-            raise ValueError(f"the run was trained with{'' if name in had else 'out'} {name} of your own: {mend}")
+        if name not in had:
+            raise ValueError(f"the run was trained without {name} of your own: give it no {name}")
+        if name not in given:
+            which = f", {had[name]}" if had[name] else ""
+            raise ValueError(f"the run was trained with {name} of your own{which}: give it that {name} again")
+    others = [name for name in had if had[name] not in ("", given[name])]
+    return [f"{name} was {had[name]} and is {given[name]} now: the run may become another one" for name in others]
+
+
+def check_envs(config: Config, custom: Custom, env: str | None, eval_env: str | None) -> None:
+    """Refuse other environments than a run's, and such of `config.json` that import what nobody has named.
+
+    Args:
+        config: What `config.json` says.
+        custom: What of the run is the user's own.
+        env: What the user names.
+        eval_env: The same.
+
+    Raises:
+        ValueError: If they are others, or an id imports a module.
+    """
+    for field, named, own in (("env", env, custom.env_fn), ("eval_env", eval_env, custom.eval_env_fn)):
+        there = getattr(config, field)
+        if named is not None and named != there:
+            raise ValueError(f"{field} {named!r} is not the run's, which is {there!r}: name that, or leave it out")
+        if named is None and there is not None and own is None:
+            refuse_import(there, f"--{field.replace('_', '-')}")
 
 
 def check_found(found: Found, config: Config) -> list[str]:

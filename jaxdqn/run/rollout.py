@@ -17,6 +17,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.pixels import make_env_fn, spec_of_env
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector import random_stacks
+from jaxdqn.envs.worker_process import ROLLOUT, end_if_imported_by_worker
 from jaxdqn.observations import SMALL_SIDE, ObsSpec
 from jaxdqn.preprocessing import ObservationStats, observation_stats
 from jaxdqn.run.interrupts import ctrl_c_held
@@ -81,13 +82,14 @@ class RolloutAhead:
 
     def __init__(self, config: Config) -> None:
         """Start the process, where the run needs statistics, and enough frames for them."""
+        end_if_imported_by_worker()
         self._process: multiprocessing.process.BaseProcess | None = None
         frames = USUAL_FRAMES if config.normalisation_frames is None else config.normalisation_frames
         if not config.pixels or config.loop == "device" or frames < WORTH_A_PROCESS:
             return
         context = multiprocessing.get_context("spawn")
         self._receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_send_stats, args=(sender, config), name="rollout", daemon=True)
+        process = context.Process(target=_send_stats, args=(sender, config), name=ROLLOUT, daemon=True)
         try:
             resource_tracker.ensure_running()  # it comes with the first process, and would let Ctrl-C through again
             with sender, ctrl_c_held():

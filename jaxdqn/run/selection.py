@@ -10,6 +10,7 @@ from jaxdqn.agent import Agent
 from jaxdqn.config import Config
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector import Episode
+from jaxdqn.learner import Params
 from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
 from jaxdqn.run.evaluation import Evaluation, Evaluator, summarise
 from jaxdqn.run.policy import greedy_policy
@@ -49,6 +50,14 @@ class Selection:
         """Which agents are the last one and the best one."""
         return self._checkpoints.index()
 
+    def keep_last(self, progress: Progress, others: Set[int] = frozenset()) -> Params:
+        """Keep an agent as the last one, as `evaluate` does first of all; gives its parameters."""
+        assert progress.state is not None  # loops give it where the config evaluates
+        learner = progress.state.learner
+        params = learner.target_params if self._greedy_params == "target" else learner.params
+        self._checkpoints.save(params, self._spec, frames=progress.frames, others=others)
+        return params
+
     def evaluate(self, progress: Progress, others: Set[int] = frozenset()) -> Evaluation:
         """Evaluate an agent, and keep it as the last one and perhaps as the best.
 
@@ -56,12 +65,9 @@ class Selection:
             progress: Where the run stands.
             others: Frames of agents that are to be kept besides.
         """
-        assert progress.state is not None  # loops give it where the config evaluates
-        learner = progress.state.learner
-        params = learner.target_params if self._greedy_params == "target" else learner.params
-        policy = greedy_policy(self._agent.q_values, params)
         # First of all: what was learned can be played, whatever becomes of the evaluation.
-        self._checkpoints.save(params, self._spec, frames=progress.frames, others=others)
+        params = self.keep_last(progress, others)
+        policy = greedy_policy(self._agent.q_values, params)
         episodes: list[Episode] = self._evaluator.play(policy, self._seeds[: self._screening])
         screening = summarise(episodes)
         is_best = self._reaches_best(screening.returns)

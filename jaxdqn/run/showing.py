@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import re
+import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxdqn.config import Config
 from jaxdqn.launch import Launch
 from jaxdqn.run.interrupts import ctrl_c_held
-from jaxdqn.run.witness import how_to_go_on
+from jaxdqn.run.witness import how_to_go_on, named_envs, quoted
 
 if TYPE_CHECKING:
-    from jaxdqn.run.course import RunProgress
     from jaxdqn.run.stop import Stop
+    from jaxdqn.run.training_run import TrainingRun
     from jaxdqn.run.witness import Witness
+
+
+# What a user can do nothing about by typing something else.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
 
 class Stopped(Exception):  # noqa: N818, it is said and not caught
@@ -25,7 +32,7 @@ class Stopped(Exception):  # noqa: N818, it is said and not caught
 
 def show_run(
     config: Config,
-    begin: Callable[..., Generator[RunProgress, None, None]],
+    begin: Callable[..., TrainingRun],
     launch: Launch,
     report: Callable[[BaseException], int],
     folder: Path | None = None,
@@ -42,11 +49,12 @@ def show_run(
     Raises:
         Stopped: Where a fault ends it that is not one of the flags.
     """
-    from jaxdqn.run.resources import keep_programs
+    from jaxdqn.run.resources import find_devices, keep_programs
     from jaxdqn.run.stop import Stop
 
     stop = Stop()
     if not launch.distributed:
+        find_devices()
         keep_programs()
         _follow(config, begin, stop, folder)
         return
@@ -62,7 +70,7 @@ def show_run(
 
 def _follow(
     config: Config,
-    begin: Callable[..., Generator[RunProgress, None, None]],
+    begin: Callable[..., TrainingRun],
     stop: Stop,
     folder: Path | None,
     witness: Witness | None = None,
@@ -76,7 +84,7 @@ def _follow(
 
     begun = False
     with Display(config, quiet=quiet) as display, stop.listening(), warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: display.say(f"warning: {message}")
+        warnings.showwarning = lambda message, *_: display.say(f"warning: {plain(str(message))}")
         try:
             with contextlib.closing(begin(stop=stop, say=display.say, show=display.say)) as steps:
                 for step in steps:
@@ -86,7 +94,7 @@ def _follow(
                     display.show(step)
         except Exception as error:
             known = isinstance(error, ValueError | OSError | ArithmeticError | WorkerError | PeerError | LostPeerError)
-            fault = fault_of(error)
+            fault = fault_of(error) or machine_fault(error)
             if fault is None and (not known or (not begun and isinstance(error, ValueError | OSError))):
                 raise
             # Not the fault of what was typed, and nothing of ours to be looked at: the exit code is 1.
@@ -96,10 +104,46 @@ def _follow(
             display.say(f"stopped; {how_to_go_on(folder)}" if folder is not None else "stopped before the first batch")
             raise
     if folder is not None and not quiet:
-        print(f"kept in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-        print(f"next: jaxdqn evaluate {folder} --episodes 100")
+        kept = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        print(f"kept in {folder}: {', '.join(kept)}")
+        print(f"next: jaxdqn evaluate {quoted(folder)}{named_envs(folder, played=True)} --episodes 100")
+
+
+def report(error: BaseException) -> int:
+    """Say what has ended a command, in one line; returns the exit code. What is ours to mend is raised."""
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        print("jaxdqn: interrupted; what was written is whole", file=sys.stderr)
+        return 130
+    fault = machine_fault(error)
+    if fault is None and not isinstance(error, ValueError | OSError | Stopped):
+        raise error
+    print(f"jaxdqn: {fault or in_one_line(error)}", file=sys.stderr)
+    return 2 if fault is None and not isinstance(error, Stopped) else 1
+
+
+def machine_fault(error: BaseException) -> str | None:
+    """What to say of an error that comes from the machine and not from what was typed; None of any other error."""
+    if isinstance(error, MemoryError):
+        return f"out of memory: {in_one_line(error)}".removesuffix(": ")
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        return in_one_line(error)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "jaxdqn":
+        return f"module {error.name!r} is not installed: python3 -m pip install jaxdqn installs what it needs"
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(error, jax.errors.JaxRuntimeError):
+        return f"JAX: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    return None
 
 
 def in_one_line(error: BaseException) -> str:
     """What an error says, without its line breaks."""
-    return " ".join(str(error).split())
+    return plain(str(error))
+
+
+def plain(text: str) -> str:
+    """A text in one line, without the codes that colour it on a terminal."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())

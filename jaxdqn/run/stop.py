@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
-PATIENCE = 7.0
-"""Seconds after which a run that has not come to such a place is stopped where it is."""
+PATIENCE = 20.0
+"""Seconds after which a run that has not come to such a place is stopped where it is: clusters kill after 30."""
+
+
+FINISH = 1
+"""What `Stop.finish` asks for, among the numbers of signals: any of these comes before it."""
 
 
 class Stop:
@@ -23,6 +27,13 @@ class Stop:
         self.left = False
         """Whether the run has been left by `leave`, where the others leave it as well."""
         self._keeps = False
+        self._between: Callable[[], bool] | None = None
+        self.patience = PATIENCE
+        """Seconds to come to a place where the state can be kept."""
+
+    def finish(self) -> None:
+        """Ask, without a signal, that the run ends after its next batch; nothing is raised then."""
+        self._signal = self._signal or FINISH
 
     @property
     def asked(self) -> int:
@@ -66,22 +77,27 @@ class Stop:
             KeyboardInterrupt: After Ctrl-C.
             SystemExit: After SIGTERM, with 143.
         """
-        number = self._signal or self._agreed
+        number = max(self._signal or 0, self._agreed or 0)
         if number == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
-        if number is not None:
+        if number == signal.SIGINT:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """SIGTERM and Ctrl-C within are requests; a second one, or no answer for `PATIENCE` seconds, stops at once.
+    def listening(self, between: Callable[[], bool] | None = None) -> Iterator[Stop]:
+        """SIGTERM and Ctrl-C within are requests; a second one, or no answer for `patience` seconds, stops at once.
 
         In the main thread; in another one nothing is changed, as signals are not heard there.
+
+        Args:
+            between: Called at a signal: where no batch is being trained it keeps the state and gives True, and the
+                signal stops at once.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
         heard = [signal.SIGTERM, signal.SIGINT]
+        self._between = between
         before = {number: signal.signal(number, self._request) for number in heard}
         alarm = getattr(signal, "SIGALRM", None)
         if alarm is not None:
@@ -89,17 +105,20 @@ class Stop:
         try:
             yield self
         finally:
+            self._between = None
             _set_alarm(0.0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        again = self._signal is not None
+        again = self._signal not in (None, FINISH)
         self._signal = number
+        if not again and self._between is not None and self._between():
+            self.check()
         if again or not (self._keeps or self._with_others):
             self.check()
         if self._agreed is None:
-            _set_alarm(PATIENCE)
+            _set_alarm(self.patience)
 
 
 def _set_alarm(seconds: float) -> None:

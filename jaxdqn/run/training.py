@@ -1,4 +1,4 @@
-"""The whole job as a generator: train a run, or go on with one."""
+"""The whole job as an iterator: train a run, or go on with one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import flax.linen as nn
 import optax
 
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import EnvFn, make_env_fn, running_statistics
+from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.losses import Loss
-from jaxdqn.run.assembly import Assembled, assemble, look_at_env, planned_capacity
+from jaxdqn.returns import NStepReturn
 from jaxdqn.run.course import RunProgress, run_course, states_of
 from jaxdqn.run.folders import check_output, claim_folder, locked, set_aside
-from jaxdqn.run.job import Custom, Job, Say, ignore, warn
+from jaxdqn.run.job import Custom, Say, ignore, warn
 from jaxdqn.run.parts import Found
 from jaxdqn.run.peers import Peers
-from jaxdqn.run.policy import build_eval_fn, check_same_env, read_config
-from jaxdqn.run.resuming import check_found, check_own, check_total
+from jaxdqn.run.policy import read_config
+from jaxdqn.run.preparation import make_job
+from jaxdqn.run.resuming import check_envs, check_found, check_own, check_total
 from jaxdqn.run.rollout import RolloutAhead
 from jaxdqn.run.stop import Stop
+from jaxdqn.run.training_run import TrainingRun
 
 
 def train(
@@ -35,17 +37,18 @@ def train(
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
+    returns: NStepReturn | None = None,
     rollout: RolloutAhead | None = None,
     name: str = "run",
     stop: Stop | None = None,
     say: Say = warn,
     show: Say = ignore,
     peers: Peers | None = None,
-) -> Generator[RunProgress, None, None]:
-    """Train, and leave a run's folder: the whole job as a generator.
+) -> TrainingRun:
+    """Train, and leave a run's folder: the whole job as an iterator.
 
     It does nothing before it is iterated, trains for the config's whole budget, and closes its environments and
-    files however the iteration ends.
+    files however the iteration ends. A loop that is left keeps what was learned (`TrainingRun`).
 
     Where `jax.distributed` has joined several processes, all of them call this with the same config, and iterate to the
     end. Each steps its share of the environments; the first one alone keeps the folder, which all must see.
@@ -57,10 +60,11 @@ def train(
         network: A Flax module in place of the config's; `load` then needs it again.
         optimizer: An optax transformation in place of the config's Adam.
         loss: Loss of one TD error in place of the config's.
+        returns: Reward, discount and length of a window in place of `n_step_return`.
         rollout: The random rollout of this config, which has begun already; None plays it here.
         name: Folder under `runs/` where `config.output` is None.
         stop: Asked between batches and between steps of an evaluation: where it is requested, the state is kept, and
-            what the request stands for is raised.
+            what the request stands for is raised. None: signals are heard as `TrainingRun` says.
         say: Takes a line where something goes otherwise than it should, such as a checkpoint that cannot be written.
         show: Takes a line every ten seconds of an evaluation: how far it is.
         peers: The processes, with the same `stop`; None: those that `jax.distributed` has joined.
@@ -74,9 +78,23 @@ def train(
         PeerError: If another process has failed.
         LostPeerError: If another process is gone.
     """
-    started, stop = time.monotonic(), stop or Stop()
+    listens, stop = stop is None, stop or Stop()
     peers = peers or Peers(stop)
-    custom = Custom(env_fn, network, optimizer, loss, eval_env_fn)
+    custom = Custom(env_fn, network, optimizer, loss, eval_env_fn, returns)
+    steps = _train(config, custom, rollout, name, stop, (say, show), peers)
+    return TrainingRun(steps, stop, alone=peers.count == 1, listens=listens)
+
+
+def _train(
+    config: Config,
+    custom: Custom,
+    rollout: RolloutAhead | None,
+    name: str,
+    stop: Stop,
+    lines: tuple[Say, Say],
+    peers: Peers,
+) -> Generator[RunProgress, None, None]:
+    started = time.monotonic()
     with contextlib.ExitStack() as held:
         with peers.together() as told:
             told.mine = config.to_dict()
@@ -84,12 +102,14 @@ def train(
                 check_output(config)
         with peers.together():
             _refuse_others(told.all)
-        if config.has_foreign_symmetries(env_fn is not None):
+        if config.has_foreign_symmetries(custom.env_fn is not None):
             if peers.first:
                 what = f"random_shift {config.random_shift} and mirror {config.mirror}"
-                say(f"{what} are for {config.symmetries_of} and left out here: symmetries_of None keeps them")
+                lines[0](f"{what} are for {config.symmetries_of} and left out here: symmetries_of None keeps them")
             config = config.without_symmetries()
-        job, parts = _job(config, custom, None, started, stop, (say, show), peers, rollout=rollout)
+        for note in custom.without_effect(config) if peers.first else ():
+            lines[0](note)
+        job, parts = make_job(config, custom, None, started, stop, lines, peers, rollout=rollout)
 
         def claim() -> Path:
             folder = claim_folder(job.config, name)
@@ -104,16 +124,19 @@ def resume(
     *,
     total_frames: int | None = None,
     num_devices: int | None = None,
+    env: str | None = None,
+    eval_env: str | None = None,
     env_fn: EnvFn | None = None,
     eval_env_fn: EnvFn | None = None,
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
+    returns: NStepReturn | None = None,
     stop: Stop | None = None,
     say: Say = warn,
     show: Say = ignore,
     peers: Peers | None = None,
-) -> Generator[RunProgress, None, None]:
+) -> TrainingRun:
     """Go on with a run that was stopped, however it was: `train`, from the newest state that is whole.
 
     On the CPU, with environments that can be saved, the run is bit for bit the one that was never stopped. Where there
@@ -123,11 +146,14 @@ def resume(
         run: Its folder.
         total_frames: A larger budget than the config's; schedules then end there.
         num_devices: Another number of devices of each process than the config's.
+        env: Gymnasium id that the run was trained with: it must be named here if it imports a module (`module:Id`).
+        eval_env: The same of the environment that evaluations play on.
         env_fn: As the run was trained with.
         eval_env_fn: As the run was trained with.
         network: As the run was trained with.
         optimizer: As the run was trained with.
         loss: As the run was trained with.
+        returns: As the run was trained with.
         stop: As `train` has it.
         say: As `train` has it; it is told what is not as it was.
         show: As `train` has it.
@@ -141,19 +167,29 @@ def resume(
             another format or architecture; nothing has been changed then.
         FloatingPointError: As `train`.
     """
-    started, stop = time.monotonic(), stop or Stop()
+    listens, stop = stop is None, stop or Stop()
     peers = peers or Peers(stop)
-    folder = Path(run)
-    custom = Custom(env_fn, network, optimizer, loss, eval_env_fn)
+    custom = Custom(env_fn, network, optimizer, loss, eval_env_fn, returns)
+    changes = {"total_frames": total_frames, "num_devices": num_devices, "env": env, "eval_env": eval_env}
+    steps = _resume(Path(run), changes, custom, stop, (say, show), peers)
+    return TrainingRun(steps, stop, alone=peers.count == 1, listens=listens)
+
+
+def _resume(
+    folder: Path, changes: dict[str, Any], custom: Custom, stop: Stop, lines: tuple[Say, Say], peers: Peers
+) -> Generator[RunProgress, None, None]:
+    started, total_frames = time.monotonic(), changes["total_frames"]
     with contextlib.ExitStack() as held:
         with peers.together() as told:
             config = dataclasses.replace(read_config(folder), output=str(folder))
-            if num_devices is not None:
-                config = dataclasses.replace(config, num_devices=num_devices)
+            if changes["num_devices"] is not None:
+                config = dataclasses.replace(config, num_devices=changes["num_devices"])
+            check_envs(config, custom, changes["env"], changes["eval_env"])
             told.mine = {**config.to_dict(), "new_total_frames": total_frames}
             if peers.first:
                 held.enter_context(locked(folder))
-            check_own(folder, custom.names())
+            for note in check_own(folder, custom.named()):
+                lines[0](note)
         with peers.together():
             _refuse_others(told.all)
         found = _newest(folder, config, peers)
@@ -161,9 +197,9 @@ def resume(
             if found is not None:
                 notes = [f"{note}: going on from {found.folder}" for note in found.notes]
                 for note in [*notes, *check_found(found, config)] if peers.first else ():
-                    say(note)
+                    lines[0](note)
             config = check_total(folder, config, total_frames, found)
-        job, parts = _job(config, custom, found, started, stop, (say, show), peers)
+        job, parts = make_job(config, custom, found, started, stop, lines, peers)
         if found is None:
             moved = peers.of_first(lambda: str(set_aside(folder) or ""))
             aside = f"; what it had left is in {moved}" if moved else ""
@@ -192,59 +228,3 @@ def _refuse_others(configs: list[dict[str, Any]]) -> None:
                 raise ValueError(
                     f"process {index} has {name} {value!r} and process 0 {configs[0][name]!r}: start all with the same"
                 )
-
-
-def _job(
-    config: Config,
-    custom: Custom,
-    found: Found | None,
-    started: float,
-    stop: Stop,
-    lines: tuple[Say, Say],
-    peers: Peers,
-    *,
-    rollout: RolloutAhead | None = None,
-) -> tuple[Job, Assembled]:
-    """A run and its agent, whose first state is the first process's."""
-    with contextlib.ExitStack() as held:
-        with peers.together() as told:
-            build = make_env_fn(
-                config.env,
-                pixels=config.pixels,
-                frame_size=config.frame_size,
-                colour=config.colour,
-                env_fn=custom.env_fn,
-            )
-            env = held.enter_context(contextlib.closing(build()))
-            spec = look_at_env(env, config.frame_stack)
-            wrapper = running_statistics(env)
-            if wrapper is not None and peers.first:
-                lines[0](f"{wrapper} has statistics of its own in each copy of env: evaluations see other numbers")
-            if config.eval_env is not None and custom.eval_env_fn is not None:
-                raise ValueError(f"eval_env {config.eval_env!r} and eval_env_fn are both given: give one")
-            build_eval = build_eval_fn(config, custom.played_on(config))
-            if config.eval_env is not None or custom.eval_env_fn is not None:
-                with contextlib.closing(build_eval()) as other:
-                    check_same_env(other, spec, "evaluate on an environment with those of training")
-            told.mine = planned_capacity(config, spec)
-        config = dataclasses.replace(config, capacity=min(told.all))
-        with peers.together():
-            parts = assemble(
-                config,
-                env,
-                spec,
-                network=custom.network,
-                optimizer=custom.optimizer,
-                loss=custom.loss,
-                rollout=rollout,
-                own_env=custom.env_fn is not None,
-                fresh=found is None and peers.first,
-            )
-    if found is None:
-        learner, actor = parts.state.learner, parts.state.actor
-        learner, params = peers.arrays_of_first((learner, actor.params))
-        parts = parts._replace(state=parts.state._replace(learner=learner, actor=actor._replace(params=params)))
-    needed = {"env_fn": custom.played_on(config), "network": custom.network}  # to load the agent
-    own = tuple(name for name, given in needed.items() if given is not None)
-    parts = parts._replace(spec=parts.spec._replace(custom=own))
-    return Job(config, build, build_eval, custom, found, started, stop, *lines, peers), parts

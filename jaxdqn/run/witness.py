@@ -6,6 +6,8 @@ A process of its own waits for that. It imports nothing of JAX, and lives as lon
 from __future__ import annotations
 
 import contextlib
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,30 @@ def how_to_go_on(folder: Path) -> str:
     """The command that goes on with a run, and from where."""
     kept = sorted(path.name for path in (folder / "states").glob("*[0-9]"))
     where = f"from frame {int(kept[-1][:10]):,}" if kept else "from its beginning"
-    return f"`jaxdqn resume {folder}` goes on {where}"
+    return f"`jaxdqn resume {quoted(folder)}{named_envs(folder)}` goes on {where}"
+
+
+def named_envs(folder: Path, *, played: bool = False) -> str:
+    """The flags that name a run's environments, where their ids import modules and so must be named.
+
+    Args:
+        folder: The run's.
+        played: For `jaxdqn evaluate` and `play`, whose `--env` is the one that is played on.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        envs = {"env": config["env"], "eval-env": config.get("eval_env")}
+    except (OSError, ValueError, KeyError, TypeError):  # the command that is typed will say so
+        return ""
+    if played:
+        envs = {"env": envs["eval-env"] or envs["env"]}
+    return "".join(f" --{flag} {shlex.quote(env)}" for flag, env in envs.items() if ":" in str(env or ""))
+
+
+def quoted(folder: Path) -> str:
+    """A folder as a shell takes it, in a command that is shown to be typed."""
+    name = str(folder)
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)  # else it would be taken for a flag
 
 
 class Witness:

@@ -1,0 +1,115 @@
+"""A run as a user's loop sees it: an iterator that can be left at any batch without losing what was learned."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import weakref
+from collections.abc import Generator, Iterator
+from types import TracebackType
+
+from jaxdqn.run.course import RunProgress
+from jaxdqn.run.stop import Stop
+
+
+class TrainingRun(Iterator[RunProgress]):
+    """What `train` and `resume` give: progress after each batch; nothing is done before the first is asked for.
+
+        for step in jaxdqn.train(config):            with jaxdqn.train(config) as run:
+            if solved(step):                             for step in run:
+                break                                        ...
+
+    Leaving the loop keeps the whole state, and the agent as the last one: by `break` where nothing else holds the run,
+    at the end of a `with` block, by `close`, or by `stop` from inside the loop. `jaxdqn.resume` goes on from there.
+
+    Ctrl-C and SIGTERM do the same in the main thread, unless the program handles these signals itself: within a batch
+    the state is kept after it, between two batches at once; then `KeyboardInterrupt` or `SystemExit` is raised.
+
+    Where several processes train together, one of them cannot leave alone: call `stop`, which all of them follow.
+    """
+
+    def __init__(self, steps: Generator[RunProgress, None, None], stop: Stop, *, alone: bool, listens: bool) -> None:
+        """Wrap a run.
+
+        Args:
+            steps: Trains, batch by batch; closing it keeps what was learned.
+            stop: Asked by `steps`.
+            alone: Whether this process trains by itself.
+            listens: Whether signals are to be heard here; else whoever gave `stop` hears them.
+        """
+        self._steps, self._stop, self._alone, self._listens = steps, stop, alone, listens
+        self._listening = contextlib.ExitStack()
+        self._running, self._leaving = False, False
+
+    def __iter__(self) -> TrainingRun:
+        """Itself."""
+        return self
+
+    def __next__(self) -> RunProgress:
+        """Train for a batch."""
+        if self._leaving:
+            self.close()
+            raise StopIteration
+        if self._listens:
+            self._listens = False
+            self._listen()
+        self._running = True
+        try:
+            return next(self._steps)
+        except BaseException:
+            self._listening.close()
+            raise
+        finally:
+            self._running = False
+
+    def stop(self) -> None:
+        """Let the run end here: the loop gets no further batch, and what was learned is kept.
+
+        Of several processes any one may call it; all of them then end after their next batch.
+        """
+        if self._alone:
+            self._leaving = True
+        else:
+            self._stop.finish()
+
+    def close(self) -> None:
+        """Keep what was learned, unless that is done, and close environments and files."""
+        self._leaving = True
+        try:
+            self._steps.close()
+        finally:
+            self._listening.close()
+
+    def __enter__(self) -> TrainingRun:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """`close`."""
+        self.close()
+
+    def __del__(self) -> None:
+        """`close`, for a loop that was left by `break`."""
+        self.close()
+
+    def _listen(self) -> None:
+        """Hear signals from now on, where nobody else does."""
+        untouched = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        if hasattr(signal, "SIGALRM"):
+            untouched[signal.SIGALRM] = signal.SIG_DFL
+        main = threading.current_thread() is threading.main_thread()
+        if not main or any(signal.getsignal(number) != handler for number, handler in untouched.items()):
+            return
+        this = weakref.ref(self)  # a handler that held the run would keep it from being closed by `break`
+
+        def leave() -> bool:
+            run = this()
+            if run is None or run._running or not run._alone:
+                return run is None
+            run._steps.close()
+            return True
+
+        self._listening.enter_context(self._stop.listening(between=leave))
