@@ -1,6 +1,6 @@
-"""The command line's entry: what ends a command becomes one line and an exit code.
+"""Entry point of the command line: report what ends a command in one line and an exit code.
 
-Bad input ends in exit code 2, a fault of something else in 1, Ctrl-C in 130.
+The exit code is 2 after bad input, 1 after another fault, and 130 after Ctrl-C.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands: parse, call, print."""
+"""The commands of the command line: parse, call, print."""
 
 from __future__ import annotations
 

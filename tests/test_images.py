@@ -95,7 +95,8 @@ def test_a_whole_run_learns_from_every_kind_of_image_and_resumes(kind, tmp_path)
 
 @pytest.mark.usefixtures("users_code")
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", [pytest.param("host", marks=pytest.mark.long), "disk"])
+@pytest.mark.long
+@pytest.mark.parametrize("storage", ["host", "disk"])
 def test_colour_stacks_are_the_same_wherever_replay_is(storage, tmp_path):
     def losses(name, **fields):
         config = dataclasses.replace(TINY, colour=True, frame_size=36, frame_stack=2, evaluate_every=0, **fields)
@@ -106,6 +107,7 @@ def test_colour_stacks_are_the_same_wherever_replay_is(storage, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_grid_on_the_device_is_the_grid_on_the_host(tmp_path):
     """The same environment by both loops: what replay holds, and what the network sees."""
     register_env("mine/Grid-v0", functional=make_grid)

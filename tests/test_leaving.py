@@ -37,8 +37,21 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loop", ["host", "device"])
-@pytest.mark.parametrize("how", ["break", "with", "close", "stop", "error"])
+@pytest.mark.parametrize(
+    ("how", "loop"),
+    [
+        ("break", "host"),
+        ("break", "device"),
+        ("with", "host"),
+        pytest.param("with", "device", marks=pytest.mark.long),
+        pytest.param("close", "host", marks=pytest.mark.long),
+        pytest.param("close", "device", marks=pytest.mark.long),
+        pytest.param("stop", "host", marks=pytest.mark.long),
+        ("stop", "device"),
+        ("error", "host"),
+        pytest.param("error", "device", marks=pytest.mark.long),
+    ],
+)
 def test_a_loop_that_is_left_goes_on_as_if_it_had_not_been(how, loop, whole, tmp_path):
     config = config_in(tmp_path / "run", loop=loop, **SPARSE)
 

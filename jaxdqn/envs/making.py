@@ -32,7 +32,7 @@ _PIP = {each.module.split(".")[0]: each.pip for each in _BY_ID.values()} | {"Box
 
 
 def in_words(error: BaseException) -> str:
-    """What an error says, in one line; its kind where it says nothing of its own."""
+    """Return what an error says, in one line; its kind if it says nothing."""
     said = " ".join(str(error).split())
     return (
         said
@@ -42,11 +42,11 @@ def in_words(error: BaseException) -> str:
 
 
 def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
-    """`gymnasium.make` with an environment's own options; its many errors become one `ValueError` of one line.
+    """Call `gymnasium.make`; raise each of its many errors as a `ValueError` of one line.
 
     Args:
         env: Gymnasium id; `"module:id"` imports the module first, which registers the id.
-        render: Whether it must draw itself.
+        render: Whether the environment must draw itself.
         options: Arguments of its constructor.
 
     Raises:
@@ -56,10 +56,10 @@ def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
         options["render_mode"] = "rgb_array"
     try:
         with warnings.catch_warnings():
-            if render:  # whether it draws is found out, and said, by whoever needs the picture
+            if render:  # the code that needs the picture reports it
                 warnings.filterwarnings("ignore", r"(?s).*is not in the possible render_modes")
             return gym.make(env, disable_env_checker=True, **options)
-    except (Exception, SystemExit) as error:  # whatever its constructor raises, and a module that is a script exits
+    except (Exception, SystemExit) as error:  # the constructor may raise anything, and a module may exit
         if render and "unexpected keyword argument 'render_mode'" in str(error):
             raise ValueError(
                 f"env {env!r} cannot be made to draw itself: its constructor takes no render_mode; add that argument, "
@@ -69,14 +69,14 @@ def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
 
 
 def _with_hint(env: str, error: BaseException) -> str:
-    """What an error of `gymnasium.make` says, and what to do about it where that is known."""
+    """Return what an error of `gymnasium.make` says, and what to do about it if that is known."""
     if env.count(":") > 1:
         return "the id has more than one colon: use 'id' or 'module:id'"
     said = in_words(error)
     if isinstance(error, gym.error.NamespaceNotFound | gym.error.NameNotFound):
         return _unknown(env, said)
     name = _missing_module(error)
-    if name in _PIP:  # also where gymnasium has a hint: its own for Box2D would install pygame-ce over pygame
+    if name in _PIP:  # before gymnasium's own hint, which for Box2D installs pygame-ce over pygame
         return f"{name} is not installed: python3 -m pip install {_PIP[name]}"
     if name is None or isinstance(error, gym.error.DependencyNotInstalled):
         return said
@@ -84,8 +84,8 @@ def _with_hint(env: str, error: BaseException) -> str:
 
 
 def _missing_module(error: BaseException | None) -> str | None:
-    """The module whose absence an error comes from; None where it comes from something else."""
-    while error is not None:  # gymnasium raises errors of its own from the one that has the name
+    """Return the name of the module that was not found; None for an error with another cause."""
+    while error is not None:  # gymnasium raises its own errors from the one that has the name
         if isinstance(error, ModuleNotFoundError) and error.name is not None:
             return error.name
         error = error.__cause__
@@ -93,7 +93,7 @@ def _missing_module(error: BaseException | None) -> str | None:
 
 
 def _unknown(env: str, said: str) -> str:
-    """What to do about an id that no imported module has registered."""
+    """Say what to do about an id that no imported module has registered."""
     own = env.split(":")[-1]
     package = next((package for pattern, package in _BY_ID.items() if re.match(pattern, own)), None)
     if "Did you mean" in said or (":" in env and (package is None or package.registers)):

@@ -38,7 +38,7 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 class _Observation(gym.ObservationWrapper):
     def close(self) -> None:
-        """Close the environment; one that fails at that has done its work, and is no reason to end a run."""
+        """Close the environment; warn if that fails, since it is no reason to end a run."""
         try:
             super().close()
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What runs in the process of an environment, and how the trainer is told what goes wrong there."""
+"""The worker process of an environment: build it, step it, and report errors to the trainer in words."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from jaxdqn.envs.pixels import EnvFn
 from jaxdqn.streams import guard_streams
 
 WORKER, ROLLOUT = "Worker<WorkerVectorEnv>", "jaxdqn-rollout"
-"""What names of our processes begin with: gymnasium names the workers, and `jaxdqn.run.rollout` its own."""
+"""First part of the names of our processes: gymnasium names the workers, `jaxdqn.run.rollout` names its own."""
 
 UNGUARDED = 77
-"""Exit code of one whose import of the script would have begun to train anew."""
+"""Exit code of a process that would have trained again because it imported the script."""
 
 NO_WORKERS = "set collector to sync"
-"""What helps where environments cannot have processes of their own."""
+"""Advice for an environment that cannot have a process of its own."""
 
 
 class WorkerError(RuntimeError):
@@ -37,15 +37,16 @@ class WorkerStartError(WorkerError, ValueError):
 
 
 def end_if_imported_by_worker() -> None:
-    """End this process if it is one that multiprocessing has just started, and that still imports the script.
+    """End this process if multiprocessing started it and it still imports the script that trains.
 
-    To be called by what a script calls to train: without `if __name__ == "__main__":` the import trains, too.
+    Call this wherever a script begins to train: without `if __name__ == "__main__":` the import would train, too. A
+    worker ends silently, since the trainer reports the cause.
 
     Raises:
-        RuntimeError: If another program's process imports it; a worker ends without a word, as the trainer says why.
+        RuntimeError: If the process belongs to another program that uses multiprocessing.
     """
     process = multiprocessing.current_process()
-    if not getattr(process, "_inheriting", False):  # what multiprocessing itself asks before it starts a process
+    if not getattr(process, "_inheriting", False):  # multiprocessing checks this, too
         return
     if process.name.startswith((WORKER, ROLLOUT)):
         os._exit(UNGUARDED)
@@ -56,9 +57,9 @@ def end_if_imported_by_worker() -> None:
 
 
 class InWorker:
-    """Builds the environment, in a worker deaf to Ctrl-C and SIGTERM, which go to every process of a group.
+    """Build the environment in a worker that ignores Ctrl-C and SIGTERM, which go to every process of a group.
 
-    The process that trains closes its workers itself.
+    The trainer closes its workers itself.
     """
 
     def __init__(self, env_fn: EnvFn) -> None:
@@ -66,40 +67,40 @@ class InWorker:
         self._trainer = os.getpid()
         try:
             self._sent = cloudpickle.dumps(env_fn)
-        except Exception as error:  # whatever a part of it says to being pickled
+        except Exception as error:  # pickling may raise anything
             raise WorkerStartError(
                 f"what builds the environment cannot be sent to a process of its own: {in_words(error)}; let it make "
                 f"or open what it needs when it is called, or {NO_WORKERS}"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        # As bytes, which are read where an error in them can be told.
+        # As bytes: the worker reads them where it can report an error in them.
         return {"_env_fn": None, "_trainer": self._trainer, "_sent": self._sent}
 
     def __call__(self) -> gym.Env:
         """Build it."""
-        if os.getpid() != self._trainer:  # gymnasium builds one environment in the trainer, too, to look at it
+        if os.getpid() != self._trainer:  # gymnasium also builds one environment in the trainer
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return (self._env_fn or pickle.loads(self._sent))()
 
 
 class _InWords:
-    """A queue of errors that sends them in words: not every error can be pickled, or read by the trainer."""
+    """Send errors as words: some cannot be pickled, others cannot be unpickled by the trainer."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     def put(self, error: tuple[int, type[BaseException], BaseException, str]) -> None:
-        """Send the index of a worker, and the kind, the words and the traceback of what was raised in it."""
+        """Send the index of a worker, and the kind, the words and the traceback of the error."""
         index, kind, value, trace = error
         self._queue.put((index, kind.__name__, in_words(value), trace))
 
 
 def work(index: int, env_fn: EnvFn, pipe: Any, parent_pipe: Any, shared: Any, queue: Any, *rest: Any) -> None:
-    """A worker, as gymnasium runs it; it prints no traceback: the trainer is told, or is gone."""
+    """Run a worker for gymnasium; print no traceback, since the trainer reports errors, or has ended."""
     guard_streams()
-    parent_pipe.close()  # else this process would not hear that the trainer is gone
+    parent_pipe.close()  # else this process would not notice the end of the trainer
     errors: Any = _InWords(queue)
     try:
         env = env_fn()

@@ -54,7 +54,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         end_if_imported_by_worker()
         if multiprocessing.current_process().daemon:
             raise WorkerStartError(f"a daemonic process can start no others: {NO_WORKERS}")
-        self._doing: list[str] | None = None  # nothing before all environments are built
+        self._doing: list[str] | None = None  # None until all environments are built
         mode = gym.vector.AutoresetMode.NEXT_STEP
         try:
             makers = [InWorker(env_fn)] * num_envs
@@ -76,13 +76,13 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         self._doing = ["a call"] * num_envs
 
     def _exit_code(self) -> int | None:
-        """Of a worker that has ended by itself."""
+        """Return the exit code of a worker that has ended by itself."""
         for process in self.processes:
             process.join(0.1)  # one that ended a moment ago may not be known to have ended yet
         return next((process.exitcode for process in self.processes if process.exitcode), None)
 
     def _kill(self) -> None:
-        """End the workers at once: they are deaf to what ends others, and in mid-step to everything."""
+        """Kill the workers: they ignore SIGTERM, and during a step all requests."""
         for process in getattr(self, "processes", []):
             if process.pid is not None:
                 process.kill()
@@ -141,7 +141,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
                 )
             else:
                 error = self._ended([index], f"raised {said if said.startswith(kind) else f'{kind}: {said}'}")
-            if self._doing is not None or kind != "ValueError":  # which says it all
+            if self._doing is not None or kind != "ValueError":  # whose message is enough
                 error.add_note(trace)
             raise error
 

@@ -229,7 +229,7 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
         # Two phases and no `cond` within one: under `vmap` it would become a `select`, which copies the ring.
         state, first = jax.lax.scan(lambda state, _: collect(state), state, length=warm_up)
         state, rest = jax.lax.scan(lambda state, _: batch(state), state, length=config.num_batches - warm_up)
-        # No placeholder for what was not learned: a NaN would end the program where JAX is to look for them.
+        # No NaN as a placeholder for batches that do not learn: JAX_DEBUG_NANS=1 would stop the program.
         ended, finite = jax.tree.map(lambda *parts: jnp.concatenate(parts), first[:2], rest[:2])
         return state, BatchTrace(ended, finite, rest.metrics)
 

@@ -94,10 +94,10 @@ class Display:
 
 
 def _standard_output() -> Console:
-    """Standard output, redrawn only where it is a terminal, whatever variables such as FORCE_COLOR ask for.
+    """Make a console on standard output that redraws only a terminal, even if FORCE_COLOR is set.
 
-    These are about colours: a file, or a pipe, would get every state of the bar. `NO_COLOR` and `CLICOLOR=0` take the
-    colours away and leave the bar; TERM=dumb and TTY_INTERACTIVE=0 take the bar.
+    That variable asks for colours; with a bar, a file or a pipe would receive each of its states. `NO_COLOR` and
+    `CLICOLOR=0` remove the colours and keep the bar; `TERM=dumb` and `TTY_INTERACTIVE=0` remove the bar.
     """
     return Console(
         highlight=False,

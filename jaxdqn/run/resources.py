@@ -13,14 +13,14 @@ import psutil
 # The limit of a container (Linux control groups, version 2), which the machine's own figures do not show.
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _USED = Path("/sys/fs/cgroup/memory.current")
-_OWN_HINT = r"\s*\((set|you may need).*\)$"  # of JAX, which is for those who wrote the program
+_OWN_HINT = r"\s*\((set|you may need).*\)$"  # of JAX, for programmers
 
 
 def find_devices() -> list[jax.Device]:
-    """JAX's devices of this process.
+    """Return JAX's devices of this process.
 
     Raises:
-        ValueError: If JAX finds none where it was told to look.
+        ValueError: If JAX finds none on the platform that `JAX_PLATFORMS` names.
     """
     try:
         return jax.local_devices()

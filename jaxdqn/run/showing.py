@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxdqn.run.witness import Witness
 
 
-# What a user can do nothing about by typing something else.
+# Errors that no other input avoids.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
 
@@ -110,7 +110,7 @@ def _follow(
 
 
 def report(error: BaseException) -> int:
-    """Say what has ended a command, in one line; returns the exit code. What is ours to mend is raised."""
+    """Print in one line what ended a command, and return the exit code; raise an error of this program's own."""
     if isinstance(error, SystemExit):
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
@@ -126,13 +126,13 @@ def report(error: BaseException) -> int:
 
 
 def machine_fault(error: BaseException) -> str | None:
-    """What to say of an error that comes from the machine and not from what was typed; None of any other error."""
+    """Return one line for an error that the machine causes and not what was typed; None for any other error."""
     if isinstance(error, MemoryError):
         return f"out of memory: {in_one_line(error)}".removesuffix(": ")
     if isinstance(error, OSError) and error.errno in _MACHINE:
         return in_one_line(error)
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "jaxdqn":
-        return f"module {error.name!r} is not installed: python3 -m pip install jaxdqn installs what it needs"
+        return f"module {error.name!r} is not installed: `python3 -m pip check` names the packages that are missing"
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(error, jax.errors.JaxRuntimeError):
         return f"JAX: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
@@ -140,10 +140,10 @@ def machine_fault(error: BaseException) -> str | None:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says, without its line breaks."""
+    """Return what an error says, without its line breaks."""
     return plain(str(error))
 
 
 def plain(text: str) -> str:
-    """A text in one line, without the codes that colour it on a terminal."""
+    """Return a text in one line, without the codes that colour it on a terminal."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())

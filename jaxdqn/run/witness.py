@@ -39,9 +39,9 @@ def named_envs(folder: Path, *, played: bool = False) -> str:
 
 
 def quoted(folder: Path) -> str:
-    """A folder as a shell takes it, in a command that is shown to be typed."""
+    """Quote a folder for a shell, in a command that is printed for a user to type."""
     name = str(folder)
-    return shlex.quote(f"./{name}" if name.startswith("-") else name)  # else it would be taken for a flag
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)  # else it would be read as a flag
 
 
 class Witness:
