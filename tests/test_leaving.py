@@ -120,8 +120,9 @@ def test_a_state_that_is_on_disk_already_is_not_written_again(tmp_path):
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 import jaxdqn
+signal.signal(signal.SIGINT, signal.default_int_handler if sys.argv[3] == "heard" else signal.SIG_IGN)
 config = jaxdqn.Config(total_frames=40_000, batch_size=16, warmup_frames=64, num_envs=4, frames_per_batch=16,
                        updates_per_batch=1, capacity=512, evaluate_every=0, checkpoint_every=0, output=sys.argv[1])
 for step in jaxdqn.train(config):
@@ -132,10 +133,13 @@ for step in jaxdqn.train(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "pause"), [(signal.SIGINT, 60), (signal.SIGINT, 0), (signal.SIGTERM, 60)])
-def test_a_signal_in_a_users_own_script_keeps_the_state_within_and_between_batches(number, pause, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "pause", "ctrl_c"),
+    [(signal.SIGINT, 60, "heard"), (signal.SIGINT, 0, "heard"), (signal.SIGTERM, 60, "ignored, as in the background")],
+)
+def test_a_signal_in_a_users_own_script_keeps_the_state_within_and_between_batches(number, pause, ctrl_c, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), str(pause)],
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), str(pause), ctrl_c],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,6 +157,7 @@ def test_a_signal_in_a_users_own_script_keeps_the_state_within_and_between_batch
 
 
 def test_signals_are_as_they_were_once_a_run_is_left_and_a_programs_own_are_never_touched(tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     with jaxdqn.train(config_in(tmp_path / "run", **SPARSE)) as run:
         next(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 PATIENCE = 20.0
@@ -84,7 +84,9 @@ class Stop:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
-    def listening(self, between: Callable[[], bool] | None = None) -> Iterator[Stop]:
+    def listening(
+        self, between: Callable[[], bool] | None = None, heard: Sequence[int] = (signal.SIGTERM, signal.SIGINT)
+    ) -> Iterator[Stop]:
         """SIGTERM and Ctrl-C within are requests; a second one, or no answer for `patience` seconds, stops at once.
 
         In the main thread; in another one nothing is changed, as signals are not heard there.
@@ -92,11 +94,11 @@ class Stop:
         Args:
             between: Called at a signal: where no batch is being trained it keeps the state and gives True, and the
                 signal stops at once.
+            heard: Which of the two are listened to.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        heard = [signal.SIGTERM, signal.SIGINT]
         self._between = between
         before = {number: signal.signal(number, self._request) for number in heard}
         alarm = getattr(signal, "SIGALRM", None)

@@ -96,12 +96,12 @@ class TrainingRun(Iterator[RunProgress]):
         self.close()
 
     def _listen(self) -> None:
-        """Hear signals from now on, where nobody else does."""
+        """Hear signals from now on, each that nobody handles: the shell has those of background jobs ignore Ctrl-C."""
         untouched = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-        if hasattr(signal, "SIGALRM"):
-            untouched[signal.SIGALRM] = signal.SIG_DFL
-        main = threading.current_thread() is threading.main_thread()
-        if not main or any(signal.getsignal(number) != handler for number, handler in untouched.items()):
+        heard = [number for number, handler in untouched.items() if signal.getsignal(number) == handler]
+        alarm = getattr(signal, "SIGALRM", None)  # by which one that waits for too long is stopped
+        taken = alarm is not None and signal.getsignal(alarm) != signal.SIG_DFL
+        if not heard or taken or threading.current_thread() is not threading.main_thread():
             return
         this = weakref.ref(self)  # a handler that held the run would keep it from being closed by `break`
 
@@ -112,4 +112,4 @@ class TrainingRun(Iterator[RunProgress]):
             run._steps.close()
             return True
 
-        self._listening.enter_context(self._stop.listening(between=leave))
+        self._listening.enter_context(self._stop.listening(between=leave, heard=heard))
