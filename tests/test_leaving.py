@@ -41,8 +41,8 @@ def whole(tmp_path_factory):
     ("how", "loop"),
     [
         ("break", "host"),
-        ("break", "device"),
-        ("with", "host"),
+        pytest.param("break", "device", marks=pytest.mark.long),
+        pytest.param("with", "host", marks=pytest.mark.long),
         pytest.param("with", "device", marks=pytest.mark.long),
         pytest.param("close", "host", marks=pytest.mark.long),
         pytest.param("close", "device", marks=pytest.mark.long),
