@@ -17,7 +17,7 @@ from jaxdqn.flags import Evaluate, Play, Plot, Resume, parse, parse_train
 from jaxdqn.launch import Launch
 from jaxdqn.presets import PRESETS
 from jaxdqn.run.interrupts import ctrl_c_held
-from jaxdqn.run.showing import Stopped, in_one_line, report, show_run
+from jaxdqn.run.showing import Stopped, in_one_line, show_run
 
 if TYPE_CHECKING:
     from jaxdqn.run.rollout import RolloutAhead
@@ -66,7 +66,7 @@ def _train(config: Config, name: str, rollout: RolloutAhead | None, launch: Laun
     with ctrl_c_held():
         from jaxdqn.run.training import train as run_training
 
-    show_run(config, lambda **how: run_training(config, rollout=rollout, name=name, **how), launch, report)
+    show_run(config, lambda **how: run_training(config, rollout=rollout, name=name, **how), launch)
 
 
 def resume(args: Sequence[str]) -> None:
@@ -81,7 +81,7 @@ def resume(args: Sequence[str]) -> None:
     config = read_config(options.run)
     if options.total_frames is not None:
         config = dataclasses.replace(config, total_frames=options.total_frames)
-    show_run(config, lambda **how: go_on(options.run, **{**changes, **how}), options, report, options.run)
+    show_run(config, lambda **how: go_on(options.run, **{**changes, **how}), options, options.run)
 
 
 def evaluate(args: Sequence[str]) -> None:

@@ -121,6 +121,11 @@ class Config:
         """Refuse what cannot run, before anything is built."""
         check_config(self)
 
+    @property
+    def evaluation_env(self) -> str:
+        """Gymnasium id of the environment that evaluations play on."""
+        return self.eval_env or self.env
+
     def check_split(self, parts: int) -> None:
         """Raise `ValueError` if the run cannot be split evenly over so many devices."""
         check_split(self, parts)

@@ -15,6 +15,25 @@ def command(*words):
     return stop.value.code
 
 
+def interrupting_import_of(module):
+    """A script that is the command line, with Ctrl-C while a module is imported."""
+    return f"""
+import importlib.abc, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+        if name == "jaxdqn.run.training":
+            print("still importing")
+
+sys.meta_path.insert(0, Interrupting())
+from jaxdqn.cli import main
+main()
+"""
+
+
 def kill(steps):
     """End a run in the middle of what follows a batch, as a killed process does: nothing is kept any more."""
     with contextlib.suppress(MemoryError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 from probes import TINY, counting_env
-from running import command
+from running import command, interrupting_import_of
 from small_runs import CONFIG
 
 import jaxdqn
@@ -91,20 +91,8 @@ def test_characters_that_the_terminal_lacks_are_escaped():
 
 
 def test_ctrl_c_while_the_command_line_is_imported_is_one_line():
-    script = """
-import importlib.abc, os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
-class Interrupting(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, *_):
-        if name == "tyro":
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Interrupting())
-from jaxdqn.cli import main
-main(["train", "--help"])
-"""
-    done = process([sys.executable, "-c", script])
+    script = interrupting_import_of("tyro")
+    done = process([sys.executable, "-c", script, "train", "--help"])
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "jaxdqn: interrupted; what was written is whole\n"
 

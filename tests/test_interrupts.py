@@ -9,6 +9,7 @@ import kill_and_resume
 import psutil
 import pytest
 from probes import TINY
+from running import interrupting_import_of
 
 from jaxdqn.run.stop import Stop
 
@@ -17,21 +18,7 @@ pytestmark = pytest.mark.slow
 
 def test_ctrl_c_while_jax_is_imported_waits_until_it_is(tmp_path):
     """A KeyboardInterrupt in the middle of an extension's import can crash the process."""
-    script = """
-import importlib.abc, os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
-class Interrupting(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, *_):
-        if name == "jaxlib":
-            os.kill(os.getpid(), signal.SIGINT)
-        if name == "jaxdqn.run.training":
-            print("still importing")
-
-sys.meta_path.insert(0, Interrupting())
-from jaxdqn.cli import main
-main()
-"""
+    script = interrupting_import_of("jaxlib")
     words = [sys.executable, "-c", script, "train", *TINY, "--output", str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 130

@@ -65,9 +65,8 @@ class Clerk:
     def draw_agent(self) -> None:
         """Draw the best agent at play."""
         output, custom = self._folder / "agent.gif", self._custom
-        env_fn = custom.played_on(self._config)
-        env = None if env_fn else self._config.eval_env or self._config.env
-        best = lambda: load(self._folder, env_fn=env_fn, env=env, network=custom.network)  # noqa: E731
+        own: dict[str, Any] = {"env_fn": custom.played_on(self._config), "network": custom.network}
+        best = lambda: load(self._folder, env=self._config.evaluation_env, **own)  # noqa: E731
         _try("agent.gif", lambda: record_gif(best(), output, seed=self._config.seed))
 
     def close(self) -> None:

@@ -17,7 +17,14 @@ from jaxdqn.envs.stepping import refuse_not_finite
 from jaxdqn.envs.vector import episodes_of
 from jaxdqn.run.device_run import BatchTrace, DeviceRun, RunState
 from jaxdqn.run.peers import Peers
-from jaxdqn.run.progress import Progress, episodes_of_all, learning_start_of, passed, refuse_metrics_not_finite
+from jaxdqn.run.progress import (
+    Progress,
+    episodes_of_all,
+    evaluates_at,
+    keeps_at,
+    learning_start_of,
+    refuse_metrics_not_finite,
+)
 
 LONGEST = 64
 """Batches of a chunk, at most: what its traces have room for."""
@@ -108,8 +115,7 @@ def _refuse_not_finite(finite: dict[str, np.ndarray], frames: int) -> None:
 
 def _is_stop(batch: int, config: Config) -> bool:
     frames = batch * config.frames_per_batch
-    due = (passed(every, frames, config.frames_per_batch) for every in (config.evaluate_every, config.checkpoint_every))
-    return any(due) or batch == config.num_batches
+    return evaluates_at(config, frames) or keeps_at(config, frames)
 
 
 def _one_batch(run: DeviceRun, *, learns: bool) -> Chunk:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxdqn.config import Config
-from jaxdqn.envs.worker_process import end_if_imported_by_worker
 
 try:
     import fcntl
@@ -31,7 +30,6 @@ def check_output(config: Config) -> None:
     Raises:
         ValueError: If it is a file, holds something already, or cannot be written.
     """
-    end_if_imported_by_worker()
     if config.output is None:
         return
     folder = Path(config.output)
@@ -102,7 +100,6 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: If one does.
     """
-    end_if_imported_by_worker()
     path, number = folder.resolve() / LOCK, None
     if path in _held:
         raise ValueError(f"run {str(folder)!r} is being trained by this process: close that run, or iterate it")

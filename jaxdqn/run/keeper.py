@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,7 @@ class Keeper:
         self._facts = {"config": job.config.to_dict(), "versions": versions(), "spec": parts.spec.to_dict()}
         self._states, self._stepping, self._clerk, self._store = states, stepping, clerk, store
         self._config, self._say, self._peers = job.config, job.say_once, job.peers
-        self._frames = -1
-        self._kept: Path | None = None
+        self._kept: dict[int, Path] = {}  # the newest state, by its frame
 
     def leave(self, progress: Progress, rest: Iterator[Progress]) -> None:
         """Write the state where the loop has been left, unless it is on disk already.
@@ -43,7 +43,7 @@ class Keeper:
             rest: The loop: batches that are trained already, of a chunk on the device, are logged, and belong to it.
         """
         if self._peers.count > 1:
-            if self._frames != progress.frames:
+            if progress.frames not in self._kept:
                 self._say(f"frame {progress.frames:,} was left by one process alone, and is not kept: call stop()")
             return
         due = False
@@ -52,8 +52,8 @@ class Keeper:
             if self._clerk is not None:
                 self._clerk.log(progress)
             due = evaluates_at(self._config, progress.frames)
-        if self._kept is not None and self._frames == progress.frames:
-            self.keep_agent(progress, self._kept)
+        if progress.frames in self._kept:
+            self.keep_agent(progress, self._kept[progress.frames])
             return
         try:
             refuse_state_not_finite(progress.state, progress.frames)
@@ -79,7 +79,7 @@ class Keeper:
             read_obs = None if self._store is None else self._store.read
             how: dict[str, Any] = {"rest": rest, "envs": envs, "read_obs": read_obs}
             kept = self._states.save(progress.frames, progress.state, facts, **how)
-            self._frames, self._kept = progress.frames, kept
+            self._kept = {progress.frames: kept}
             return kept
         except OSError as error:
             there = self._states.all()
@@ -89,19 +89,22 @@ class Keeper:
 
     def keep_agent(self, progress: Progress, folder: Path) -> None:
         """Keep the agent of a state that is on disk already as the last one."""
-        try:
-            with self._peers.together():
-                if self._clerk is not None:
-                    self._clerk.keep_last(progress)
-                    self._states.amend(folder, self._clerk.facts())
-        except (OSError, DamagedError) as error:
-            self._say(f"the agent of frame {progress.frames:,} is not kept: {error}")
+        with self._failure_said(f"the agent of frame {progress.frames:,} is not kept"):
+            if self._clerk is not None:
+                self._clerk.keep_last(progress)
+                self._states.amend(folder, self._clerk.facts())
 
     def say_evaluated(self, folder: Path, frames: int) -> None:
         """Say in the manifest of a state that its evaluation is done; where that fails, a resume does it again."""
+        with self._failure_said(f"{folder} does not say that frame {frames:,} was evaluated"):
+            if self._clerk is not None:
+                self._states.amend(folder, {"evaluation_due": False, **self._clerk.facts()})
+
+    @contextlib.contextmanager
+    def _failure_said(self, what: str) -> Iterator[None]:
+        """A block of all processes in which a disk that fails ends nothing."""
         try:
             with self._peers.together():
-                if self._clerk is not None:
-                    self._states.amend(folder, {"evaluation_due": False, **self._clerk.facts()})
+                yield
         except (OSError, DamagedError) as error:
-            self._say(f"{folder} does not say that frame {frames:,} was evaluated: {error}")
+            self._say(f"{what}: {error}")

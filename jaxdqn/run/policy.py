@@ -43,7 +43,7 @@ def build_eval_fn(config: Config, env_fn: EnvFn | None, *, render: bool = False)
         render: Whether it must be able to draw itself.
     """
     return make_env_fn(
-        config.eval_env or config.env,
+        config.evaluation_env,
         pixels=config.pixels,
         frame_size=config.frame_size,
         colour=config.colour,
@@ -120,7 +120,7 @@ class TrainedAgent:
         if self._env is not None:
             config = dataclasses.replace(config, env=self._env, eval_env=None)
         elif env_fn is None:
-            refuse_import(config.eval_env or config.env, "--env")
+            refuse_import(config.evaluation_env, "--env")
         env = build_eval_fn(config, env_fn, render=render)()
         try:
             check_same_env(env, self.spec, "load it with the env_fn it was trained with")

@@ -97,6 +97,11 @@ def evaluates_at(config: Config, frames: int) -> bool:
     return frames >= config.run_frames or passed(config.evaluate_every, frames, config.frames_per_batch)
 
 
+def keeps_at(config: Config, frames: int) -> bool:
+    """Whether the state is kept after the batch that ends at so many frames."""
+    return frames >= config.run_frames or passed(config.checkpoint_every, frames, config.frames_per_batch)
+
+
 def passed(every: int, frames: int, new_frames: int) -> bool:
     """Whether a multiple of `every` lies among the newest frames; never where `every` is 0."""
     return every > 0 and frames // every > (frames - new_frames) // every

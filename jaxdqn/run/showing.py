@@ -34,7 +34,6 @@ def show_run(
     config: Config,
     begin: Callable[..., TrainingRun],
     launch: Launch,
-    report: Callable[[BaseException], int],
     folder: Path | None = None,
 ) -> None:
     """Let a run go on to its end, and show it.
@@ -43,7 +42,6 @@ def show_run(
         config: The run.
         begin: Gives its steps, from what `train` takes.
         launch: How this process finds the others that train with it.
-        report: Says an error, and gives the exit code.
         folder: The run's own, where that is known beforehand.
 
     Raises:

@@ -14,6 +14,7 @@ import optax
 
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import EnvFn
+from jaxdqn.envs.worker_process import end_if_imported_by_worker
 from jaxdqn.losses import Loss
 from jaxdqn.returns import NStepReturn
 from jaxdqn.run.course import RunProgress, run_course, states_of
@@ -94,6 +95,7 @@ def _train(
     lines: tuple[Say, Say],
     peers: Peers,
 ) -> Generator[RunProgress, None, None]:
+    end_if_imported_by_worker()
     started = time.monotonic()
     with contextlib.ExitStack() as held:
         with peers.together() as told:
@@ -178,6 +180,7 @@ def resume(
 def _resume(
     folder: Path, changes: dict[str, Any], custom: Custom, stop: Stop, lines: tuple[Say, Say], peers: Peers
 ) -> Generator[RunProgress, None, None]:
+    end_if_imported_by_worker()
     started, total_frames = time.monotonic(), changes["total_frames"]
     with contextlib.ExitStack() as held:
         with peers.together() as told:
