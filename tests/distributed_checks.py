@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from processes import JAXDQN, command, free_port, peers, rows, started, wait_for
+from processes import JAXDQN, command, free_port, listening, peers, rows, started, wait_for
 
 FLAGS = "--no-pixels --num-devices 2 --num-envs 4 --frames-per-batch 16 --batch-size 8 --updates-per-batch 2"
 FLAGS += " --warmup-frames 64 --evaluation-episodes 1 --checkpoint-every 320 --evaluate-every 640"
@@ -175,6 +175,25 @@ def a_coordinator_that_is_not_there_is_said(folder):
     assert not (folder / "run").exists()
 
 
+def the_coordinator_listens_where_it_is_told(folder):
+    """A line says so where that is everywhere and nobody asked for it."""
+    for coordinator, bind, wanted in (
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("203.0.113.7", [], None),
+        ("203.0.113.7", ["--coordinator-bind", "127.0.0.1"], "127.0.0.1"),
+    ):
+        port = free_port()
+        where = ["--distributed", "--coordinator", f"{coordinator}:{port}", "--num-processes", 2, "--process-id", 0]
+        words = [*JAXDQN, "train", *FLAGS.split(), "--output", folder / "run", *where, *bind]
+        with started([words]) as (alone,):
+            wait_for(lambda: listening(alone, port), [alone])  # noqa: B023, it is called at once
+            (host,) = listening(alone, port)
+            alone.kill()
+            _, said = alone.communicate(timeout=30)
+        assert host.removeprefix("::ffff:") == wanted if wanted else host in ("::", "0.0.0.0"), host
+        assert said == "" if wanted else said.startswith("jaxdqn: --distributed: process 0 listens on all"), said
+
+
 def a_cluster_tells_each_its_place(folder):
     """As SLURM does, which JAX reads; without one, the flags that are needed are named."""
     words = [*JAXDQN, "train", *FLAGS.split(), "--total-frames", "128", "--output", folder / "run", "--distributed"]
@@ -219,6 +238,7 @@ LONG = (
     sigterm_ends_all_with_a_state,
     and_so_where_both_are_sent_it,
     a_run_of_two_takes_more_frames,
+    the_coordinator_listens_where_it_is_told,
     a_cluster_tells_each_its_place,
     other_flags_are_refused_by_all,
 )

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 HERE = Path(__file__).resolve().parent
 JAXDQN = ("-c", "from jaxdqn.cli import main; main()")
 
@@ -34,6 +36,12 @@ def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+def listening(process, port):
+    """Addresses on which a process listens at a port."""
+    found = psutil.Process(process.pid).net_connections("inet")
+    return [each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN and each.laddr.port == port]
 
 
 def peers(role, folder, count=2):
