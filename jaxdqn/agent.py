@@ -70,8 +70,9 @@ class Agent(NamedTuple):
         learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
             donates the learner. Before a window is whole it changes nothing, and metrics are NaN.
         sample: `(replay, key) -> batches [U, B, ...]`: `draw`, then `augment`; the key is consumed.
-        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed.
-        augment: `(keys [U], windows) -> batches`: windows shifted and mirrored; the keys are consumed.
+        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed. On
+            several devices each has keys of its own: `[U, D]`.
+        augment: `(keys, windows) -> batches`: what `draw` gave, shifted and mirrored; the keys are consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
         compile: `(state) -> None`: compiles `act`, and `learn` unless frames are elsewhere; on any thread.
         q_values: `(params, obs [N, ...]) -> [N, A]`.

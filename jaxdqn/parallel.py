@@ -14,23 +14,23 @@ the updates are programs of all processes, which all must call together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Int, Key, Shaped
+from jaxtyping import Array, Bool, Int, Key, Shaped
 
 from jaxdqn.agent import ActorState, Agent, AgentState, make_agent
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
+from jaxdqn.global_program import GlobalProgram
 from jaxdqn.learner import LearnerState, Metrics, copy, learn_if
 from jaxdqn.observations import spec_from
-from jaxdqn.replay import ReplayState
+from jaxdqn.replay import ReplayState, refuse_what_does_not_fit, row_bytes, smallest_slots
 from jaxdqn.schedules import learning_start, with_capacity
 from jaxdqn.types import Batch, Rows
 
@@ -110,7 +110,7 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
     Args:
         config: The whole run.
         mesh: One axis, `AXIS`, as `make_mesh` gives it.
-        how: As `make_agent` has it.
+        how: As `make_agent` has it; `bytes_available` is the memory of each device.
 
     Raises:
         ValueError: If the config cannot be split evenly, or as `make_agent` does.
@@ -121,7 +121,13 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
     if count > 1 and config.replay_storage != "device":
         raise ValueError(f"replay_storage {config.replay_storage!r} needs one device and not {count}: set it to device")
     obs = how["obs"] if how.get("obs") is not None else spec_from(config, how["obs_shape"], how["obs_dtype"])
-    config = with_capacity(config, obs, how.get("bytes_available"))
+    of_each = how.pop("bytes_available", None)
+    free = None if of_each is None else of_each * count
+    config = with_capacity(config, obs, free)
+    if free is not None:  # of the whole, so that the capacity that is named is the config's
+        smallest = smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs
+        bytes_a_row = row_bytes(obs.shape, np.dtype(obs.dtype))
+        refuse_what_does_not_fit(config.planned_capacity, config.num_envs, bytes_a_row, free, smallest)
     part = make_agent(part_of(config, count), axis_name=AXIS, **how)
     whole, split, columns = P(), P(AXIS), P(None, AXIS)
     ring = ReplayState(rows=columns, cursor=whole, size=whole)  # type: ignore[arg-type]
@@ -136,8 +142,12 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
         local, actions = part.act(actor._replace(key=own(act_key, first), frame=actor.frame // count), obs)
         return local._replace(key=key, frame=local.frame * count), actions
 
-    def draw(replay: ReplayState, key: Key[Array, ""]) -> tuple[Batch, Key[Array, " U"]]:
-        return part.draw(replay, own(key, first))
+    def draw(replay: ReplayState, key: Key[Array, ""]) -> tuple[Batch, Key[Array, "U 1"]]:
+        windows, keys = part.draw(replay, own(key, first))
+        return windows, keys[:, None]
+
+    def augment(keys: Key[Array, "U 1"], windows: Batch) -> Batch:
+        return part.augment(keys[:, 0], windows)
 
     def sample(replay: ReplayState, key: Key[Array, ""]) -> Batch:
         return part.sample(replay, own(key, first))
@@ -153,8 +163,7 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
             return (learned, next_key), metrics
 
         # All learn or none: an update waits for the gradients of all.
-        can_sample = jax.lax.pmin(part.replay.can_sample(replay).astype(jnp.int32), AXIS) > 0
-        (learned, next_key), metrics = learn_if(can_sample, learn_here, (learner, key))
+        (learned, next_key), metrics = learn_if(can_sample(replay), learn_here, (learner, key))
         if several:
             metrics = jax.lax.pmean(metrics, AXIS)  # no process sees the others' metrics
         return learned, copy(learned.params), next_key, metrics
@@ -162,8 +171,14 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
     def add(replay: ReplayState, rows: Rows) -> ReplayState:
         return part.replay.add(replay, rows)
 
+    def sample_windows(replay: ReplayState, key: Key[Array, ""]) -> Batch:
+        return part.replay.sample(replay, own(key, first))
+
+    def can_sample(replay: ReplayState) -> Bool[Array, ""]:
+        return jax.lax.pmin(part.replay.can_sample(replay).astype(jnp.int32), AXIS) > 0
+
     state_specs = AgentState(learner=whole, replay=ring, actor=whole, key=whole)  # type: ignore[arg-type]
-    learning = _Spanning(learn, mesh, (whole, ring, whole), (whole, whole, whole, columns))
+    learning = GlobalProgram(learn, mesh, (whole, ring, whole), (whole, whole, whole, columns))
     adding = jit(over(add, in_specs=(ring, columns), out_specs=ring), donate_argnums=0)
     acting = jit(over(act, in_specs=(whole, split), out_specs=(whole, split)))
 
@@ -186,6 +201,8 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
     replay = part.replay._replace(
         init=jit(over(part.replay.init, in_specs=(), out_specs=ring)),
         add=adding,
+        sample=jit(over(sample_windows, in_specs=(ring, whole), out_specs=columns)),
+        can_sample=jit(over(can_sample, in_specs=(ring,), out_specs=whole)),
         num_bytes=part.replay.num_bytes * here.devices.size,
     )
     return Agent(
@@ -194,54 +211,15 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
         observe=observe,
         learn=learn_all,
         sample=jit(over(sample, in_specs=(ring, whole), out_specs=columns)),
-        draw=jit(over(draw, in_specs=(ring, whole), out_specs=(columns, whole))),
-        augment=part.augment,
-        update=_Spanning(update, mesh, (whole, columns), (whole, columns)),
+        draw=jit(over(draw, in_specs=(ring, whole), out_specs=(columns, columns))),
+        augment=jit(over(augment, in_specs=(columns, columns), out_specs=columns)),
+        update=GlobalProgram(update, mesh, (whole, columns), (whole, columns)),
         compile=compile_loop,
         q_values=part.q_values,
         epsilon=epsilon,
         replay=replay,
         learning_start=learning_start(config, stack=obs.stack or 1),
     )
-
-
-class _Spanning:
-    """A program over a mesh that may span processes, of and for the arrays of this process; donates the first."""
-
-    def __init__(self, function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> None:
-        self._mesh, self._here, self._in_specs = mesh, mesh.local_mesh, in_specs
-        self._spans = mesh != self._here
-        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-        self._program = jit(mapped, donate_argnums=0)
-
-    def __call__(self, *args: Any) -> Any:
-        if not self._spans:
-            return self._program(*args)
-        results = self._program(*self._of_all(args))
-        return jax.tree.map(lambda x: _seen_from(self._here, x), results)
-
-    def lower(self, *args: Any) -> Any:
-        return self._program.lower(*(self._of_all(args) if self._spans else args))
-
-    def _of_all(self, args: Any) -> Any:
-        """Arrays of all processes from what each has: those that are the same everywhere, and those in parts."""
-
-        def place(spec: P, tree: Any) -> Any:
-            there = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(self._here, spec)), tree)  # most are already
-            return jax.tree.map(lambda x: _seen_from(self._mesh, x), there)
-
-        return jax.tree.map(place, self._in_specs, args, is_leaf=lambda x: isinstance(x, P))
-
-
-def _seen_from(mesh: Mesh, x: Array) -> Array:
-    """The same buffers, as an array over this process's devices or over those of all."""
-    before, spec = x.sharding.mesh, x.sharding.spec  # type: ignore[attr-defined]  # a NamedSharding
-    sizes = [
-        size if place >= len(spec) or spec[place] is None else size * mesh.devices.size // before.devices.size
-        for place, size in enumerate(x.shape)
-    ]
-    parts = [shard.data for shard in x.addressable_shards]
-    return jax.make_array_from_single_device_arrays(tuple(sizes), NamedSharding(mesh, spec), parts)
 
 
 def devices_of(array: Array) -> list[np.ndarray]:

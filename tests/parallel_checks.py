@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import pmap_agent
 import probes
+import pytest
 from small_runs import PIXELS, equal
 
 import jaxdqn
@@ -24,9 +25,11 @@ from jaxdqn.config import Config
 from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.vector import make_vector_env
 from jaxdqn.parallel import devices_of, make_mesh, make_parallel_agent
+from jaxdqn.replay import row_bytes
 from jaxdqn.run.device_loop import device_loop
 from jaxdqn.run.device_run import make_device_run
 from jaxdqn.run.host_loop import host_loop
+from jaxdqn.run.resources import free_bytes
 
 VECTORS = Config(
     pixels=False,
@@ -150,6 +153,48 @@ def devices_draw_samples_of_their_own():
     assert actions.shape == (8,)
 
 
+def what_is_drawn_and_then_augmented_is_a_sample():
+    """Each device has keys of its own for it, none of which is lost on the way."""
+    stats = jaxdqn.ObservationStats(np.full(2, 100.0), np.full(2, 50.0))
+    config = dataclasses.replace(FRAMES, random_shift=4, updates_per_batch=2)
+    agent, _ = agents(config, num_actions=2, obs_shape=(44, 44), obs_dtype=np.uint8, obs_stats=stats)
+    ring = agent.init(jax.random.key(0)).replay
+    rng = np.random.default_rng(0)
+    shape = ring.rows.action.shape
+    rows = jaxdqn.Rows(
+        obs=rng.integers(0, 255, (*shape, 44, 44), np.uint8),
+        action=rng.integers(0, 2, shape, np.int32),
+        reward=rng.normal(size=shape).astype(np.float32),
+        terminated=np.zeros(shape, bool),
+        last=np.zeros(shape, bool),
+        episode_step=np.broadcast_to(np.arange(shape[0], dtype=np.int32)[:, None], shape).copy(),
+    )
+    assert not agent.replay.can_sample(ring)
+    ring = agent.replay.add(ring, rows)
+    assert agent.replay.can_sample(ring)
+    key = jax.random.key(1)
+    windows, keys = agent.draw(ring, key)
+    assert keys.shape == (2, 4)
+    assert len({part.tobytes() for part in devices_of(jax.random.key_data(keys))}) == 4
+    assert equal(agent.augment(keys, windows), agent.sample(ring, key))
+    assert not equal(windows.obs, agent.sample(ring, key).obs)
+    sampled = agent.replay.sample(ring, key)
+    assert sampled.action.shape == windows.action.shape == (2, config.batch_size)
+
+
+def memory_is_that_of_all_devices():
+    row = row_bytes((4,), np.float32)
+    how = {"num_actions": 2, "obs_shape": (4,), "obs_dtype": np.float32}
+    assert make_parallel_agent(VECTORS, make_mesh(4), **how, bytes_available=64 * row + 8)
+    with pytest.raises(ValueError, match=r"^capacity 256 needs .* the largest that fits is 232$"):
+        make_parallel_agent(VECTORS, make_mesh(4), **how, bytes_available=60 * row)
+    whole = dataclasses.replace(VECTORS, capacity=None)
+    agent = make_parallel_agent(whole, make_mesh(4), **how, bytes_available=2 * 64 * row)
+    assert agent.init(jax.random.key(0)).replay.rows.action.shape == (32, 8)  # half of what each device has
+    # The CPU is one memory, into however many devices it is split.
+    assert 3.5 < free_bytes(1) / free_bytes(4) < 4.5
+
+
 def the_device_loop_runs_on_all():
     config = dataclasses.replace(VECTORS, num_devices=4, loop="device")
     run = make_device_run(config, env=probes.counting_env(3))
@@ -185,6 +230,8 @@ def a_run_on_four_devices_can_be_resumed_bit_for_bit():
 SHORT = (
     the_same_samples_give_the_same_update_and_one_all_reduce,
     devices_draw_samples_of_their_own,
+    what_is_drawn_and_then_augmented_is_a_sample,
+    memory_is_that_of_all_devices,
 )
 LONG = (
     *SHORT,

@@ -5,6 +5,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,7 +16,8 @@ from jaxdqn.config import Config
 from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.vector import make_vector_env
 from jaxdqn.parallel import agent_of
-from jaxdqn.run import states
+from jaxdqn.replay import row_bytes
+from jaxdqn.run import resources, states
 from jaxdqn.run.host_loop import host_loop
 from jaxdqn.run.peers import Peers
 
@@ -122,6 +124,21 @@ def fail_to_save_once(folder):
     return {"learner": digest(step.progress.state.learner), "said": said}
 
 
+def share_memory(folder):
+    """There is room for the parts of both processes, and for a row less."""
+    row = row_bytes((4,), np.float32)
+    config, found = dataclasses.replace(VECTORS, capacity=1_024, total_frames=64, warmup_frames=48), []
+    for rows in (1_024, 1_000):
+        available = rows * row + 64
+        resources.psutil.virtual_memory = lambda available=available: SimpleNamespace(available=available)
+        run = dataclasses.replace(config, output=str(folder / f"{rows}"))
+        try:
+            found.append([step.progress.frames for step in jaxdqn.train(run)][-1])
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
 class NaNRewards(probes.OneStep):
     """The second process's rewards are none after a while."""
 
@@ -152,6 +169,7 @@ ROLES = (
     stop_device_loop_early,
     fail_on_one,
     fail_to_save_once,
+    share_memory,
 )
 
 

@@ -14,6 +14,10 @@ import psutil
 HERE = Path(__file__).resolve().parent
 JAXDQN = ("-c", "from jaxdqn.cli import main; main()")
 
+FLAGS = "--no-pixels --num-devices 2 --num-envs 4 --frames-per-batch 16 --batch-size 8 --updates-per-batch 2"
+FLAGS += " --warmup-frames 64 --evaluation-episodes 1 --checkpoint-every 320 --evaluate-every 640"
+PIXELS = FLAGS.replace("--no-pixels", "--frame-size 44 --frame-stack 2 --normalisation-frames 20").replace("320", "96")
+
 
 @contextlib.contextmanager
 def started(commands, envs=None):

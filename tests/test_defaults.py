@@ -121,7 +121,7 @@ def test_replay_takes_half_of_the_free_memory_at_most():
 def test_the_capacity_that_was_found_is_kept_for_the_resume(tmp_path, monkeypatch):
     config = Config(total_frames=512, warmup_frames=64, output=str(tmp_path / "run"), checkpoint_every=256)
     with monkeypatch.context() as little:
-        little.setattr("jaxdqn.run.assembly.free_bytes", lambda: 400 * 2 * row_bytes((2,), np.float32))
+        little.setattr("jaxdqn.run.assembly.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
         for step in jaxdqn.train(config, env_fn=probes.Delayed):
             if step.progress.frames == 256:
                 break

@@ -71,7 +71,7 @@ def test_replays_of_many_seeds_that_do_not_fit_are_refused_beforehand(monkeypatc
     env = counting_env(2)
     one = make_device_run(CONFIG, env=env).agent.replay.num_bytes
     make_device_run(CONFIG, env=env, num_seeds=8, bytes_available=8 * one)
-    monkeypatch.setattr(device_run, "free_bytes", lambda: 2 * one)
+    monkeypatch.setattr(device_run, "free_bytes", lambda parts: 2 * one)
     make_device_run(CONFIG, env=env, num_seeds=2)
     with pytest.raises(ValueError, match=f"replay of 3 seeds and {2 * one:,} are free"):
         make_device_run(CONFIG, env=env, num_seeds=3)

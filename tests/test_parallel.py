@@ -55,4 +55,4 @@ def test_four_devices():
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": folders}
     done = subprocess.run([sys.executable, path, "short"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 2
+    assert len(done.stdout.split()) == 4

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
+import jax
 import psutil
 import pytest
 
@@ -23,6 +25,34 @@ def test_a_container_may_leave_less_than_the_machine_has(monkeypatch, tmp_path, 
     monkeypatch.setattr(resources, "_USED", tmp_path / "current")
     monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 5000})())
     assert resources.free_bytes() == free
+
+
+def test_processes_on_one_machine_and_devices_of_one_process_share_its_memory(monkeypatch, tmp_path):
+    (tmp_path / "max").write_text("3000")
+    (tmp_path / "current").write_text("0")
+    monkeypatch.setattr(resources, "_LIMIT", tmp_path / "max")
+    monkeypatch.setattr(resources, "_USED", tmp_path / "current")
+    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 5000})())
+    for (machine, container), host in (((1, 1), 3000), ((2, 1), 2500), ((2, 2), 1500), ((5, 2), 1000)):
+        sharing = resources.Sharing(machine, container)
+        assert resources.free_host_bytes(sharing) == host
+        assert [resources.free_bytes(devices, sharing) for devices in (1, 2, 4)] == [host, host // 2, host // 4]
+
+
+def test_processes_that_share_a_machine_or_a_container_are_counted():
+    places = [["a", "a 1"], ["b", "b 1"], ["a", "a 2"], ["a", "a 1"]]
+    assert [tuple(resources.sharing_of(places, index)) for index in range(4)] == [(3, 2), (1, 1), (3, 1), (3, 2)]
+    here = resources.machine_and_container()
+    assert tuple(resources.sharing_of([here, here], 1)) == (2, 2)
+
+
+def test_an_accelerator_has_memory_of_its_own_and_the_fullest_counts(monkeypatch):
+    def device(used):
+        stats = {"bytes_limit": 100, "bytes_in_use": used}
+        return Mock(spec=jax.Device, platform="gpu", memory_stats=lambda: stats)
+
+    monkeypatch.setattr(resources.jax, "local_devices", lambda: [device(10), device(40), device(99)])
+    assert [resources.free_bytes(devices, resources.Sharing(8, 8)) for devices in (1, 2, 3)] == [90, 60, 1]
 
 
 @pytest.mark.slow

@@ -11,7 +11,18 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jaxdqn"
 FILES = [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
 FLOORS = [
-    {"types", "returns", "compilation", "convolution", "config", "config_checks", "presets", "launch", "streams"},
+    {
+        "types",
+        "returns",
+        "compilation",
+        "convolution",
+        "config",
+        "config_checks",
+        "presets",
+        "launch",
+        "streams",
+        "global_program",
+    },
     {
         *("architectures", "augmentation", "networks", "normalisation", "observations"),
         *("replay", "losses", "preprocessing", "exploration", "envs"),

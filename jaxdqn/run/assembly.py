@@ -28,7 +28,7 @@ from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.run.checkpoint import AgentSpec
 from jaxdqn.run.device_run import DeviceRun, bind_run, rollout_stats_of
 from jaxdqn.run.frame_store import FrameStore, check_store
-from jaxdqn.run.resources import free_bytes, free_disk_bytes, free_host_bytes
+from jaxdqn.run.resources import ALONE, Sharing, free_bytes, free_disk_bytes, free_host_bytes
 from jaxdqn.run.rollout import RolloutAhead, rollout_stats, stats_frames
 from jaxdqn.schedules import with_capacity
 
@@ -65,9 +65,29 @@ def look_at_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
     return AgentSpec(int(env.action_space.n), spec_of_env(env, frame_stack))
 
 
-def planned_capacity(config: Config, spec: AgentSpec) -> int:
+class FreeMemory(NamedTuple):
+    """What replay may take, measured before any process of the run has taken it.
+
+    Attributes:
+        on_device: Bytes free on each device.
+        for_obs: Bytes free where observations will be, for all of the run.
+    """
+
+    on_device: int
+    for_obs: int
+
+
+def free_memory(config: Config, sharing: Sharing = ALONE) -> FreeMemory:
+    """Measure what is free for a run, of which other processes may share this one's memory."""
+    of_each = free_bytes(config.num_devices, sharing)
+    if config.replay_storage == "device":
+        return FreeMemory(of_each, of_each * config.num_devices * jax.process_count())
+    return FreeMemory(of_each, free_disk_bytes(config.output) if config.replay_storage == "disk" else free_host_bytes())
+
+
+def planned_capacity(config: Config, spec: AgentSpec, free: FreeMemory) -> int:
     """Rows that replay is to hold: the config's, or all of the run as far as this machine's memory or disk allow."""
-    return with_capacity(config, spec.obs, _free(config)).planned_capacity
+    return with_capacity(config, spec.obs, free.for_obs).planned_capacity
 
 
 def assemble(
@@ -82,6 +102,7 @@ def assemble(
     rollout: RolloutAhead | None = None,
     own_env: bool = False,
     fresh: bool = True,
+    free: FreeMemory | None = None,
 ) -> Assembled:
     """Make an agent for an environment.
 
@@ -97,11 +118,12 @@ def assemble(
         own_env: Whether `env` is the user's own environment and not `config.env`.
         fresh: Whether this process's statistics of frames are the ones that count; else no rollout is played, as the
             state on disk, or the first process's, takes their place.
+        free: What replay may take; None measures it, for a process that shares it with no other.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.
     """
-    obs, twin = spec.obs, None
+    obs, twin, free = spec.obs, None, free or free_memory(config)
     if config.loop == "device":
         twin = _twin(config, env, spec, own_env)
     channels = obs.seen_shape[-1] if stats_frames(config, obs) else 0
@@ -115,12 +137,12 @@ def assemble(
         optimizer=optimizer,
         loss=loss,
         returns=n_step_return if returns is None else returns,
-        bytes_available=free_bytes(),
+        bytes_available=free.on_device,
     )
     if config.replay_storage != "device":
         smallest = smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs
         where = "disk" if config.replay_storage == "disk" else "memory"
-        check_store(**store_sizes(config, spec), bytes_available=_free(config), where=where, smallest=smallest)
+        check_store(**store_sizes(config, spec), bytes_available=free.for_obs, where=where, smallest=smallest)
     state = (
         initial_state(agent, config, obs, twin or env, rollout) if fresh else agent.init(jax.random.key(config.seed))
     )
@@ -138,13 +160,6 @@ def _twin(config: Config, env: gym.Env, spec: AgentSpec, own_env: bool) -> Funct
             "pixels, frame_size and colour to what both give, or use --loop host"
         )
     return twin
-
-
-def _free(config: Config) -> int:
-    """Bytes that are free where observations will be."""
-    if config.replay_storage == "disk":
-        return free_disk_bytes(config.output)
-    return free_bytes() if config.replay_storage == "device" else free_host_bytes()
 
 
 def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:

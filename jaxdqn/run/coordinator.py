@@ -9,7 +9,7 @@ import socket
 
 from jaxdqn.launch import Launch, split_address
 
-EVERYWHERE = "0.0.0.0"  # noqa: S104, what is compared with, and said
+EVERYWHERE = "0.0.0.0"
 
 
 def found_by_cluster(launch: Launch) -> tuple[str | None, int | None]:

@@ -126,7 +126,8 @@ def make_device_run(
         loss: As `make_agent` has it.
         returns: As `make_agent` has it.
         num_seeds: Runs that will be mapped side by side, each with a replay of its own.
-        bytes_available: Memory that all their replays may take; None takes what is free where they will be.
+        bytes_available: Memory that all their replays may take; None takes what is free where they will be, on the
+            config's devices together. With `axis_name` this machine's devices are taken to have a part each.
         axis_name: As `make_agent` has it, for a part of a run on each device; the run's functions then need that axis.
 
     Raises:
@@ -141,7 +142,10 @@ def make_device_run(
         config = config.without_symmetries()
     seen: dict[str, Any] = {"pixels": config.pixels, "frame_size": config.frame_size, "colour": config.colour}
     env, obs = as_seen(env_of(config) if env is None else env, **seen, frame_stack=config.frame_stack)
-    free = free_bytes() if bytes_available is None else bytes_available
+    free = bytes_available
+    if free is None:
+        parts = config.num_devices if axis_name is None else jax.local_device_count()
+        free = free_bytes(parts) * config.num_devices
     config = with_capacity(config, obs, free, copies=num_seeds)
     refuse_what_does_not_fit(
         config.planned_capacity,

@@ -7,11 +7,12 @@ import dataclasses
 
 from jaxdqn.config import Config
 from jaxdqn.envs.pixels import make_env_fn, running_statistics
-from jaxdqn.run.assembly import Assembled, assemble, look_at_env, planned_capacity
+from jaxdqn.run.assembly import Assembled, assemble, free_memory, look_at_env, planned_capacity
 from jaxdqn.run.job import Custom, Job, Say
 from jaxdqn.run.parts import Found
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.policy import build_eval_fn, check_same_env
+from jaxdqn.run.resources import machine_and_container, sharing_of
 from jaxdqn.run.rollout import RolloutAhead
 from jaxdqn.run.stop import Stop
 
@@ -48,7 +49,11 @@ def make_job(
             if config.eval_env is not None or custom.eval_env_fn is not None:
                 with contextlib.closing(build_eval()) as other:
                     check_same_env(other, spec, "evaluate on an environment with those of training")
-            told.mine = planned_capacity(config, spec)
+            told.mine = machine_and_container()
+        sharing = sharing_of(told.all, peers.index)
+        with peers.together() as told:
+            free = free_memory(config, sharing)
+            told.mine = planned_capacity(config, spec, free)
         config = dataclasses.replace(config, capacity=min(told.all))
         with peers.together():
             parts = assemble(
@@ -62,6 +67,7 @@ def make_job(
                 rollout=rollout,
                 own_env=custom.env_fn is not None,
                 fresh=found is None and peers.first,
+                free=free,
             )
     if found is None:
         learner, actor = parts.state.learner, parts.state.actor
