@@ -64,9 +64,14 @@ def users_code(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def remembered_agents(monkeypatch):
-    """Runs of one config share an agent, which is pure: it is traced and compiled once."""
-    monkeypatch.setattr("jaxdqn.run.assembly.agent_of", _remembered)
+def remembered_agents(request, monkeypatch):
+    """Runs of one config share an agent, which is pure: it is traced and compiled once.
+
+    What a run asks of its memory is checked each time. A test that is marked with `makes_agents` has runs make their
+    own.
+    """
+    if not request.node.get_closest_marker("makes_agents"):
+        monkeypatch.setattr("jaxdqn.run.assembly.agent_of", _remembered)
 
 
 _AGENTS: dict = {}
@@ -75,9 +80,18 @@ _AGENTS: dict = {}
 def _remembered(config, *, obs_stats=None, bytes_available=None, **how):
     from jaxdqn.parallel import agent_of
 
+    remembered = _agent_of_key(config, obs_stats, how)
+    if bytes_available is not None and remembered.replay.num_bytes > bytes_available * config.num_devices:
+        return agent_of(config, obs_stats=obs_stats, bytes_available=bytes_available, **how)  # which says what is wrong
+    return remembered
+
+
+def _agent_of_key(config, obs_stats, how):
+    from jaxdqn.parallel import agent_of
+
     stats = None if obs_stats is None else (obs_stats.mean.tobytes(), obs_stats.std.tobytes())
     not_the_agents = {"output": None, "evaluate_every": 0, "checkpoint_every": 0, "log_every": 0, "keep": 1, "seed": 0}
     key = (dataclasses.replace(config, **not_the_agents), stats, *how.items())
     if key not in _AGENTS:
-        _AGENTS[key] = agent_of(config, obs_stats=obs_stats, bytes_available=bytes_available, **how)
+        _AGENTS[key] = agent_of(config, obs_stats=obs_stats, **how)
     return _AGENTS[key]

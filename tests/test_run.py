@@ -111,6 +111,7 @@ def test_a_trained_agent_is_called_and_evaluated(pixel_run):
     assert found.returns != agent.evaluate(episodes=6, seed=2).returns
 
 
+@pytest.mark.makes_agents
 def test_the_last_agent_is_the_one_that_training_ended_with(tmp_path):
     config = dataclasses.replace(VECTORS, output=str(tmp_path / "run"), greedy_params="online")
     *_, end = jaxdqn.train(config)
@@ -122,6 +123,7 @@ def test_the_last_agent_is_the_one_that_training_ended_with(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, last.params, end.progress.state.learner.target_params)
 
 
+@pytest.mark.makes_agents
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(vector_run, tmp_path):
     again = finish(VECTORS, tmp_path / "again")
     other = finish(dataclasses.replace(VECTORS, seed=1), tmp_path / "other")
@@ -200,6 +202,7 @@ def test_environments_are_closed_however_the_run_ends(tmp_path):
     assert (tmp_path / "run" / "curve.png").exists()
 
 
+@pytest.mark.makes_agents
 def test_replay_that_does_not_fit_is_refused_before_anything_is_written(tmp_path):
     config = dataclasses.replace(PIXELS, output=str(tmp_path / "run"), capacity=10**13)
     with pytest.raises(ValueError, match=r"capacity .* needs [\d,]+ bytes .* largest that fits is \d+"):
