@@ -32,6 +32,7 @@ _NOT_NEGATIVE = (
     "evaluate_every",
     "log_every",
     "checkpoint_every",
+    "checkpoint_seconds",
     "learning_rate_end",
     "weight_decay",
     "seed",

@@ -57,6 +57,7 @@ OLD_VALUES: dict[str, Any] = {
     "epsilon_frames": 0,
     "max_episode_steps": 1000000,
     "stop_seconds": 20.0,
+    "checkpoint_seconds": 0.0,
 }
 """What each field was, or what there was in its place, before `Config()` became neutral.
 

@@ -18,7 +18,7 @@ from jaxdqn.run.frame_store import with_frame_store
 from jaxdqn.run.job import Job
 from jaxdqn.run.keeper import Keeper
 from jaxdqn.run.peers import Peers
-from jaxdqn.run.progress import Progress, evaluates_at, keeps_at, refuse_state_not_finite
+from jaxdqn.run.progress import Progress, evaluates_at, refuse_state_not_finite
 from jaxdqn.run.states import States
 from jaxdqn.run.stepping import begin, go_on
 from jaxdqn.run.stop import Stop
@@ -96,10 +96,10 @@ def run_course(
         def finish(progress: Progress, kept: Path | None = None) -> RunProgress:
             """What a batch asks for, once it is logged; `kept` is its state if that is on disk already."""
             nonlocal ended
-            evaluate, keep = evaluates_at(config, progress.frames), keeps_at(config, progress.frames)
             evaluation, evaluated = None, False
             if progress.state is None:
                 return RunProgress(progress, None, folder)
+            evaluate, keep = evaluates_at(config, progress.frames), keeper.due(progress)
             if evaluate or keep or stop.requested:
                 refuse_state_not_finite(progress.state, progress.frames)
             # Before the evaluation, which may be long, or fail: what was learned is on disk then.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from jaxdqn.run.clerk import Clerk
 from jaxdqn.run.frame_store import FrameStore
 from jaxdqn.run.job import Job
 from jaxdqn.run.manifest import DamagedError
-from jaxdqn.run.progress import Progress, evaluates_at, refuse_state_not_finite
+from jaxdqn.run.progress import Progress, evaluates_at, keeps_at, refuse_state_not_finite
 from jaxdqn.run.recorder import versions
 from jaxdqn.run.states import States
 from jaxdqn.run.stepping import Stepping
@@ -34,6 +35,7 @@ class Keeper:
         self._states, self._stepping, self._clerk, self._store = states, stepping, clerk, store
         self._config, self._say, self._peers = job.config, job.say_once, job.peers
         self._kept: dict[int, Path] = {}  # the newest state, by its frame
+        self._tried = time.monotonic()
 
     def leave(self, progress: Progress, rest: Iterator[Progress]) -> None:
         """Write the state where the loop has been left, unless it is on disk already.
@@ -62,6 +64,13 @@ class Keeper:
             return
         self.keep(progress, evaluation_due=due, leaving=True)
 
+    def due(self, progress: Progress) -> bool:
+        """Whether the state of this moment is to be written, by frames or by time; the same on all processes."""
+        if keeps_at(self._config, progress.frames):
+            return True
+        seconds = self._config.checkpoint_seconds
+        return seconds > 0 and bool(self._peers.of_first(lambda: time.monotonic() - self._tried >= seconds))
+
     def keep(self, progress: Progress, *, evaluation_due: bool, leaving: bool = False) -> Path | None:
         """Write the state of this moment; where that fails the run goes on, the last one stays, and None is given.
 
@@ -86,6 +95,8 @@ class Keeper:
             last = f"the last one is {there[-1]}" if there else "there is none yet"
             self._say(f"no checkpoint of frame {progress.frames:,}: {error}; {last}")
             return None
+        finally:
+            self._tried = time.monotonic()
 
     def keep_agent(self, progress: Progress, folder: Path) -> None:
         """Keep the agent of a state that is on disk already as the last one."""

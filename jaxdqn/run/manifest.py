@@ -20,12 +20,13 @@ class DamagedError(ValueError):
 
 
 @contextmanager
-def sealed_folder(target: Path, facts: dict[str, Any]) -> Iterator[Path]:
+def sealed_folder(target: Path, facts: dict[str, Any], known: dict[str, Any] | None = None) -> Iterator[Path]:
     """A folder to fill, which appears as `target` with its manifest when the block ends well; else nothing does.
 
     Args:
         target: The folder, which must not be there.
         facts: What the manifest says besides, as JSON takes it. Entries may be added within the block.
+        known: As `seal` has it. Entries may be added within the block.
     """
     aside = aside_of(target)
     shutil.rmtree(aside, ignore_errors=True)
@@ -33,7 +34,7 @@ def sealed_folder(target: Path, facts: dict[str, Any]) -> Iterator[Path]:
         aside.mkdir(parents=True)
         with named(target):
             yield aside
-        seal(aside, target, facts)
+        seal(aside, target, facts, known)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -43,7 +44,7 @@ def aside_of(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def seal(aside: Path, target: Path, facts: dict[str, Any]) -> None:
+def seal(aside: Path, target: Path, facts: dict[str, Any], known: dict[str, Any] | None = None) -> None:
     """Write the manifest of a folder that has been filled, and give the folder its name.
 
     Everything is on the disk, and not only in its cache, before it has that. For a folder in it that is sealed itself,
@@ -53,11 +54,13 @@ def seal(aside: Path, target: Path, facts: dict[str, Any]) -> None:
         aside: The folder.
         target: Its name.
         facts: As `sealed_folder` has it.
+        known: Size and SHA-256 of files that need not be read for it, by their names in the folder.
     """
     files = list(_files(aside))
     for path in files:
         flush_file(path)
-    listed = {path.relative_to(aside).as_posix(): _entry(path) for path in files}
+    names = {path.relative_to(aside).as_posix(): path for path in files}
+    listed = {name: (known or {}).get(name) or _entry(path) for name, path in names.items()}
     # The manifest is a file like others, and its own digest is in it: that of the rest of it.
     body = {**facts, "files": listed}
     write_json(aside / MANIFEST, {**body, "sha256": _digest_of(body)})

@@ -23,7 +23,7 @@ from jaxdqn.envs.adapters import is_key
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.replay import ReplayState
 from jaxdqn.run.manifest import read_manifest
-from jaxdqn.run.replay_files import Written, read_replay, write_replay
+from jaxdqn.run.replay_files import Written, WrittenFile, read_replay, write_replay
 
 
 class Found(NamedTuple):
@@ -73,8 +73,9 @@ def write_part(
     rest: dict[str, np.ndarray] | None,
     envs: Snapshot | None,
     read_obs: Callable[[Any], np.ndarray] | None,
-    before: Written | None,
-) -> None:
+    newest: Written | None,
+    expiring: Written | None,
+) -> dict[str, Any]:
     """Write a process's part.
 
     Args:
@@ -84,7 +85,11 @@ def write_part(
         rest: The arrays that its functional environments are.
         envs: Its gymnasium environments.
         read_obs: As `write_replay` has it.
-        before: As `write_replay` has it.
+        newest: As `write_replay` has it.
+        expiring: As `write_replay` has it.
+
+    Returns:
+        Entries for the manifest that need not be made again, by the names that it has for them.
     """
     if envs is not None:
         np.savez(folder / "envs.npz", **envs)  # type: ignore[arg-type]  # none of them is named allow_pickle
@@ -92,8 +97,10 @@ def write_part(
         # As bytes: numpy has no name for some dtypes of JAX, and orbax writes on the first process only.
         as_bytes = {name: np.frombuffer(x.tobytes(), np.uint8) for name, x in rest.items()}
         np.savez(folder / "rest.npz", **as_bytes)  # type: ignore[arg-type]  # none of them is named allow_pickle
-    if ring is not None:
-        write_replay(folder / "replay", ring, rows=rows, read_obs=read_obs, before=before)
+    if ring is None:
+        return {}
+    known = write_replay(folder / "replay", ring, rows=rows, read_obs=read_obs, newest=newest, expiring=expiring)
+    return {f"replay/{name}": entry for name, entry in known.items()}
 
 
 def read_envs(found: Found, index: int, processes: int) -> Snapshot | None:
@@ -137,16 +144,20 @@ def replay_paths(folder: Path) -> list[Path]:
 
 
 def written_in(folder: Path, cursor: int, rows: int) -> Written:
-    """A process's rows as they lie on disk.
+    """A process's rows as they lie on disk, where all of them were found whole.
 
     Args:
         folder: Its part.
         cursor: Slot of the next row.
         rows: Rows of each environment by then.
     """
-    files = read_manifest(folder)["files"]
-    digests = {Path(name).name: entry["sha256"] for name, entry in files.items() if name.startswith("replay/")}
-    return Written(folder / "replay", cursor, rows, digests)
+    listed = read_manifest(folder)["files"]
+    files = {
+        Path(name).name: WrittenFile(entry, (folder / name).stat().st_mtime_ns)
+        for name, entry in listed.items()
+        if name.startswith("replay/")
+    }
+    return Written(folder / "replay", cursor, rows, files)
 
 
 def flat(*trees: Any) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -4,13 +4,15 @@
     replay/00001.npz    slots 256 to 511
 
 Slots are those of the ring, so that a file in which nothing was overwritten is the same in the next checkpoint: it is
-copied, and neither read from the device nor compressed again.
+neither read from the device nor compressed again. It is linked from the checkpoint that is deleted when the new one is
+whole, and else copied from the newest one: no two checkpoints that are kept share a file, of which a bit that flips
+would damage both.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -34,6 +36,9 @@ CHUNK_BYTES = 2**23
 LEVEL = 1
 """Of zlib. Frames of CartPole shrink to 4 % at 430 MB/s; higher levels gain little."""
 
+_PIECE = 2**20
+"""Bytes that are copied at once."""
+
 WORTH_IT = 0.9
 """Share of its size below which a file is kept compressed."""
 
@@ -45,13 +50,25 @@ class Written(NamedTuple):
         folder: Where its files are.
         cursor: Slot of the next row at that time.
         rows: Rows of each environment that the ring had been given by then.
-        digests: SHA-256 of each file by its name.
+        files: What each file was when it was whole, by its name.
     """
 
     folder: Path
     cursor: int
     rows: int
-    digests: dict[str, str]
+    files: dict[str, WrittenFile]
+
+
+class WrittenFile(NamedTuple):
+    """A file that was whole at a moment.
+
+    Attributes:
+        entry: Its entry in the manifest: size and SHA-256.
+        changed: When its content was last changed by then, in nanoseconds.
+    """
+
+    entry: dict[str, Any]
+    changed: int
 
 
 def chunk_slots(rows: Rows, obs_bytes: int) -> int:
@@ -65,8 +82,9 @@ def write_replay(
     *,
     rows: int,
     read_obs: Callable[[Any], np.ndarray] | None = None,
-    before: Written | None = None,
-) -> None:
+    newest: Written | None = None,
+    expiring: Written | None = None,
+) -> dict[str, Any]:
     """Write a ring's rows.
 
     Args:
@@ -74,19 +92,26 @@ def write_replay(
         ring: The ring, left as it is.
         rows: Rows of each environment that it has been given since the run began.
         read_obs: From what the ring holds in place of observations to observations; None where it holds them.
-        before: The same ring as it was written before, whose files serve where nothing has changed.
+        newest: The same ring as it was written the last time, whose files serve where nothing has changed.
+        expiring: The same in a checkpoint that is deleted next, whose files are taken over.
+
+    Returns:
+        Entries for the manifest of files that were there before: those are not read again to make them.
     """
     folder.mkdir()
     size, slots = int(ring.size), ring.rows.action.shape[0]
     obs = ring.rows.obs[:1] if read_obs is None else read_obs(np.asarray(ring.rows.obs[:1]))
     length = chunk_slots(ring.rows, obs[0, 0].nbytes)
-    overwritten = _overwritten(before, rows, slots)
+    sources = [(source, _overwritten(source, rows, slots)) for source in (expiring, newest) if source is not None]
     written: list[Any] = []
+    known: dict[str, Any] = {}
     with ThreadPoolExecutor(2, "checkpoint") as threads:
         for index, first in enumerate(range(0, size, length)):
             name, count = f"{index:05d}.npz", min(length, size - first)
-            same = before is not None and not overwritten[first : first + length].any()
-            if before is not None and same and _copied(before, name, folder / name):
+            same = (source for source, overwritten in sources if not overwritten[first : first + length].any())
+            entry = next(filter(None, (_taken_over(s, name, folder, link=s is expiring) for s in same)), None)
+            if entry is not None:
+                known[name] = entry
                 continue
             piece = jax.tree.map(np.asarray, _slice(ring.rows, first, length=count))
             if read_obs is not None:
@@ -96,6 +121,7 @@ def write_replay(
                 written.pop(0).result()
         for rest in written:
             rest.result()
+    return known
 
 
 def read_replay(
@@ -143,23 +169,41 @@ def cut_open_episodes(ring: ReplayState) -> ReplayState:
     return jax.tree.map(partial(jnp.where, ring.size > 0), cut, ring)
 
 
-def _copied(before: Written, name: str, path: Path) -> bool:
-    """Copy a file that was written before, unless it is no longer what was written."""
+def _taken_over(source: Written, name: str, folder: Path, *, link: bool) -> dict[str, Any] | None:
+    """Link or copy a file that was written before; None where it is not there, or no longer what was written."""
+    old, path = source.folder / name, folder / name
+    known = source.files.get(name)
     try:
-        shutil.copyfile(before.folder / name, path)
+        found = old.stat()
+        if known is None or (found.st_size, found.st_mtime_ns) != (known.entry["bytes"], known.changed):
+            return None
+        if link:
+            with contextlib.suppress(OSError):  # some file systems have no links
+                path.hardlink_to(old)
+                return known.entry
+        digest = _copy(old, path)
     except FileNotFoundError:
-        return False
-    with path.open("rb") as file:
-        whole = hashlib.file_digest(file, "sha256").hexdigest() == before.digests.get(name)
-    if not whole:
+        return None
+    if digest != known.entry["sha256"]:
         path.unlink()
-    return whole
+        return None
+    return known.entry
 
 
-def _overwritten(before: Written | None, rows: int, slots: int) -> np.ndarray:
+def _copy(old: Path, path: Path) -> str:
+    """Copy a file, and give the SHA-256 of what was read."""
+    digest = hashlib.sha256()
+    with old.open("rb") as source, path.open("xb") as target:
+        while piece := source.read(_PIECE):
+            digest.update(piece)
+            target.write(piece)
+    return digest.hexdigest()
+
+
+def _overwritten(before: Written, rows: int, slots: int) -> np.ndarray:
     """Which slots have other rows than when they were written before `[L]`."""
     changed = np.ones(slots, bool)
-    if before is not None and 0 <= rows - before.rows < slots:
+    if 0 <= rows - before.rows < slots:
         changed[:] = False
         changed[(before.cursor + np.arange(rows - before.rows)) % slots] = True
     return changed

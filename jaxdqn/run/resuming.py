@@ -22,6 +22,7 @@ FREE = (
     "max_episode_steps",
     "log_every",
     "checkpoint_every",
+    "checkpoint_seconds",
     "stop_seconds",
     "keep",
     "checkpoint_replay",

@@ -54,7 +54,7 @@ class States:
         self._folder = folder
         self._keep = keep
         self._with_replay = with_replay
-        self._written: Written | None = None
+        self._written: dict[str, Written] = {}  # the rows of states that were found whole, oldest first
 
     def save(
         self,
@@ -96,42 +96,49 @@ class States:
             **facts,
         }
         part = {"ring": ring if self._with_replay else None, "rows": rows, "read_obs": read_obs, "envs": envs}
-        part |= {"before": self._written, "rest": rest_leaves or None}
-        target = self._folder / peers.of_first(lambda: self._begin(frames))
+        name, expiring = peers.of_first(lambda: self._begin(frames))
+        target = self._folder / name
+        # Files of a state that is deleted next are taken over.
+        taken_over = next((self._written[old] for old in reversed(expiring) if old in self._written), None)
+        newest = next(reversed(self._written.values()), None)
+        part |= {"newest": newest, "expiring": taken_over, "rest": rest_leaves or None}
         aside = aside_of(target)
         try:
             with peers.together() as told, named(target):
                 if peers.first:
                     save_arrays(aside / "arrays", leaves)
-                    write_part(aside, **part)
+                    known = write_part(aside, **part)
                 else:
-                    with sealed_folder(part_of_state(aside, peers.index), {}) as own:
-                        write_part(own, **part)
+                    known = {}
+                    with sealed_folder(part_of_state(aside, peers.index), {}, known) as own:
+                        known |= write_part(own, **part)
                     told.mine = digest_of(part_of_state(aside, peers.index))
             with peers.together(), named(target):
                 if peers.first:
                     _wait_for_parts(aside, told.all)
-                    seal(aside, target, about)
+                    seal(aside, target, about, known)
         finally:
             if peers.first:
                 shutil.rmtree(aside, ignore_errors=True)
         with peers.together():
-            if self._with_replay:
-                own = part_of_state(target, peers.index)
-                self._written = written_in(own, about["cursor"], rows) if seen(own.is_dir) else None
-            for old in self.all()[: -self._keep] if peers.first else ():
-                shutil.rmtree(old)
+            own = part_of_state(target, peers.index)
+            if self._with_replay and seen(own.is_dir):
+                self._written[name] = written_in(own, about["cursor"], rows)
+            for old in expiring:
+                self._written.pop(old, None)
+                if peers.first and (self._folder / old).is_dir():
+                    shutil.rmtree(self._folder / old)
         return target
 
-    def _begin(self, frames: int) -> str:
-        """Make the folder of a new state, and name it."""
+    def _begin(self, frames: int) -> tuple[str, list[str]]:
+        """Make the folder of a new state, and name it, and the states that are deleted when it is whole."""
         self.sweep()
-        taken = {path.name for path in self.all()}
+        taken = [path.name for path in self.all()]
         name = f"{frames:010d}"
         # The same moment again, with an evaluation that was due: nothing is replaced, so that one is there at any time.
         name = next(new for new in (name, *(f"{name}-{again}" for again in range(1, 1_000))) if new not in taken)
         aside_of(self._folder / name).mkdir(parents=True)
-        return name
+        return name, taken[: max(len(taken) + 1 - self._keep, 0)]
 
     def amend(self, folder: Path, facts: dict[str, Any]) -> None:
         """Say other things in the manifest of a state that was saved; called on the first process."""
@@ -188,7 +195,7 @@ class States:
 
     def forget(self) -> None:
         """Write all of replay at the next time: rows that are on disk were changed."""
-        self._written = None
+        self._written.clear()
 
     def load(self, found: Found, agent: Agent, state: AgentState, rest: Any = None) -> tuple[AgentState, Any]:
         """A run's state from disk.
@@ -214,7 +221,7 @@ class States:
             state = read_rows(found, agent, state, peers.index, peers.count)
             rows = found.facts["frames"] // (state.replay.rows.action.shape[1] * peers.count)
             if found.is_of(peers.count):
-                self._written = written_in(found.part(peers.index), found.facts["cursor"], rows)
+                self._written[found.folder.name] = written_in(found.part(peers.index), found.facts["cursor"], rows)
         return loaded._replace(replay=state.replay), rest
 
 
