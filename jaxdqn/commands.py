@@ -155,8 +155,9 @@ def plot(args: Sequence[str]) -> None:
     with ctrl_c_held():
         from jaxdqn.run.plots import draw_curve, env_of_run
 
-    draw_curve(options.runs, options.output, envs=[env_of_run(run) for run in options.runs])
-    print(f"{options.output}: {len(options.runs)} run{'s' if len(options.runs) > 1 else ''}")
+    runs = list({run.resolve(): run for run in reversed(options.runs)}.values())[::-1]  # each once
+    draw_curve(runs, options.output, envs=[env_of_run(run) for run in runs])
+    print(f"{options.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
 
 
 def doctor(args: Sequence[str]) -> None:

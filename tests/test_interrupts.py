@@ -85,6 +85,26 @@ def test_a_run_that_does_not_come_to_an_end_of_a_batch_is_stopped_where_it_is():
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without SIGHUP")
+def test_a_terminal_that_is_closed_asks_as_sigterm_does_and_as_often_as_it_likes():
+    """The kernel and the shell both send SIGHUP; `nohup` has it ignored."""
+    with Stop().listening() as stop:
+        stop.keeps(True)
+        for _ in range(2):
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.asked == signal.SIGTERM
+        with pytest.raises(SystemExit, match="143"):
+            stop.leave()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop().listening() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(tmp_path):
     """`tests/kill_and_resume.py --kills 30` is the long form."""
     words = [sys.executable, kill_and_resume.__file__, "--kills", "1", "--total-frames", "480", "--seed", "3"]

@@ -1,4 +1,4 @@
-"""How processes meet and part; `distributed_checks.py` starts real ones."""
+"""How processes meet and part; `test_distributed.py` starts real ones."""
 
 import socket
 import subprocess
@@ -105,12 +105,3 @@ def test_a_witness_speaks_for_a_process_that_was_killed(tmp_path):
         )
         assert says in done.stderr
         assert ("process 1 of 2 was ended" in done.stderr) == bool(words)
-
-
-@pytest.mark.slow
-def test_two_processes_train_together_and_one_that_is_lost_ends_the_other():
-    """`tests/distributed_checks.py` without a word has all checks."""
-    path = Path(__file__).parent / "distributed_checks.py"
-    done = subprocess.run([sys.executable, path, "short"], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len([line for line in done.stdout.splitlines() if line.endswith(" s")]) == 2

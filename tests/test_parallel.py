@@ -48,11 +48,14 @@ def test_one_device_has_the_plain_agent():
 
 
 @pytest.mark.slow
-def test_four_devices():
-    """`tests/parallel_checks.py` without a word has all checks, 1,000 updates among them."""
+@pytest.mark.parametrize(
+    ("which", "count"), [("short", 4), pytest.param("rest", 7, marks=pytest.mark.long)], ids=["short", "rest"]
+)
+def test_four_devices(which, count):
+    """The checks of `tests/parallel_checks.py`, in a process that has four."""
     path = Path(__file__).parent / "parallel_checks.py"
     folders = os.pathsep.join([str(path.parent.parent / "experiments"), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": folders}
-    done = subprocess.run([sys.executable, path, "short"], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, path, which], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 4
+    assert len(done.stdout.split()) == count

@@ -32,7 +32,7 @@ FLOORS = [
     {"agent"},
     {"parallel"},
     {"run"},
-    {"cli", "commands", "flags"},
+    {"cli", "commands", "flags", "__main__"},
 ]
 
 

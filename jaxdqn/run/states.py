@@ -236,7 +236,9 @@ def _wait_for_parts(aside: Path, digests: list[str | None]) -> None:
 def _refuse_other(found: Found, ours: list[str], theirs: list[str]) -> None:
     for mine, other in zip(ours, theirs, strict=False):
         if mine != other:
-            raise ValueError(f"{found.folder} holds {other} where this run has {mine}: it is of another architecture")
+            wide = mine.replace("64", "32") == other.replace("64", "32")
+            why = "set JAX_ENABLE_X64 as it was then" if wide else "it is of another architecture"
+            raise ValueError(f"{found.folder} holds {other} where this run has {mine}: {why}")
     if len(ours) != len(theirs):
         raise ValueError(f"{found.folder} holds {len(theirs)} arrays and this run has {len(ours)}")
 

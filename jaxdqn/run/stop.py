@@ -11,6 +11,7 @@ from types import FrameType
 PATIENCE = 20.0
 """Seconds after which a run that has not come to such a place is stopped where it is: clusters kill after 30."""
 
+_SIGHUP = getattr(signal, "SIGHUP", None)  # not on Windows
 
 FINISH = 1
 """What `Stop.finish` asks for, among the numbers of signals: any of these comes before it."""
@@ -85,21 +86,26 @@ class Stop:
 
     @contextlib.contextmanager
     def listening(
-        self, between: Callable[[], bool] | None = None, heard: Sequence[int] = (signal.SIGTERM, signal.SIGINT)
+        self, between: Callable[[], bool] | None = None, heard: Sequence[int] | None = None
     ) -> Iterator[Stop]:
         """SIGTERM and Ctrl-C within are requests; a second one, or no answer for `patience` seconds, stops at once.
+
+        A terminal that is closed (SIGHUP) asks as SIGTERM does.
 
         In the main thread; in another one nothing is changed, as signals are not heard there.
 
         Args:
             between: Called at a signal: where no batch is being trained it keeps the state and gives True, and the
                 signal stops at once.
-            heard: Which of the two are listened to.
+            heard: Which of the three are listened to; None: all, but for SIGHUP where `nohup` has it ignored.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
         self._between = between
+        if heard is None:
+            nohup = _SIGHUP is None or signal.getsignal(_SIGHUP) == signal.SIG_IGN
+            heard = [signal.SIGTERM, signal.SIGINT, *([] if nohup or _SIGHUP is None else [_SIGHUP])]
         before = {number: signal.signal(number, self._request) for number in heard}
         alarm = getattr(signal, "SIGALRM", None)
         if alarm is not None:
@@ -114,6 +120,10 @@ class Stop:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         again = self._signal not in (None, FINISH)
+        if number == _SIGHUP:
+            if again:  # the kernel and the shell both send it
+                return
+            number = signal.SIGTERM
         self._signal = number
         if not again and self._between is not None and self._between():
             self.check()

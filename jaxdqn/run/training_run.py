@@ -98,6 +98,8 @@ class TrainingRun(Iterator[RunProgress]):
     def _listen(self) -> None:
         """Hear signals from now on, each that nobody handles: the shell has those of background jobs ignore Ctrl-C."""
         untouched = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        if hasattr(signal, "SIGHUP"):
+            untouched[signal.SIGHUP] = signal.SIG_DFL
         heard = [number for number, handler in untouched.items() if signal.getsignal(number) == handler]
         alarm = getattr(signal, "SIGALRM", None)  # by which one that waits for too long is stopped
         taken = alarm is not None and signal.getsignal(alarm) != signal.SIG_DFL
