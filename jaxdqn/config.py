@@ -107,7 +107,7 @@ class Config:
     log_every: int = 0
     """Frames between rows of metrics.csv; 0 writes one a collected batch."""
     checkpoint_every: int = 10_000
-    """Frames between checkpoints of the whole state, for `jaxdqn resume`; 0 writes one at the end only."""
+    """Frames between checkpoints of the whole state, for `jaxdqn resume`; 0 writes none by frames but the last."""
     checkpoint_seconds: float = 0.0
     """Seconds after a checkpoint at which the next one is written at the latest, once its batch ends; 0: by frames."""
     stop_seconds: float = 20.0

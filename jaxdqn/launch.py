@@ -16,10 +16,17 @@ def split_address(address: str) -> tuple[str, int | None]:
     with contextlib.suppress(ValueError):
         return str(ipaddress.IPv6Address(address)), None
     found = re.fullmatch(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>[0-9]{1,5}))?", address)
-    port = int(found["port"]) if found and found["port"] is not None else None
-    if found is None or (port is not None and not 0 < port < 2**16):
+    if found is None:
         return "", None
-    return found["six"] or found["host"], port
+    port = None if found["port"] is None else int(found["port"])
+    if port is not None and not 0 < port < 2**16:
+        return "", None
+    if found["six"] is None:
+        return found["host"], port
+    try:
+        return str(ipaddress.IPv6Address(found["six"])), port
+    except ValueError:
+        return "", None
 
 
 @dataclass(frozen=True)

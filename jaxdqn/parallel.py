@@ -112,6 +112,10 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
         mesh: One axis, `AXIS`, as `make_mesh` gives it.
         how: As `make_agent` has it; `bytes_available` is the memory of each device.
 
+    Returns:
+        The agent. Over several processes, `replay.sample` and `replay.can_sample` tell of this process's devices alone:
+        whether to call what all must call together, all must agree on; `learn` does so itself.
+
     Raises:
         ValueError: If the config cannot be split evenly, or as `make_agent` does.
     """

@@ -34,6 +34,9 @@ def started(commands, envs=None):
     finally:
         for process in processes:
             process.kill()
+            process.wait()
+            for pipe in (process.stdout, process.stderr):
+                pipe.close()
 
 
 def free_port():

@@ -4,13 +4,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from processes import free_port
 
 import jaxdqn
 from jaxdqn.launch import Launch
-from jaxdqn.run.coordinator import bind_address, found_by_cluster, listens_everywhere
+from jaxdqn.run import coordinator
+from jaxdqn.run.coordinator import found_by_cluster, listening_of
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ from jaxdqn.run.coordinator import bind_address, found_by_cluster, listens_every
         ({"distributed": True, "coordinator": "here:70000"}, "must be HOST:PORT"),
         ({"distributed": True, "coordinator": "::1:12345"}, "must be HOST:PORT"),
         ({"coordinator_bind": "10.0.0.1"}, "--coordinator-bind 10.0.0.1 needs --distributed: add it"),
+        ({"distributed": True, "coordinator_bind": "[abc]:80"}, "must be HOST or HOST:PORT"),
         ({"distributed": True, "coordinator_bind": "a:b:c"}, "--coordinator-bind 'a:b:c' must be HOST or HOST:PORT"),
         ({"distributed": True, "num_processes": 0}, "--num-processes 0 must be at least 1"),
         ({"distributed": True, "num_processes": 2, "process_id": 2}, "--process-id 2 must be from 0 to"),
@@ -40,54 +42,111 @@ def test_flags_that_say_nothing_that_can_be_done_are_refused(fields, says):
 @pytest.fixture
 def addresses(monkeypatch):
     """Names and what they stand for, in place of the network's."""
-    known = {"alias": "127.0.1.1", "here.cluster": "127.0.0.2", "elsewhere.cluster": "203.0.113.7"}
+    known = {
+        "localhost": ["127.0.0.1", "::1"],
+        "alias": ["127.0.1.1"],
+        "node": ["10.1.1.1"],
+        "both.cluster": ["10.1.1.1", "10.2.2.2"],
+        "dual.cluster": ["fd00::1", "10.1.1.1"],
+        "elsewhere.cluster": ["203.0.113.7"],
+    }
     ask = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **how: ask(known.get(host, host), *rest, **how))
+
+    def answer(host, *rest, **how):
+        return [found for each in known.get(host, [host]) for found in ask(each, *rest, **how)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    own = ["127.0.0.1", "10.1.1.1", "10.2.2.2", "::1", "fd00::1", "fe80::1%eth0"]
+    found = {"any": [SimpleNamespace(address=address) for address in own]}
+    monkeypatch.setattr(coordinator.psutil, "net_if_addrs", lambda: found)
+    monkeypatch.setattr(coordinator, "_refuse_taken", lambda *which: None)  # which binds, for real
+    monkeypatch.delenv("JAX_COORDINATOR_BIND_ADDRESS", raising=False)
+
+
+def listening(address, bind=None):
+    return listening_of(Launch(distributed=True, coordinator=address, coordinator_bind=bind, process_id=0))
 
 
 @pytest.mark.parametrize(
-    ("coordinator", "bind", "wanted"),
+    ("address", "bind", "wanted", "note"),
     [
-        ("127.0.0.1:%d", None, "127.0.0.1:%d"),
-        ("localhost:%d", None, "127.0.0.1:%d"),
-        ("203.0.113.7:%d", None, None),  # of another machine, or behind a router
-        ("elsewhere.cluster:%d", None, None),
-        ("alias:%d", None, None),  # Debian's address of a machine's own name, which no other host reaches
-        ("elsewhere.cluster:%d", "127.0.0.1", "127.0.0.1:%d"),
-        ("elsewhere.cluster:%d", "here.cluster", "127.0.0.2:%d"),
-        ("elsewhere.cluster:%d", "0.0.0.0", "0.0.0.0:%d"),
-        ("elsewhere.cluster:1", "127.0.0.1:%d", "127.0.0.1:%d"),
+        ("127.0.0.1:7", None, "127.0.0.1:7", None),
+        ("10.1.1.1:7", None, "10.1.1.1:7", None),
+        ("[fd00::1]:7", None, "[fd00::1]:7", None),
+        ("localhost:7", None, "127.0.0.1:7", None),
+        ("node:7", None, "10.1.1.1:7", "listens on 10.1.1.1 alone, for which node stands here: --coordinator-bind"),
+        ("203.0.113.7:7", None, None, "listens on all interfaces, as 203.0.113.7:7 names no address"),
+        ("elsewhere.cluster:7", None, None, "listens on all interfaces"),  # of another machine, or behind a router
+        ("unknown.invalid:7", None, None, "listens on all interfaces"),
+        ("both.cluster:7", None, None, "listens on all interfaces"),  # the others may know either
+        ("dual.cluster:7", None, None, "listens on all interfaces"),
+        ("alias:7", None, None, "listens on all interfaces"),  # Debian's address of a machine's own name
+        ("0.0.0.0:7", None, "0.0.0.0:7", "listens on all interfaces"),
+        ("elsewhere.cluster:7", "10.2.2.2", "10.2.2.2:7", None),
+        ("elsewhere.cluster:7", "node", "10.1.1.1:7", None),
+        ("elsewhere.cluster:7", "10.2.2.2:8", "10.2.2.2:8", None),
+        ("elsewhere.cluster:7", "::1", "[::1]:7", None),
+        ("alias:7", "0.0.0.0", "0.0.0.0:7", None),
+        ("both.cluster:7", "10.2.2.2", "10.2.2.2:7", None),
     ],
 )
-def test_the_coordinator_listens_on_its_own_address_or_where_it_is_told(addresses, coordinator, bind, wanted):
-    port = free_port()
-    address = bind_address(*(text and text.replace("%d", str(port)) for text in (coordinator, bind)))
-    assert address == (wanted and wanted % port)
-    assert listens_everywhere(address) == (wanted is None or wanted.startswith("0.0.0.0"))
+def test_the_coordinator_listens_on_its_own_address_or_where_it_is_told(addresses, address, bind, wanted, note):
+    found = listening(address, bind)
+    assert found.address == wanted
+    assert found.note is None if note is None else note in found.note
 
 
-def test_an_address_that_cannot_be_listened_on_is_refused(addresses):
-    with pytest.raises(ValueError, match=r"--coordinator-bind 203.0.113.7: 203.0.113.7 is no address of this machine"):
-        bind_address("127.0.0.1:12345", "203.0.113.7")
+@pytest.mark.parametrize(
+    ("address", "bind", "says"),
+    [
+        ("node:7", "203.0.113.7", "--coordinator-bind 203.0.113.7: this is no address of this machine: give one"),
+        ("node:7", "10.2.2.2", "process 0 itself looks for node:7, which is 10.1.1.1 here: give --coordinator 10.2.2"),
+        ("alias:7", "10.1.1.1", "process 0 itself looks for alias:7, which is 127.0.1.1 here: give --coordinator 10.1"),
+        ("node:7", "10.1.1.1:8", "process 0 itself looks for node:7"),
+    ],
+)
+def test_an_address_where_process_0_would_not_be_found_is_refused(addresses, address, bind, says):
+    with pytest.raises(ValueError, match=says):
+        listening(address, bind)
+
+
+def test_what_the_environment_says_is_named_as_such(addresses, monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "10.2.2.2:9")
+    assert listening("elsewhere.cluster:7") == ("10.2.2.2:9", None)
+    assert listening("elsewhere.cluster:7", "10.1.1.1") == ("10.1.1.1:7", None)
+    monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "junk junk")
+    with pytest.raises(ValueError, match="JAX_COORDINATOR_BIND_ADDRESS junk junk: this is no address"):
+        listening("elsewhere.cluster:7")
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "10.1.1.1")
+    with pytest.raises(ValueError, match=r"coordinator '10.1.1.1' must be HOST:PORT"):
+        listening_of(found_by_cluster(Launch(distributed=True, num_processes=2, process_id=0)))
+
+
+def test_a_port_that_is_taken_is_refused():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"--coordinator 127.0.0.1:{port}: port {port} of 127.0.0.1: .* in use"):
-            bind_address(f"127.0.0.1:{port}")
-        with pytest.raises(ValueError, match=f"--coordinator-bind 127.0.0.1:{port}: port {port}"):
-            bind_address("127.0.0.1:1", f"127.0.0.1:{port}")
+        for address, bind in ((f"127.0.0.1:{port}", None), ("203.0.113.7:1", f"127.0.0.1:{port}")):
+            with pytest.raises(ValueError, match=rf"{port}: port {port} of 127.0.0.1: Address already in use: choose"):
+                listening(address, bind)
 
 
 def test_a_cluster_tells_where_the_coordinator_is(monkeypatch):
     job = {"SLURM_JOB_ID": 4097, "SLURM_STEP_NODELIST": "node[003-004]", "SLURM_NTASKS": 2, "SLURM_LOCALID": 0}
     for name, value in {**job, "SLURM_PROCID": 1}.items():
         monkeypatch.setenv(name, str(value))
-    assert found_by_cluster(Launch(distributed=True)) == ("node003:61441", 1)
-    assert found_by_cluster(Launch(distributed=True, coordinator="here:7", process_id=0)) == ("here:7", 0)
+    found = found_by_cluster(Launch(distributed=True))
+    assert (found.coordinator, found.num_processes, found.process_id) == ("node003:61441", 2, 1)
+    given = Launch(distributed=True, coordinator="here:7", num_processes=4, process_id=0)
+    assert found_by_cluster(given) == given
     for name in job:
         monkeypatch.delenv(name)
-    assert found_by_cluster(Launch(distributed=True)) == (None, None)
+    assert found_by_cluster(Launch(distributed=True)) == Launch(distributed=True)
+    with pytest.raises(
+        ValueError, match=r"--coordinator-bind 10.0.0.1: nothing tells which process is the coordinator"
+    ):
+        found_by_cluster(Launch(distributed=True, coordinator_bind="10.0.0.1"))
 
 
 def test_a_witness_speaks_for_a_process_that_was_killed(tmp_path):

@@ -110,7 +110,7 @@ def test_arrays_of_every_dtype_are_what_they_were(tmp_path):
         "n": np.int32(3),
     }
     arrays, names = flat(tree)
-    write_part(tmp_path, ring=None, rows=0, rest=arrays, envs=None, read_obs=None, newest=None, expiring=None)
+    write_part(tmp_path, ring=None, rows=0, rest=arrays, envs=None, read_obs=None, earlier=None)
     (found,) = unflat(read_rest(tmp_path, arrays), tree)
     assert flat(found)[1] == names
     for ours, theirs in zip(flat(found)[0].values(), arrays.values(), strict=True):

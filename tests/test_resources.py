@@ -40,7 +40,7 @@ def test_processes_on_one_machine_and_devices_of_one_process_share_its_memory(mo
 
 
 def test_processes_that_share_a_machine_or_a_container_are_counted():
-    places = [["a", "a 1"], ["b", "b 1"], ["a", "a 2"], ["a", "a 1"]]
+    places = [["a", "1"], ["b", "1"], ["a", "2"], ["a", "1"]]
     assert [tuple(resources.sharing_of(places, index)) for index in range(4)] == [(3, 2), (1, 1), (3, 1), (3, 2)]
     here = resources.machine_and_container()
     assert tuple(resources.sharing_of([here, here], 1)) == (2, 2)

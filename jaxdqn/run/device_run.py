@@ -127,7 +127,8 @@ def make_device_run(
         returns: As `make_agent` has it.
         num_seeds: Runs that will be mapped side by side, each with a replay of its own.
         bytes_available: Memory that all their replays may take; None takes what is free where they will be, on the
-            config's devices together. With `axis_name` this machine's devices are taken to have a part each.
+            config's devices together. With `axis_name` each device of this process is taken to have a part; where
+            several processes share a machine, give what this one may take.
         axis_name: As `make_agent` has it, for a part of a run on each device; the run's functions then need that axis.
 
     Raises:

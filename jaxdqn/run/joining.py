@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 from jaxdqn.launch import Launch
-from jaxdqn.run.coordinator import bind_address, found_by_cluster, listens_everywhere
+from jaxdqn.run.coordinator import found_by_cluster, listening_of
 from jaxdqn.run.peers import LostPeerError, Peers
 from jaxdqn.run.resources import find_devices
 from jaxdqn.run.stop import Stop
@@ -41,12 +41,17 @@ def join(launch: Launch) -> None:
     """
     # Its own handler would swallow SIGTERM until ours is there.
     jax.config.update("jax_enable_preemption_service", False)
-    address = _listening_address(launch)
     waiting = threading.Timer(launch.connect_timeout, _give_up, [launch])  # JAX would end this process with a crash
     waiting.daemon = True
     waiting.start()
     try:
         with _ended_by_ctrl_c():
+            launch = found_by_cluster(launch)
+            address = None
+            if launch.process_id == 0:
+                address, note = listening_of(launch)
+                if note is not None:
+                    print(f"jaxdqn: --distributed: {note}", file=sys.stderr, flush=True)
             jax.distributed.initialize(
                 coordinator_address=launch.coordinator,
                 num_processes=launch.num_processes,
@@ -70,19 +75,6 @@ def join(launch: Launch) -> None:
             raise ValueError(
                 f"--distributed: process {index} has {count} devices and process 0 {counts[0]}: give all as many"
             )
-
-
-def _listening_address(launch: Launch) -> str | None:
-    """Where this process is to listen, where it is the coordinator; said if that is everywhere and nobody asked."""
-    coordinator, index = found_by_cluster(launch)
-    if index != 0:
-        return None
-    bind = launch.coordinator_bind or os.environ.get("JAX_COORDINATOR_BIND_ADDRESS")
-    address = bind_address(coordinator, bind)
-    if coordinator is not None and bind is None and listens_everywhere(address):
-        said = f"process 0 listens on all interfaces, as {coordinator} names no address of this machine alone"
-        print(f"jaxdqn: --distributed: {said}: --coordinator-bind HOST chooses one", file=sys.stderr, flush=True)
-    return address
 
 
 @contextlib.contextmanager

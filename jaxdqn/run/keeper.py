@@ -35,7 +35,7 @@ class Keeper:
         self._states, self._stepping, self._clerk, self._store = states, stepping, clerk, store
         self._config, self._say, self._peers = job.config, job.say_once, job.peers
         self._kept: dict[int, Path] = {}  # the newest state, by its frame
-        self._tried = time.monotonic()
+        self._last_try = time.monotonic()
 
     def leave(self, progress: Progress, rest: Iterator[Progress]) -> None:
         """Write the state where the loop has been left, unless it is on disk already.
@@ -69,7 +69,7 @@ class Keeper:
         if keeps_at(self._config, progress.frames):
             return True
         seconds = self._config.checkpoint_seconds
-        return seconds > 0 and bool(self._peers.of_first(lambda: time.monotonic() - self._tried >= seconds))
+        return seconds > 0 and bool(self._peers.of_first(lambda: time.monotonic() - self._last_try >= seconds))
 
     def keep(self, progress: Progress, *, evaluation_due: bool, leaving: bool = False) -> Path | None:
         """Write the state of this moment; where that fails the run goes on, the last one stays, and None is given.
@@ -96,7 +96,7 @@ class Keeper:
             self._say(f"no checkpoint of frame {progress.frames:,}: {error}; {last}")
             return None
         finally:
-            self._tried = time.monotonic()
+            self._last_try = time.monotonic()
 
     def keep_agent(self, progress: Progress, folder: Path) -> None:
         """Keep the agent of a state that is on disk already as the last one."""

@@ -23,7 +23,8 @@ from jaxdqn.envs.adapters import is_key
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.replay import ReplayState
 from jaxdqn.run.manifest import read_manifest
-from jaxdqn.run.replay_files import Written, WrittenFile, read_replay, write_replay
+from jaxdqn.run.replay_files import read_replay, slots_of, write_replay
+from jaxdqn.run.reuse import Earlier, Written, WrittenFile
 
 
 class Found(NamedTuple):
@@ -73,8 +74,7 @@ def write_part(
     rest: dict[str, np.ndarray] | None,
     envs: Snapshot | None,
     read_obs: Callable[[Any], np.ndarray] | None,
-    newest: Written | None,
-    expiring: Written | None,
+    earlier: Earlier | None,
 ) -> dict[str, Any]:
     """Write a process's part.
 
@@ -85,8 +85,7 @@ def write_part(
         rest: The arrays that its functional environments are.
         envs: Its gymnasium environments.
         read_obs: As `write_replay` has it.
-        newest: As `write_replay` has it.
-        expiring: As `write_replay` has it.
+        earlier: As `write_replay` has it.
 
     Returns:
         Entries for the manifest that need not be made again, by the names that it has for them.
@@ -99,7 +98,7 @@ def write_part(
         np.savez(folder / "rest.npz", **as_bytes)  # type: ignore[arg-type]  # none of them is named allow_pickle
     if ring is None:
         return {}
-    known = write_replay(folder / "replay", ring, rows=rows, read_obs=read_obs, newest=newest, expiring=expiring)
+    known = write_replay(folder / "replay", ring, rows=rows, read_obs=read_obs, earlier=earlier)
     return {f"replay/{name}": entry for name, entry in known.items()}
 
 
@@ -143,21 +142,22 @@ def replay_paths(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(read_manifest(folder)["files"]) if name.startswith("replay/")]
 
 
-def written_in(folder: Path, cursor: int, rows: int) -> Written:
+def written_in(folder: Path, cursor: int, rows: int, times: int = 0) -> Written:
     """A process's rows as they lie on disk, where all of them were found whole.
 
     Args:
         folder: Its part.
         cursor: Slot of the next row.
         rows: Rows of each environment by then.
+        times: As `Written` has it.
     """
     listed = read_manifest(folder)["files"]
     files = {
-        Path(name).name: WrittenFile(entry, (folder / name).stat().st_mtime_ns)
+        Path(name).name: WrittenFile(entry, (folder / name).stat().st_mtime_ns, slots_of(folder / name))
         for name, entry in listed.items()
         if name.startswith("replay/")
     }
-    return Written(folder / "replay", cursor, rows, files)
+    return Written(folder / "replay", cursor, rows, files, times)
 
 
 def flat(*trees: Any) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -4,22 +4,18 @@
     replay/00001.npz    slots 256 to 511
 
 Slots are those of the ring, so that a file in which nothing was overwritten is the same in the next checkpoint: it is
-neither read from the device nor compressed again. It is linked from the checkpoint that is deleted when the new one is
-whole, and else copied from the newest one: no two checkpoints that are kept share a file, of which a bit that flips
-would damage both.
+neither read from the device nor compressed again (`reuse.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +24,7 @@ from jaxtyping import Array, Int
 
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.replay import ReplayState
+from jaxdqn.run.reuse import Earlier, Reuse
 from jaxdqn.types import Rows
 
 CHUNK_BYTES = 2**23
@@ -36,39 +33,8 @@ CHUNK_BYTES = 2**23
 LEVEL = 1
 """Of zlib. Frames of CartPole shrink to 4 % at 430 MB/s; higher levels gain little."""
 
-_PIECE = 2**20
-"""Bytes that are copied at once."""
-
 WORTH_IT = 0.9
 """Share of its size below which a file is kept compressed."""
-
-
-class Written(NamedTuple):
-    """A ring as it lies on disk.
-
-    Attributes:
-        folder: Where its files are.
-        cursor: Slot of the next row at that time.
-        rows: Rows of each environment that the ring had been given by then.
-        files: What each file was when it was whole, by its name.
-    """
-
-    folder: Path
-    cursor: int
-    rows: int
-    files: dict[str, WrittenFile]
-
-
-class WrittenFile(NamedTuple):
-    """A file that was whole at a moment.
-
-    Attributes:
-        entry: Its entry in the manifest: size and SHA-256.
-        changed: When its content was last changed by then, in nanoseconds.
-    """
-
-    entry: dict[str, Any]
-    changed: int
 
 
 def chunk_slots(rows: Rows, obs_bytes: int) -> int:
@@ -82,8 +48,7 @@ def write_replay(
     *,
     rows: int,
     read_obs: Callable[[Any], np.ndarray] | None = None,
-    newest: Written | None = None,
-    expiring: Written | None = None,
+    earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     """Write a ring's rows.
 
@@ -92,24 +57,25 @@ def write_replay(
         ring: The ring, left as it is.
         rows: Rows of each environment that it has been given since the run began.
         read_obs: From what the ring holds in place of observations to observations; None where it holds them.
-        newest: The same ring as it was written the last time, whose files serve where nothing has changed.
-        expiring: The same in a checkpoint that is deleted next, whose files are taken over.
+        earlier: The same ring as it was written before, whose files serve where nothing has changed.
 
     Returns:
         Entries for the manifest of files that were there before: those are not read again to make them.
+
+    Raises:
+        OSError: If a file cannot be written.
     """
     folder.mkdir()
     size, slots = int(ring.size), ring.rows.action.shape[0]
     obs = ring.rows.obs[:1] if read_obs is None else read_obs(np.asarray(ring.rows.obs[:1]))
     length = chunk_slots(ring.rows, obs[0, 0].nbytes)
-    sources = [(source, _overwritten(source, rows, slots)) for source in (expiring, newest) if source is not None]
+    reuse = None if earlier is None else Reuse(earlier, rows=rows, slots=slots, length=length)
     written: list[Any] = []
     known: dict[str, Any] = {}
     with ThreadPoolExecutor(2, "checkpoint") as threads:
         for index, first in enumerate(range(0, size, length)):
             name, count = f"{index:05d}.npz", min(length, size - first)
-            same = (source for source, overwritten in sources if not overwritten[first : first + length].any())
-            entry = next(filter(None, (_taken_over(s, name, folder, link=s is expiring) for s in same)), None)
+            entry = None if reuse is None else reuse.take_over(name, first, count, folder)
             if entry is not None:
                 known[name] = entry
                 continue
@@ -169,46 +135,6 @@ def cut_open_episodes(ring: ReplayState) -> ReplayState:
     return jax.tree.map(partial(jnp.where, ring.size > 0), cut, ring)
 
 
-def _taken_over(source: Written, name: str, folder: Path, *, link: bool) -> dict[str, Any] | None:
-    """Link or copy a file that was written before; None where it is not there, or no longer what was written."""
-    old, path = source.folder / name, folder / name
-    known = source.files.get(name)
-    try:
-        found = old.stat()
-        if known is None or (found.st_size, found.st_mtime_ns) != (known.entry["bytes"], known.changed):
-            return None
-        if link:
-            with contextlib.suppress(OSError):  # some file systems have no links
-                path.hardlink_to(old)
-                return known.entry
-        digest = _copy(old, path)
-    except FileNotFoundError:
-        return None
-    if digest != known.entry["sha256"]:
-        path.unlink()
-        return None
-    return known.entry
-
-
-def _copy(old: Path, path: Path) -> str:
-    """Copy a file, and give the SHA-256 of what was read."""
-    digest = hashlib.sha256()
-    with old.open("rb") as source, path.open("xb") as target:
-        while piece := source.read(_PIECE):
-            digest.update(piece)
-            target.write(piece)
-    return digest.hexdigest()
-
-
-def _overwritten(before: Written, rows: int, slots: int) -> np.ndarray:
-    """Which slots have other rows than when they were written before `[L]`."""
-    changed = np.ones(slots, bool)
-    if 0 <= rows - before.rows < slots:
-        changed[:] = False
-        changed[(before.cursor + np.arange(rows - before.rows)) % slots] = True
-    return changed
-
-
 @partial(jax.jit, static_argnames="length")
 def _slice(rows: Rows, first: Int[Array, ""], *, length: int) -> Rows:
     return jax.tree.map(lambda ring: jax.lax.dynamic_slice_in_dim(ring, first, length), rows)
@@ -222,6 +148,12 @@ def _write(path: Path, piece: Rows) -> None:
         for name, values in piece._asdict().items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+
+
+def slots_of(path: Path) -> int:
+    """Slots that a file holds."""
+    with np.load(path, allow_pickle=False) as archive:
+        return len(archive["last"])
 
 
 def _read(path: Path, columns: slice) -> Rows:

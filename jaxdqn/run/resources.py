@@ -16,6 +16,7 @@ import psutil
 # The limit of a container (Linux control groups, version 2), which the machine's own figures do not show.
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _USED = Path("/sys/fs/cgroup/memory.current")
+_CONTAINER = Path("/proc/self/ns/cgroup")  # not the host's name, which containers of one pod share
 _BOOT = Path("/proc/sys/kernel/random/boot_id")  # which containers of a machine share
 _OWN_HINT = r"\s*\((set|you may need).*\)$"  # of JAX, for programmers
 
@@ -53,16 +54,18 @@ ALONE = Sharing()
 
 def machine_and_container() -> list[str]:
     """What is the same for processes on one machine, and for those in one container of it."""
+    host = socket.gethostname()
     try:
-        machine = _BOOT.read_text().strip()
+        return [_BOOT.read_text().strip(), str(_CONTAINER.readlink())]
     except OSError:
-        machine = socket.gethostname()
-    return [machine, f"{machine} {socket.gethostname()}"]
+        return [host, host]
 
 
 def sharing_of(places: Sequence[list[str]], index: int) -> Sharing:
     """How many processes share a process's memory, by what `machine_and_container` gave each of them."""
-    return Sharing(*(sum(other[kind] == places[index][kind] for other in places) for kind in (0, 1)))
+    machine, container = places[index]
+    there = [other[1] for other in places if other[0] == machine]
+    return Sharing(len(there), there.count(container))
 
 
 def free_bytes(num_devices: int = 1, sharing: Sharing = ALONE) -> int:

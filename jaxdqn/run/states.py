@@ -29,7 +29,7 @@ from jaxdqn.run.files import named, seen
 from jaxdqn.run.manifest import DamagedError, amend, aside_of, digest_of, read_manifest, seal, sealed_folder, verified
 from jaxdqn.run.parts import Found, flat, part_of_state, read_rest, read_rows, unflat, write_part, written_in
 from jaxdqn.run.peers import Peers
-from jaxdqn.run.replay_files import Written
+from jaxdqn.run.reuse import Earlier, Written
 
 FORMAT = 2
 """Of what is written here; another one is refused."""
@@ -101,7 +101,8 @@ class States:
         # Files of a state that is deleted next are taken over.
         taken_over = next((self._written[old] for old in reversed(expiring) if old in self._written), None)
         newest = next(reversed(self._written.values()), None)
-        part |= {"newest": newest, "expiring": taken_over, "rest": rest_leaves or None}
+        earlier = None if newest is None else Earlier(newest, taken_over)
+        part |= {"earlier": earlier, "rest": rest_leaves or None}
         aside = aside_of(target)
         try:
             with peers.together() as told, named(target):
@@ -121,22 +122,22 @@ class States:
             if peers.first:
                 shutil.rmtree(aside, ignore_errors=True)
         with peers.together():
-            own = part_of_state(target, peers.index)
+            own, times = part_of_state(target, peers.index), 0 if taken_over is None else taken_over.times + 1
             if self._with_replay and seen(own.is_dir):
-                self._written[name] = written_in(own, about["cursor"], rows)
+                self._written[name] = written_in(own, about["cursor"], rows, times)
             for old in expiring:
                 self._written.pop(old, None)
-                if peers.first and (self._folder / old).is_dir():
-                    shutil.rmtree(self._folder / old)
+                if peers.first:
+                    shutil.rmtree(self._folder / old, ignore_errors=True)  # or when the next one is written
         return target
 
     def _begin(self, frames: int) -> tuple[str, list[str]]:
         """Make the folder of a new state, and name it, and the states that are deleted when it is whole."""
         self.sweep()
         taken = [path.name for path in self.all()]
-        name = f"{frames:010d}"
         # The same moment again, with an evaluation that was due: nothing is replaced, so that one is there at any time.
-        name = next(new for new in (name, *(f"{name}-{again}" for again in range(1, 1_000))) if new not in taken)
+        again = [int(name[11:] or 0) + 1 for name in taken if int(name[:10]) == frames]
+        name = f"{frames:010d}" + (f"-{max(again)}" if again else "")
         aside_of(self._folder / name).mkdir(parents=True)
         return name, taken[: max(len(taken) + 1 - self._keep, 0)]
 
@@ -147,7 +148,8 @@ class States:
     def all(self) -> list[Path]:
         """Folders of the states that are there, oldest first."""
         found = self._folder.iterdir() if self._folder.is_dir() else ()
-        return sorted(path for path in found if path.is_dir() and re.fullmatch(r"\d{10}(-\d+)?", path.name))
+        states = [path for path in found if path.is_dir() and re.fullmatch(r"\d{10}(-\d+)?", path.name)]
+        return sorted(states, key=lambda path: [int(part) for part in path.name.split("-")])
 
     def newest(self) -> Found | None:
         """The newest state that is what was written; None where there is none at all.
