@@ -81,6 +81,12 @@ def a_run_of_two_takes_more_frames(folder):
 
 
 SHORT = (faults.a_peer_that_is_killed_ends_the_others, meeting.a_coordinator_that_is_not_there_is_said)
+SLOWEST = (
+    two_processes_learn_the_probes_and_end_with_equal_parameters,
+    and_so_on_the_device,
+    a_run_of_two_takes_more_frames,
+    faults.a_peer_hangs,
+)
 LONG = (
     *SHORT,
     two_processes_train_pixel_cartpole_and_write_one_folder,

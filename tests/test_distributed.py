@@ -1,12 +1,19 @@
-"""Processes that train together: `-m long` runs all checks of `distributed_checks.py`, of which the suite has two."""
+"""Processes that train together: the checks of `distributed_checks.py`.
+
+The suite has the two quickest, `-m several` those that CI runs besides, and `-m long` the rest.
+"""
 
 import distributed_checks
 import pytest
 
-CHECKS = [
-    pytest.param(check, id=check.__name__, marks=() if check in distributed_checks.SHORT else pytest.mark.long)
-    for check in distributed_checks.LONG
-]
+
+def marks_of(check):
+    if check in distributed_checks.SHORT:
+        return ()
+    return pytest.mark.long if check in distributed_checks.SLOWEST else pytest.mark.several
+
+
+CHECKS = [pytest.param(check, id=check.__name__, marks=marks_of(check)) for check in distributed_checks.LONG]
 
 
 @pytest.mark.slow

@@ -105,6 +105,7 @@ def test_a_terminal_that_is_closed_asks_as_sigterm_does_and_as_often_as_it_likes
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.several
 def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(tmp_path):
     """`tests/kill_and_resume.py --kills 30` is the long form."""
     words = [sys.executable, kill_and_resume.__file__, "--kills", "1", "--total-frames", "480", "--seed", "3"]

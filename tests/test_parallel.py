@@ -49,7 +49,7 @@ def test_one_device_has_the_plain_agent():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("which", "count"), [("short", 4), pytest.param("rest", 7, marks=pytest.mark.long)], ids=["short", "rest"]
+    ("which", "count"), [("short", 4), pytest.param("rest", 7, marks=pytest.mark.several)], ids=["short", "rest"]
 )
 def test_four_devices(which, count):
     """The checks of `tests/parallel_checks.py`, in a process that has four."""
