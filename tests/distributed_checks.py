@@ -64,9 +64,9 @@ def the_device_loop_steps_environments_of_each_process(folder):
 
 
 def a_run_of_two_takes_more_frames(folder):
-    run = folder / "run"
+    run, often = folder / "run", ["--checkpoint-seconds", 1e-6, "--keep", 100]  # a checkpoint a batch
     for words in (
-        ["train", *FLAGS.split(), "--total-frames", 320, "--output", run],
+        ["train", *FLAGS.split(), "--total-frames", 320, "--output", run, *often],
         ["resume", run, "--total-frames", 480],
     ):
         port = free_port()
@@ -74,13 +74,19 @@ def a_run_of_two_takes_more_frames(folder):
             said = [process.communicate(timeout=120) for process in processes]
         assert [process.returncode for process in processes] == [0, 0], said
     assert rows(folder) == list(range(16, 481, 16))
+    assert sorted(int(state.name) for state in (run / "states").iterdir()) == rows(folder)
     with started([command(folder, "resume", run, index=index, port=port) for index in (0, 1)]) as processes:
         said = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2], said
     assert all("the run is complete at frame 480" in words for words in said), said
 
 
-SHORT = (faults.a_peer_that_is_killed_ends_the_others, meeting.a_coordinator_that_is_not_there_is_said)
+SHORT = (
+    meeting.a_coordinator_that_is_not_there_is_said,
+    meeting.the_coordinator_listens_where_it_is_told,
+    meeting.other_flags_are_refused_by_all,
+    faults.a_fault_of_one_process_is_told_to_all,
+)
 SLOWEST = (
     two_processes_learn_the_probes_and_end_with_equal_parameters,
     and_so_on_the_device,
@@ -95,7 +101,7 @@ LONG = (
     and_so_on_the_device,
     faults.a_state_that_one_process_cannot_write_is_none,
     the_device_loop_steps_environments_of_each_process,
-    faults.a_fault_of_one_process_is_told_to_all,
+    faults.a_peer_that_is_killed_ends_the_others,
     faults.a_run_that_has_lost_a_process_goes_on_alone,
     faults.the_coordinator_is_lost,
     faults.a_peer_hangs,
@@ -103,9 +109,7 @@ LONG = (
     faults.and_so_where_both_are_sent_it,
     a_run_of_two_takes_more_frames,
     two_processes_share_the_memory_of_their_machine,
-    meeting.the_coordinator_listens_where_it_is_told,
     meeting.a_cluster_tells_each_its_place,
-    meeting.other_flags_are_refused_by_all,
 )
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Processes that train together: the checks of `distributed_checks.py`.
 
-The suite has the two quickest, `-m several` those that CI runs besides, and `-m long` the rest.
+The suite has the quickest, `-m several` those that CI runs besides, and `-m long` the rest.
 """
 
 import distributed_checks
