@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 PATIENCE = 20.0
 """Seconds after which a run that has not come to such a place is stopped where it is: clusters kill after 30."""
@@ -90,9 +91,9 @@ class Stop:
     ) -> Iterator[Stop]:
         """SIGTERM and Ctrl-C within are requests; a second one, or no answer for `patience` seconds, stops at once.
 
-        A terminal that is closed (SIGHUP) asks as SIGTERM does.
-
-        In the main thread; in another one nothing is changed, as signals are not heard there.
+        A terminal that is closed (SIGHUP) asks as SIGTERM does. What is heard is a request to all runs of this process
+        that listen. Begin it in the main thread; in another one nothing is changed, as signals are not heard there. It
+        may end in any thread.
 
         Args:
             between: Called at a signal: where no batch is being trained it keeps the state and gives True, and the
@@ -106,31 +107,77 @@ class Stop:
         if heard is None:
             nohup = _SIGHUP is None or signal.getsignal(_SIGHUP) == signal.SIG_IGN
             heard = [signal.SIGTERM, signal.SIGINT, *([] if nohup or _SIGHUP is None else [_SIGHUP])]
-        before = {number: signal.signal(number, self._request) for number in heard}
-        alarm = getattr(signal, "SIGALRM", None)
-        if alarm is not None:
-            before[alarm] = signal.signal(alarm, lambda *_: self.check())
+        _install(heard)
+        _listening.append(self)
         try:
             yield self
         finally:
             self._between = None
-            _set_alarm(0.0)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            _listening.remove(self)
+            if not _listening:
+                _set_alarm(0.0)
+                _restore()
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
+    def _request(self, number: int) -> bool:
+        """Take a signal as a request; whether this run is done, so that the signal may be raised."""
         again = self._signal not in (None, FINISH)
         if number == _SIGHUP:
             if again:  # the kernel and the shell both send it
-                return
+                return False
             number = signal.SIGTERM
         self._signal = number
         if not again and self._between is not None and self._between():
-            self.check()
+            return True
         if again or not (self._keeps or self._with_others):
-            self.check()
+            return True
         if self._agreed is None:
             _set_alarm(self.patience)
+        return False
+
+
+_listening: list[Stop] = []
+"""Runs of this process that listen."""
+
+_before: dict[int, Any] = {}
+"""Handlers that ours stand in place of."""
+
+
+def is_free(number: int) -> bool:
+    """Whether nobody but runs of this process handles a signal."""
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    return signal.getsignal(number) in (default, _hear, _give_up)
+
+
+def _install(numbers: Sequence[int]) -> None:
+    alarm = getattr(signal, "SIGALRM", None)
+    for number in numbers:
+        if number not in _before:
+            _before[number] = signal.signal(number, _hear)
+    if alarm is not None and alarm not in _before:
+        _before[alarm] = signal.signal(alarm, _give_up)
+
+
+def _restore() -> None:
+    """Put the handlers back that were there; in another thread than the main one, the next signal does so."""
+    if threading.current_thread() is threading.main_thread():
+        while _before:
+            signal.signal(*_before.popitem())
+
+
+def _hear(number: int, frame: FrameType | None) -> None:
+    stops = list(_listening)
+    if not stops:  # the last run has ended in another thread
+        _restore()
+        signal.raise_signal(number)
+        return
+    done = [stop._request(number) for stop in stops]
+    if all(done):  # else the one in whose batch this is raises it, when that is kept
+        stops[-1].check()
+
+
+def _give_up(number: int, frame: FrameType | None) -> None:
+    for stop in list(_listening):
+        stop.check()
 
 
 def _set_alarm(seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import weakref
@@ -10,7 +11,7 @@ from collections.abc import Generator, Iterator
 from types import TracebackType
 
 from jaxdqn.run.course import RunProgress
-from jaxdqn.run.stop import Stop
+from jaxdqn.run.stop import FINISH, Stop, is_free
 
 
 class TrainingRun(Iterator[RunProgress]):
@@ -40,7 +41,8 @@ class TrainingRun(Iterator[RunProgress]):
         """
         self._steps, self._stop, self._alone, self._listens = steps, stop, alone, listens
         self._listening = contextlib.ExitStack()
-        self._running, self._leaving = False, False
+        self._leaving = False
+        self._busy: list[bool] = []  # not empty while a batch is trained, or the run is being closed
 
     def __iter__(self) -> TrainingRun:
         """Itself."""
@@ -54,14 +56,14 @@ class TrainingRun(Iterator[RunProgress]):
         if self._listens:
             self._listens = False
             self._listen()
-        self._running = True
+        self._busy.append(True)
         try:
             return next(self._steps)
         except BaseException:
             self._listening.close()
             raise
         finally:
-            self._running = False
+            self._busy.clear()
 
     def stop(self) -> None:
         """Let the run end here: the loop gets no further batch, and what was learned is kept.
@@ -75,11 +77,24 @@ class TrainingRun(Iterator[RunProgress]):
 
     def close(self) -> None:
         """Keep what was learned, unless that is done, and close environments and files."""
+        asked = self._close()
+        if asked:
+            self._stop.check()
+
+    def _close(self) -> int:
+        """`close`, and the signal that has come meanwhile: it waits until all is kept."""
         self._leaving = True
+        if self._busy:  # `close` in a signal's handler, or in another thread
+            self._steps.close()
+            return 0
+        before = self._stop.asked
+        self._busy.append(True)
         try:
             self._steps.close()
         finally:
             self._listening.close()
+            self._busy.clear()
+        return 0 if self._stop.asked == before else self._stop.asked
 
     def __enter__(self) -> TrainingRun:
         """Itself."""
@@ -93,25 +108,26 @@ class TrainingRun(Iterator[RunProgress]):
 
     def __del__(self) -> None:
         """`close`, for a loop that was left by `break`."""
-        self.close()
+        asked = self._close()
+        if asked > FINISH:  # nothing that is raised here would be seen
+            threading.Timer(0.05, os.kill, [os.getpid(), asked]).start()
 
     def _listen(self) -> None:
         """Hear signals from now on, each that nobody handles: the shell has those of background jobs ignore Ctrl-C."""
-        untouched = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-        if hasattr(signal, "SIGHUP"):
-            untouched[signal.SIGHUP] = signal.SIG_DFL
-        heard = [number for number, handler in untouched.items() if signal.getsignal(number) == handler]
+        numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+        heard = [number for number in numbers if is_free(number)]
         alarm = getattr(signal, "SIGALRM", None)  # by which one that waits for too long is stopped
-        taken = alarm is not None and signal.getsignal(alarm) != signal.SIG_DFL
+        taken = alarm is not None and not is_free(alarm)
         if not heard or taken or threading.current_thread() is not threading.main_thread():
             return
-        this = weakref.ref(self)  # a handler that held the run would keep it from being closed by `break`
+        this, busy, alone = weakref.ref(self), self._busy, self._alone  # to hold the run would keep `break` from it
 
         def leave() -> bool:
             run = this()
-            if run is None or run._running or not run._alone:
-                return run is None
-            run._steps.close()
+            if busy or not alone:
+                return False
+            if run is not None:
+                run.close()
             return True
 
         self._listening.enter_context(self._stop.listening(between=leave, heard=heard))

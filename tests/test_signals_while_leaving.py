@@ -1,0 +1,120 @@
+"""Signals while a loop is being left, with several runs in a process, and runs that end in another thread."""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+
+import probes
+import pytest
+from small_runs import CONFIG
+
+import jaxdqn
+from jaxdqn.run.states import States
+
+RUN = dataclasses.replace(CONFIG, loop="host", total_frames=100, evaluate_every=0, checkpoint_every=0, capacity=100)
+
+pytestmark = pytest.mark.slow
+
+
+def run_in(folder):
+    return jaxdqn.train(dataclasses.replace(RUN, output=str(folder)), env_fn=probes.Delayed, say=lambda note: None)
+
+
+def states_in(folder):
+    return [int(path.name) for path in States(folder / "states", keep=9, with_replay=True).all()]
+
+
+@pytest.fixture
+def interrupted_save(monkeypatch):
+    """Ctrl-C comes while the state is written."""
+    save = States.save
+
+    def interrupt(*args, **how):
+        signal.raise_signal(signal.SIGINT)
+        return save(*args, **how)
+
+    monkeypatch.setattr(States, "save", interrupt)
+
+
+@pytest.mark.parametrize("how", ["with", "close", "stop", "break"])
+def test_ctrl_c_while_a_loop_that_was_left_is_kept_waits_until_it_is(how, tmp_path, interrupted_save):
+    def leave():
+        if how == "with":
+            with run_in(tmp_path / "run") as run:
+                next(run)
+        elif how == "break":
+            for _ in run_in(tmp_path / "run"):
+                break
+            time.sleep(5)  # what is raised while an object is deleted is seen by nobody: it comes a moment later
+        else:
+            run = run_in(tmp_path / "run")
+            next(run)
+            if how == "stop":
+                run.stop()
+                list(run)
+            run.close()
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert states_in(tmp_path / "run") == [10]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Interrupting(probes.Delayed):
+    """Ctrl-C comes in the midst of a batch."""
+
+    steps = 0
+
+    def step(self, action):
+        Interrupting.steps += 1
+        if Interrupting.steps == 12:
+            signal.raise_signal(signal.SIGINT)
+        return super().step(action)
+
+
+def test_two_runs_side_by_side_are_both_kept(tmp_path):
+    Interrupting.steps = 0
+    other = jaxdqn.train(dataclasses.replace(RUN, output=str(tmp_path / "b")), env_fn=Interrupting)
+
+    def train_both():
+        with contextlib.closing(run_in(tmp_path / "a")) as one, contextlib.closing(other):
+            for _ in one:
+                next(other)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_both()
+    assert states_in(tmp_path / "a") == states_in(tmp_path / "b") == [20]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_that_ends_leaves_the_signals_of_another_alone(tmp_path):
+    one, other = run_in(tmp_path / "a"), run_in(tmp_path / "b")
+    next(one)
+    next(other)
+    one.close()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert states_in(tmp_path / "b") == [10]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_that_ends_in_another_thread_gives_the_signals_back(tmp_path):
+    run, faults = run_in(tmp_path / "run"), []
+    next(run)
+
+    def close():
+        try:
+            run.close()
+        except BaseException as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    thread.join()
+    assert not faults
+    assert states_in(tmp_path / "run") == [10]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
