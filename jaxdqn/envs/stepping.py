@@ -94,7 +94,11 @@ class Stepper:
         except Exception as error:
             where = f"at frame {frames + 1:,}{self._where}, or one of the next {len(actions) - 1}"
             fault = f"env {self._name()} raised {type(error).__name__} {where}: {in_words(error)}"
-            error._env_fault = fault  # type: ignore[attr-defined]
+            # StopIteration would be Python's own RuntimeError in the loop, which is a generator.
+            told = RuntimeError(fault) if isinstance(error, StopIteration) else error
+            told._env_fault = fault  # type: ignore[attr-defined]
+            if told is not error:
+                raise told from error
             error.add_note(fault)
             raise
         # Copies: environments may write the next step's into the same arrays.

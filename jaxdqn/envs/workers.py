@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -114,11 +116,24 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
     def _answer(self, wait: Callable[..., Any]) -> Any:
         try:
             with self._dead_workers():
-                return wait(timeout=STEP_TIMEOUT)
+                self._wait_for_answers()
+                return wait(timeout=0)
         except multiprocessing.TimeoutError as error:
             silent = [index for index, pipe in enumerate(self.parent_pipes) if not pipe.poll(0)]
             # Closed politely it would wait for that environment for ever.
             raise self._ended(silent, f"has not answered within {STEP_TIMEOUT:g} s") from error
+
+    def _wait_for_answers(self) -> None:
+        """Wait until all workers have answered, or `STEP_TIMEOUT` is over, in which all processes ran.
+
+        A slice of a second that took much longer was one in which the machine slept, or Ctrl-Z stopped all of them.
+        """
+        left, silent = STEP_TIMEOUT, list(self.parent_pipes)
+        while silent and left > 0:
+            piece, began = min(1.0, left), time.monotonic()
+            ready = multiprocessing.connection.wait(silent, piece)
+            left -= min(time.monotonic() - began, 2 * piece)
+            silent = [pipe for pipe in silent if pipe not in ready]
 
     @contextlib.contextmanager
     def _dead_workers(self) -> Iterator[None]:

@@ -57,7 +57,7 @@ def _as_os_error(folder: Path) -> Iterator[None]:
         yield
     except (ValueError, RuntimeError) as error:
         said = str(error)
-        known = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EIO)
+        known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EIO)
         number = next((number for number in known if os.strerror(number) in said), None)
         if number is None:
             raise

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import statistics
 from collections.abc import Sequence, Set
@@ -71,6 +72,8 @@ class AgentSpec(NamedTuple):
             stack = (config.frame_stack if config.pixels else None) if older else fields["frame_stack"]
             scale = (255.0 if config.pixels else 1.0) if older else float(fields["scale"])
             obs = ObsSpec(tuple(fields["obs_shape"]), np.dtype(fields["obs_dtype"]), stack, scale)
+            if not all(type(size) is int and size >= 0 for size in obs.shape) or int(fields["num_actions"]) < 1:
+                raise ValueError(f"shape {obs.shape} and {fields['num_actions']} actions")
             return cls(int(fields["num_actions"]), obs, tuple(fields["custom"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the checkpoint's agent.json is damaged: {error!r}") from error
@@ -149,7 +152,8 @@ class Checkpoints:
         write_json(self._index_file, index)
         kept = {f"{frames:08d}" for frames in {index[name] for name in ("last", "best") if name in index} | others}
         for folder in self._folder.iterdir():
-            if folder.is_dir() and folder.name not in kept:
+            ours = re.fullmatch(r"\d{8,}(\.partial)?", folder.name) and folder.is_dir() and not folder.is_symlink()
+            if ours and folder.name not in kept:
                 shutil.rmtree(folder)
 
     def spec(self, which: Which, config: Config) -> AgentSpec:

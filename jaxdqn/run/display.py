@@ -62,7 +62,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Show a line of its own."""
-        self._console.print(line, markup=False)
+        self._console.print(line, markup=False, emoji=False)
 
     def show(self, step: RunProgress) -> None:
         """Show where the run stands."""

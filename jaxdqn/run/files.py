@@ -21,7 +21,15 @@ def written_aside(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, which replaces it in one step when the block ends well.
 
     A reader sees the old file or the new one, never a part; a block that raises, or is interrupted, leaves the old one.
+    A link stays, and the file that it leads to is replaced.
+
+    Raises:
+        ValueError: If there is something that is no file, such as a folder or a device.
     """
+    if path.is_symlink():
+        path = path.resolve()
+    if not path.name or (path.exists() and not path.is_file()):
+        raise ValueError(f"{str(path)!r} is no file that can be written: choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".partial")
     try:

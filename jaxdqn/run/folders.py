@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import json
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def check_output(config: Config) -> None:
     if config.output is None:
         return
     folder = Path(config.output)
+    strange = next((c for c in config.output if c == "\\" or not c.isprintable()), None)
+    if strange is not None:
+        raise ValueError(
+            f"output {config.output!r} has {strange!r} in it, which not all files can have: choose another"
+        )
     if folder.is_dir() and any(folder.iterdir()):
         what = "already holds a run" if (folder / "config.json").exists() else "is not empty"
         raise ValueError(f"output {str(folder)!r} {what}: choose another folder, or delete it")
@@ -45,12 +51,16 @@ def check_output(config: Config) -> None:
         raise ValueError(f"output {str(folder)!r} cannot be made: {str(parent)!r} is not writable")
 
 
-def claim_folder(config: Config, name: str) -> Path:
+def claim_folder(config: Config, name: str, here: Path) -> Path:
     """Make the folder of a run, and take it so that no other run can.
 
     Args:
         config: The run; an `output` of its own is taken as it is.
         name: Name under `runs/` otherwise, with a number behind it where it is taken.
+        here: The folder that relative paths begin at: environments may have changed the current one since.
+
+    Returns:
+        The folder's absolute path.
 
     Raises:
         ValueError: If the folder cannot be made, or another run was quicker.
@@ -60,22 +70,23 @@ def claim_folder(config: Config, name: str) -> Path:
     else:
         folders = [Path("runs") / (name if index == 1 else f"{name}-{index}") for index in range(1, 10_000)]
     for folder in folders:
-        if config.output is None and folder.exists():
+        at = here / folder
+        if config.output is None and at.exists():
             continue
         try:
-            folder.mkdir(parents=True, exist_ok=config.output is not None)
-            _write_config(folder, config)
+            at.mkdir(parents=True, exist_ok=config.output is not None)
+            _write_config(at, dataclasses.replace(config, output=str(folder)))
         except FileExistsError:
             continue
         except OSError as error:
             raise ValueError(f"output {str(folder)!r} cannot be made: {error.strerror}") from error
-        return folder
+        return at
     raise ValueError(f"output {str(folders[-1])!r} is taken by another run: choose another folder")
 
 
 def _write_config(folder: Path, config: Config) -> None:
     """Make `config.json`, whole from its first moment; raises `FileExistsError` where another run has."""
-    text = json.dumps(dataclasses.replace(config, output=str(folder)).to_dict(), indent=2) + "\n"
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
     aside = folder / f"config.json.{os.getpid()}"
     aside.write_text(text)
     try:
@@ -119,7 +130,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _lock(number: int, folder: Path) -> None:
     try:
-        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if hasattr(fcntl, "F_OFD_SETLK"):
+            # Not lost where this process closes the file elsewhere, as code that copies the folder does.
+            fcntl.fcntl(number, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        else:
+            fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # POSIX allows either
         raise ValueError(f"run {str(folder)!r} is being trained by another process: wait for it, or end it") from None
     except OSError as error:

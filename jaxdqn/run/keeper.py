@@ -12,7 +12,7 @@ from jaxdqn.run.assembly import Assembled
 from jaxdqn.run.clerk import Clerk
 from jaxdqn.run.frame_store import FrameStore
 from jaxdqn.run.job import Job
-from jaxdqn.run.manifest import DamagedError
+from jaxdqn.run.manifest import DamagedError, amend
 from jaxdqn.run.progress import Progress, evaluates_at, keeps_at, refuse_state_not_finite
 from jaxdqn.run.recorder import versions
 from jaxdqn.run.states import States
@@ -103,13 +103,13 @@ class Keeper:
         with self._failure_said(f"the agent of frame {progress.frames:,} is not kept"):
             if self._clerk is not None:
                 self._clerk.keep_last(progress)
-                self._states.amend(folder, self._clerk.facts())
+                amend(folder, self._clerk.facts())
 
     def say_evaluated(self, folder: Path, frames: int) -> None:
         """Say in the manifest of a state that its evaluation is done; where that fails, a resume does it again."""
         with self._failure_said(f"{folder} does not say that frame {frames:,} was evaluated"):
             if self._clerk is not None:
-                self._states.amend(folder, {"evaluation_due": False, **self._clerk.facts()})
+                amend(folder, {"evaluation_due": False, **self._clerk.facts()})
 
     @contextlib.contextmanager
     def _failure_said(self, what: str) -> Iterator[None]:

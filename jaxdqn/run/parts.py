@@ -22,7 +22,7 @@ from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.adapters import is_key
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.replay import ReplayState
-from jaxdqn.run.manifest import read_manifest
+from jaxdqn.run.manifest import DamagedError, read_manifest
 from jaxdqn.run.replay_files import read_replay, slots_of, write_replay
 from jaxdqn.run.reuse import Earlier, Written, WrittenFile
 
@@ -59,6 +59,25 @@ class Found(NamedTuple):
     def is_of(self, processes: int) -> bool:
         """Whether so many processes can go on from it each with its own part."""
         return self.processes == processes and not self.absent
+
+
+_KINDS: dict[str, type] = {
+    "frames": int,
+    "processes": int,
+    "cursor": int,
+    "size": int,
+    "replay": bool,
+    "leaves": list,
+    "rest": list,
+}
+
+
+def check_facts(folder: Path, facts: dict[str, Any]) -> None:
+    """Raise `DamagedError` where a state's manifest lacks what `States` writes into each, or has it of another kind."""
+    for name, kind in _KINDS.items():
+        value = facts.get(name)
+        if type(value) is not kind or (isinstance(value, int) and value < (name == "processes")):
+            raise DamagedError(f"{folder} says {name} {value!r}, which no run has written: it is damaged")
 
 
 def part_of_state(folder: Path, index: int) -> Path:
@@ -127,7 +146,10 @@ def read_rows(found: Found, agent: Agent, state: AgentState, index: int, process
         index: Which of the processes this is.
         processes: How many there are.
     """
-    here = state.replay.rows.action.shape[1]
+    slots, here = state.replay.rows.action.shape
+    for name, most in (("cursor", slots - 1), ("size", slots)):
+        if found.facts[name] > most:
+            raise ValueError(f"{found.folder} has {name} {found.facts[name]} of at most {most}: it is damaged")
     width = here * processes // found.processes
     parts = []
     for part in range(found.processes):
@@ -135,6 +157,17 @@ def read_rows(found: Found, agent: Agent, state: AgentState, index: int, process
         if columns.start < min(columns.stop, width):
             parts.append((replay_paths(found.part(part)), columns))
     return read_replay(parts, agent, state, cursor=found.facts["cursor"], size=found.facts["size"])
+
+
+def refuse_other(found: Found, ours: list[str], theirs: list[str]) -> None:
+    """Raise `ValueError` where a state holds other arrays than a run has, by what `flat` says of them."""
+    for mine, other in zip(ours, theirs, strict=False):
+        if mine != other:
+            wide = mine.replace("64", "32") == other.replace("64", "32")
+            why = "set JAX_ENABLE_X64 as it was then" if wide else "it is of another architecture"
+            raise ValueError(f"{found.folder} holds {other} where this run has {mine}: {why}")
+    if len(ours) != len(theirs):
+        raise ValueError(f"{found.folder} holds {len(theirs)} arrays and this run has {len(ours)}")
 
 
 def replay_paths(folder: Path) -> list[Path]:

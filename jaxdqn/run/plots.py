@@ -61,7 +61,7 @@ def env_of_run(run: Path) -> str | None:
     """
     config, versions = read_config(run), run / "versions.json"
     given = read_json(versions).get("own", []) if versions.is_file() else []
-    return None if "env_fn" in given else config.env
+    return None if isinstance(given, list | dict) and "env_fn" in given else config.env
 
 
 class Curve(NamedTuple):

@@ -215,6 +215,24 @@ def load(
     """
     config = read_config(Path(run))
     checkpoints = Checkpoints(Path(run) / "checkpoints")
+    for _ in range(5):
+        index = checkpoints.index()
+        try:
+            return _load(config, checkpoints, checkpoint, env_fn, env, network)
+        except Exception:
+            if checkpoints.index() == index:  # else a run that goes on has replaced the agent meanwhile
+                raise
+    return _load(config, checkpoints, checkpoint, env_fn, env, network)
+
+
+def _load(
+    config: Config,
+    checkpoints: Checkpoints,
+    checkpoint: Which,
+    env_fn: EnvFn | None,
+    env: str | None,
+    network: nn.Module | None,
+) -> TrainedAgent:
     spec = checkpoints.spec(checkpoint, config)
     if network is None:
         if "network" in spec.custom:

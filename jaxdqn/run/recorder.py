@@ -17,6 +17,7 @@ from jaxdqn.run.evaluation import Evaluation
 from jaxdqn.run.events import EventFile
 from jaxdqn.run.files import Table, write_json
 from jaxdqn.run.progress import Progress, passed
+from jaxdqn.run.witness import short
 
 METRICS = (
     "frames",
@@ -76,7 +77,7 @@ class Recorder:
         self._config = config
         self._episodes = [Episode(*episode) for episode in before["episodes"]]
         self._num_episodes = int(before["num_episodes"])
-        write_json(folder / "config.json", dataclasses.replace(config, output=str(folder)).to_dict())
+        write_json(folder / "config.json", dataclasses.replace(config, output=short(folder)).to_dict())
         write_json(folder / "versions.json", {**versions(), "own": dict(own or {})})
         self._metrics = Table(folder / "metrics.csv", METRICS, until=frames)
         # An evaluation that was due is not among them, though it is of the same frame.

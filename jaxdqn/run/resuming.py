@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxdqn.config import Config
+from jaxdqn.envs.vector import Episode
 from jaxdqn.run.files import read_json
 from jaxdqn.run.job import Custom
 from jaxdqn.run.parts import Found
@@ -46,7 +48,10 @@ def check_own(folder: Path, given: Mapping[str, str]) -> list[str]:
     """
     path = folder / "versions.json"
     had = read_json(path).get("own", {}) if path.is_file() else dict(given)
-    had = had if isinstance(had, dict) else dict.fromkeys(had, "")  # older runs kept the names alone
+    if isinstance(had, list) and all(isinstance(name, str) for name in had):
+        had = dict.fromkeys(had, "")  # older runs kept the names alone
+    if not isinstance(had, dict) or not all(isinstance(what, str) for what in had.values()):
+        raise ValueError(f"{path}: own {had!r} does not name what was the user's own: it is damaged")
     for name in sorted({*had, *given}):
         if name not in had:
             raise ValueError(f"the run was trained without {name} of your own: give it no {name}")
@@ -90,6 +95,7 @@ def check_found(found: Found, config: Config) -> list[str]:
     Raises:
         ValueError: If it is one; the fields are named.
     """
+    _check_types(found)
     there, here = found.facts["config"], config.to_dict()
     other = [name for name in here if name not in FREE and name in there and there[name] != here[name]]
     if other:
@@ -102,6 +108,31 @@ def check_found(found: Found, config: Config) -> list[str]:
     if devices != config.num_devices:
         notes.append(f"num_devices was {devices} and is {config.num_devices} now: the resume is not bit-exact")
     return notes
+
+
+_KINDS: dict[str, Any] = {"config": dict, "versions": dict, "index": dict, "evaluation_due": bool}
+_LOG_KINDS: dict[str, Any] = {"elapsed_seconds": int | float, "num_episodes": int, "episodes": list, "evaluated": int}
+
+
+def _check_types(found: Found) -> None:
+    """Refuse a manifest that is whole, and says what no run has written: it is a stranger's."""
+    facts = found.facts
+    log = facts.get("log")
+    tables = [(facts, _KINDS), (facts, {"log": dict | None})]
+    tables += [(log, _LOG_KINDS)] if isinstance(log, dict) else []
+    for told, kinds in tables:
+        for name, kind in kinds.items():
+            if name not in told or not isinstance(told[name], kind):
+                raise ValueError(
+                    f"{found.folder} says {name} {told.get(name)!r}, which no run has written: it is damaged"
+                )
+    episodes = [] if log is None else log["episodes"]
+    if not all(isinstance(each, list) and len(each) == len(Episode._fields) for each in episodes):
+        raise ValueError(f"{found.folder} says episodes {episodes}, which no run has written: it is damaged")
+    numbers = {name: facts["index"].get(name, 0) for name in ("last", "best")}
+    for name, number in {**numbers, "num_devices": facts["config"].get("num_devices")}.items():
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{found.folder} says {name} {number!r}, which no run has written: it is damaged")
 
 
 def check_total(folder: Path, config: Config, total_frames: int | None, found: Found | None) -> Config:

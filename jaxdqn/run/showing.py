@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jaxdqn.config import Config
 from jaxdqn.launch import Launch
 from jaxdqn.run.interrupts import ctrl_c_held
-from jaxdqn.run.witness import how_to_go_on, named_envs, quoted
+from jaxdqn.run.witness import how_to_go_on, named_envs, quoted, short
 
 if TYPE_CHECKING:
     from jaxdqn.run.stop import Stop
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # Errors that no other input avoids.
-_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
 
 class Stopped(Exception):  # noqa: N818, it is said and not caught
@@ -103,7 +103,7 @@ def _follow(
             raise
     if folder is not None and not quiet:
         kept = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        print(f"kept in {folder}: {', '.join(kept)}")
+        print(f"kept in {short(folder)}: {', '.join(kept)}")
         print(f"next: jaxdqn evaluate {quoted(folder)}{named_envs(folder, played=True)} --episodes 100")
 
 

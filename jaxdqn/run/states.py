@@ -26,8 +26,19 @@ from jaxdqn.agent import Agent, AgentState
 from jaxdqn.envs.snapshots import Snapshot
 from jaxdqn.run.arrays import load_arrays, save_arrays
 from jaxdqn.run.files import named, seen
-from jaxdqn.run.manifest import DamagedError, amend, aside_of, digest_of, read_manifest, seal, sealed_folder, verified
-from jaxdqn.run.parts import Found, flat, part_of_state, read_rest, read_rows, unflat, write_part, written_in
+from jaxdqn.run.manifest import DamagedError, aside_of, digest_of, read_manifest, seal, sealed_folder, verified
+from jaxdqn.run.parts import (
+    Found,
+    check_facts,
+    flat,
+    part_of_state,
+    read_rest,
+    read_rows,
+    refuse_other,
+    unflat,
+    write_part,
+    written_in,
+)
 from jaxdqn.run.peers import Peers
 from jaxdqn.run.reuse import Earlier, Written
 
@@ -141,10 +152,6 @@ class States:
         aside_of(self._folder / name).mkdir(parents=True)
         return name, taken[: max(len(taken) + 1 - self._keep, 0)]
 
-    def amend(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Say other things in the manifest of a state that was saved; called on the first process."""
-        amend(folder, facts)
-
     def all(self) -> list[Path]:
         """Folders of the states that are there, oldest first."""
         found = self._folder.iterdir() if self._folder.is_dir() else ()
@@ -161,12 +168,13 @@ class States:
         for folder in reversed(self.all()):
             try:
                 facts = read_manifest(folder)
-                if facts["format"] != FORMAT:
+                if facts.get("format") != FORMAT:
                     wrote = facts.get("versions", {}).get("jaxdqn", "unknown")
                     raise ValueError(
-                        f"{folder} has format {facts['format']} and this jaxdqn reads {FORMAT}: "
+                        f"{folder} has format {facts.get('format')} and this jaxdqn reads {FORMAT}: "
                         f"resume with the jaxdqn that wrote it ({wrote})"
                     )
+                check_facts(folder, facts)
                 absent: list[str] = []
                 return Found(folder, verified(folder, absent), notes, absent)
             except DamagedError as error:
@@ -213,10 +221,10 @@ class States:
         """
         peers = self._peers
         like, names = flat(_without_rows(state))
-        _refuse_other(found, names, found.facts["leaves"])
+        refuse_other(found, names, found.facts["leaves"])
         (loaded,) = unflat(load_arrays(found.folder / "arrays", like), _without_rows(state))
         if found.is_of(peers.count):
-            _refuse_other(found, flat(rest)[1], found.facts["rest"])
+            refuse_other(found, flat(rest)[1], found.facts["rest"])
             if rest is not None:
                 (rest,) = unflat(read_rest(found.part(peers.index), flat(rest)[0]), rest)
         if found.has_replay:
@@ -233,16 +241,6 @@ def _wait_for_parts(aside: Path, digests: list[str | None]) -> None:
         folder = part_of_state(aside, index)
         if not seen(lambda: digest_of(folder) == digest):  # noqa: B023, it is called at once
             raise OSError(errno.EIO, "what another process has written is not seen", str(folder))
-
-
-def _refuse_other(found: Found, ours: list[str], theirs: list[str]) -> None:
-    for mine, other in zip(ours, theirs, strict=False):
-        if mine != other:
-            wide = mine.replace("64", "32") == other.replace("64", "32")
-            why = "set JAX_ENABLE_X64 as it was then" if wide else "it is of another architecture"
-            raise ValueError(f"{found.folder} holds {other} where this run has {mine}: {why}")
-    if len(ours) != len(theirs):
-        raise ValueError(f"{found.folder} holds {len(theirs)} arrays and this run has {len(ours)}")
 
 
 def _without_rows(state: AgentState) -> AgentState:

@@ -96,7 +96,7 @@ def _train(
     peers: Peers,
 ) -> Generator[RunProgress, None, None]:
     end_if_imported_by_worker()
-    started = time.monotonic()
+    started, here = time.monotonic(), Path.cwd()
     with contextlib.ExitStack() as held:
         with peers.together() as told:
             told.mine = config.to_dict()
@@ -114,7 +114,7 @@ def _train(
         job, parts = make_job(config, custom, None, started, stop, lines, peers, rollout=rollout)
 
         def claim() -> Path:
-            folder = claim_folder(job.config, name)
+            folder = claim_folder(job.config, name, here)
             held.enter_context(locked(folder))
             return folder
 
@@ -182,9 +182,10 @@ def _resume(
 ) -> Generator[RunProgress, None, None]:
     end_if_imported_by_worker()
     started, total_frames = time.monotonic(), changes["total_frames"]
+    folder, name = folder.absolute(), str(folder)  # environments may change the current folder
     with contextlib.ExitStack() as held:
         with peers.together() as told:
-            config = dataclasses.replace(read_config(folder), output=str(folder))
+            config = dataclasses.replace(read_config(Path(name)), output=name)
             if changes["num_devices"] is not None:
                 config = dataclasses.replace(config, num_devices=changes["num_devices"])
             check_envs(config, custom, changes["env"], changes["eval_env"])

@@ -40,8 +40,15 @@ def named_envs(folder: Path, *, played: bool = False) -> str:
 
 def quoted(folder: Path) -> str:
     """Quote a folder for a shell, in a command that is printed for a user to type."""
-    name = str(folder)
+    name = short(folder)
     return shlex.quote(f"./{name}" if name.startswith("-") else name)  # else it would be read as a flag
+
+
+def short(folder: Path) -> str:
+    """A folder's path from the current one, where it lies within."""
+    with contextlib.suppress(OSError, ValueError):  # the current one may be gone
+        return str(folder.relative_to(Path.cwd()))
+    return str(folder)
 
 
 class Witness:
