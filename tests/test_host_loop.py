@@ -1,6 +1,9 @@
 """The order of the loop: what is collected with whose parameters, in this process and in workers."""
 
+import itertools
 import threading
+import time
+from types import SimpleNamespace
 
 import gymnasium as gym
 import jax
@@ -162,6 +165,24 @@ def test_a_worker_that_does_not_answer_is_an_error(monkeypatch):
     with pytest.raises(WorkerError, match=r"environment 0 \(action 1\) and .* 1 \(action 0\) has not answered"):
         envs.step(np.array([1, 0]))
     assert not any(process.is_alive() for process in processes)
+    envs.close()
+
+
+class Slow(probes.Delayed):
+    def step(self, action):
+        time.sleep(1.2)
+        return super().step(action)
+
+
+@pytest.mark.slow
+def test_time_in_which_the_machine_slept_is_not_counted_against_a_worker(monkeypatch):
+    """Ctrl-Z for two minutes, or a laptop that was closed: the workers slept as well."""
+    clock = itertools.count(step=500.0)
+    monkeypatch.setattr("jaxdqn.envs.workers.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("jaxdqn.envs.workers.STEP_TIMEOUT", 5.0)
+    envs = make_vector_env(Slow, 1, workers=True)
+    envs.reset(seed=0)
+    envs.step(np.array([1]))
     envs.close()
 
 
