@@ -1,6 +1,6 @@
 """What must hold on four devices.
 
-    JAX_NUM_CPU_DEVICES=4 python3 tests/parallel_checks.py
+    PYTHONPATH=experiments JAX_NUM_CPU_DEVICES=4 python3 tests/parallel_checks.py
 
 `test_parallel.py` runs them, and the suite the quicker ones (`short`).
 """

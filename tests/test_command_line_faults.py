@@ -69,6 +69,7 @@ def test_the_exit_code_is_right_where_nobody_hears_the_error(stderr):
 
 
 @pytest.mark.slow
+@pytest.mark.several
 def test_training_and_evaluation_go_on_where_nobody_reads_them(run, tmp_path):
     done = process([*JAXDQN, "evaluate", run, "--episodes", "2"], shell='exec "$@" >&$closed')
     assert (done.returncode, done.stderr) == (0, "")

@@ -83,6 +83,7 @@ def test_bootstrapping_past_an_end_is_torchrls():
     assert float(inside[1]) == pytest.approx(0.99**5)
 
 
+@pytest.mark.several
 def test_variants_are_trained_once_and_compared(tmp_path, capsys):
     ends, variants = script("n_step_ends"), script("variants")
     words = ["--seeds", "0", "1", "--together", "2", "--every", "128", "--episodes", "2", "--output", str(tmp_path)]

@@ -136,6 +136,7 @@ def test_without_replay_it_is_filled_again_and_nothing_is_caught_up(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory at its peak is read from Linux")
+@pytest.mark.several
 def test_a_checkpoint_takes_little_memory(monkeypatch):
     """`experiments/checkpoint_cost.py` is the long form, with 100,000 rows, and times it."""
     monkeypatch.setattr(replay_files, "CHUNK_BYTES", 2**19)
