@@ -85,7 +85,6 @@ SHORT = (
     meeting.a_coordinator_that_is_not_there_is_said,
     meeting.the_coordinator_listens_where_it_is_told,
     meeting.other_flags_are_refused_by_all,
-    faults.a_fault_of_one_process_is_told_to_all,
 )
 SLOWEST = (
     two_processes_learn_the_probes_and_end_with_equal_parameters,
@@ -101,6 +100,7 @@ LONG = (
     and_so_on_the_device,
     faults.a_state_that_one_process_cannot_write_is_none,
     the_device_loop_steps_environments_of_each_process,
+    faults.a_fault_of_one_process_is_told_to_all,
     faults.a_peer_that_is_killed_ends_the_others,
     faults.a_run_that_has_lost_a_process_goes_on_alone,
     faults.the_coordinator_is_lost,

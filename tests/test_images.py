@@ -67,10 +67,11 @@ LONGER = (
     "a picture of two pixels",
     "floats, channels first",
 )
+MARKS = {**dict.fromkeys(LONGER, pytest.mark.long), "colour, normalised, shifted, mirrored": pytest.mark.several}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.long) if k in LONGER else k for k in KINDS])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=MARKS.get(kind, ())) for kind in KINDS])
 def test_a_whole_run_learns_from_every_kind_of_image_and_resumes(kind, tmp_path):
     space, fields = KINDS[kind]
     config = dataclasses.replace(TINY, **fields, checkpoint_every=96)

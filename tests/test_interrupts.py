@@ -38,7 +38,10 @@ def children_of(pid):
 
 @pytest.mark.parametrize(
     ("number", "flags"),
-    [(signal.SIGTERM, ["--collector", "async", "--num-envs", "2"]), (signal.SIGINT, ["--loop", "device"])],
+    [
+        (signal.SIGTERM, ["--collector", "async", "--num-envs", "2"]),
+        pytest.param(signal.SIGINT, ["--loop", "device"], marks=pytest.mark.several),
+    ],
 )
 def test_a_signal_keeps_the_state_ends_the_workers_and_says_how_to_go_on(number, flags, tmp_path):
     words = ["train", *TINY, "--total-frames", "1000000", "--capacity", "1000", "--checkpoint-every", "0", *flags]
@@ -88,16 +91,17 @@ def test_a_run_that_does_not_come_to_an_end_of_a_batch_is_stopped_where_it_is():
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without SIGHUP")
 def test_a_terminal_that_is_closed_asks_as_sigterm_does_and_as_often_as_it_likes():
     """The kernel and the shell both send SIGHUP; `nohup` has it ignored."""
-    with Stop().listening() as stop:
-        stop.keeps(True)
-        for _ in range(2):
-            signal.raise_signal(signal.SIGHUP)
-        assert stop.asked == signal.SIGTERM
-        with pytest.raises(SystemExit, match="143"):
-            stop.leave()
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        with Stop().listening() as stop:
+            stop.keeps(True)
+            for _ in range(2):
+                signal.raise_signal(signal.SIGHUP)
+            assert stop.asked == signal.SIGTERM
+            with pytest.raises(SystemExit, match="143"):
+                stop.leave()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with Stop().listening() as stop:
             signal.raise_signal(signal.SIGHUP)
             assert not stop.requested
