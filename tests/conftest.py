@@ -28,6 +28,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inh
         flags.append(QUICK_CODE)
     os.environ["XLA_FLAGS"] = " ".join(flags)
 
+# A GPU multiplies float32 in TF32 unless it is told otherwise: comparisons with NumPy and PyTorch are off by 1e-3.
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+
 # `--hypothesis-profile long` looks at thousands of histories of the ring.
 settings.register_profile("short", max_examples=60)
 settings.register_profile("long", max_examples=2_000)

@@ -1,11 +1,20 @@
 """Commands run to their exit code, on environments that are known for a while."""
 
 import contextlib
+from types import SimpleNamespace
 
 import gymnasium as gym
 import pytest
 
 from jaxdqn.cli import main
+from jaxdqn.run import resources
+
+
+def leave_free(monkeypatch, num_bytes):
+    """Leave so many bytes free in the machine's memory, which is the only one: an accelerator's is not counted."""
+    memory = SimpleNamespace(available=int(num_bytes), total=2**40)
+    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(resources, "_own_free_bytes", lambda device: None)
 
 
 def command(*words):

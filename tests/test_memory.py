@@ -2,26 +2,19 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import probes
 import pytest
+from running import leave_free
 from small_runs import CONFIG
 
 import jaxdqn
 from jaxdqn.cli import main
 from jaxdqn.replay import row_bytes
-from jaxdqn.run import resources
 
 RUN = dataclasses.replace(CONFIG, loop="host", evaluate_every=0, evaluation_episodes=1)
 ROW = row_bytes((2,), np.float32)
-
-
-def leave_free(monkeypatch, rows):
-    monkeypatch.setattr(
-        resources.psutil, "virtual_memory", lambda: SimpleNamespace(available=int(rows * ROW) + 8, total=2**40)
-    )
 
 
 def files_of(folder):
@@ -46,7 +39,7 @@ ON_DEVICE = {"loop": "device", "env": "jaxdqn/Ball-v0", "pixels": True, "frame_s
     ids=["device", "host", "device loop"],
 )
 def test_replay_that_memory_does_not_hold_is_refused(agents, fields, how, tmp_path, monkeypatch):
-    leave_free(monkeypatch, 20)
+    leave_free(monkeypatch, 20 * ROW + 8)
     with pytest.raises(ValueError, match=r"capacity 60 needs .* bytes of replay and .* are free: "):
         list(jaxdqn.train(dataclasses.replace(RUN, **fields, output=str(tmp_path / "run")), **how))
     assert not (tmp_path / "run").exists()
@@ -54,10 +47,10 @@ def test_replay_that_memory_does_not_hold_is_refused(agents, fields, how, tmp_pa
 
 def test_so_it_is_after_a_run_of_the_same_config(agents, tmp_path, monkeypatch):
     config = dataclasses.replace(RUN, output=str(tmp_path / "run"))
-    leave_free(monkeypatch, 60)
+    leave_free(monkeypatch, 60 * ROW + 8)
     *_, end = jaxdqn.train(config, env_fn=probes.Delayed)
     assert end.progress.frames == 60
-    leave_free(monkeypatch, 59)
+    leave_free(monkeypatch, 59 * ROW + 8)
     with pytest.raises(ValueError, match=r"capacity 60 needs .* the largest that fits is 58"):
         list(jaxdqn.train(dataclasses.replace(config, output=str(tmp_path / "other")), env_fn=probes.Delayed))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -71,7 +64,7 @@ def test_a_resume_that_memory_does_not_hold_leaves_the_run_as_it_was(agents, tmp
                 break
     before = files_of(tmp_path)
     with monkeypatch.context() as little:
-        leave_free(little, 20)
+        leave_free(little, 20 * ROW + 8)
         with pytest.raises(ValueError, match="capacity 60 needs"):
             list(jaxdqn.resume(tmp_path / "run", env_fn=probes.Delayed))
     assert files_of(tmp_path) == before
@@ -81,7 +74,7 @@ def test_a_resume_that_memory_does_not_hold_leaves_the_run_as_it_was(agents, tmp
 
 @pytest.mark.makes_agents
 def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
-    leave_free(monkeypatch, 0)
+    leave_free(monkeypatch, 8)
     words = ["train", "--no-pixels", "--capacity", "2000", "--output", str(tmp_path / "run")]
     with pytest.raises(SystemExit, match="2"):
         main(words)
@@ -94,7 +87,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
 @pytest.mark.makes_agents
 @pytest.mark.slow
 def test_a_capacity_that_is_left_open_is_half_of_what_is_free(tmp_path, monkeypatch):
-    leave_free(monkeypatch, 100)
+    leave_free(monkeypatch, 100 * ROW + 8)
     config = dataclasses.replace(RUN, capacity=None, output=str(tmp_path / "run"))
     *_, end = jaxdqn.train(config, env_fn=probes.Delayed)
     assert end.progress.state.replay.rows.action.shape == (25, 2)

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import jax
 import psutil
 import pytest
+from running import leave_free
 
 from jaxdqn.run import resources
 
@@ -23,7 +24,7 @@ def test_a_container_may_leave_less_than_the_machine_has(monkeypatch, tmp_path, 
     (tmp_path / "current").write_text("1000\n")
     monkeypatch.setattr(resources, "_LIMIT", tmp_path / "max")
     monkeypatch.setattr(resources, "_USED", tmp_path / "current")
-    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 5000})())
+    leave_free(monkeypatch, 5000)
     assert resources.free_bytes() == free
 
 
@@ -32,7 +33,7 @@ def test_processes_on_one_machine_and_devices_of_one_process_share_its_memory(mo
     (tmp_path / "current").write_text("0")
     monkeypatch.setattr(resources, "_LIMIT", tmp_path / "max")
     monkeypatch.setattr(resources, "_USED", tmp_path / "current")
-    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 5000})())
+    leave_free(monkeypatch, 5000)
     for (machine, container), host in (((1, 1), 3000), ((2, 1), 2500), ((2, 2), 1500), ((5, 2), 1000)):
         sharing = resources.Sharing(machine, container)
         assert resources.free_host_bytes(sharing) == host
