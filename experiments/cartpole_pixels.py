@@ -21,13 +21,13 @@ from typing import Any
 from command_line import split_flags
 
 import jaxdqn
+from jaxdqn.checkpoints.agent import Checkpoints
+from jaxdqn.cli.flags import parse_config
 from jaxdqn.config import Config
-from jaxdqn.flags import parse_config
+from jaxdqn.evaluation.trained_agent import read_config
 from jaxdqn.presets import PRESETS
-from jaxdqn.run.checkpoint import Checkpoints
-from jaxdqn.run.files import written_aside
-from jaxdqn.run.plots import draw_curve, read_table
-from jaxdqn.run.policy import read_config
+from jaxdqn.reporting.plots import draw_curve, read_table
+from jaxdqn.storage.atomic import written_aside
 
 SOLVED = 475.0
 

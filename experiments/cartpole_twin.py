@@ -19,11 +19,11 @@ from command_line import count, positive
 from PIL import Image
 
 import jaxdqn
-from jaxdqn.envs.cartpole import MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole
-from jaxdqn.envs.cartpole_picture import cartpole_frame
+from jaxdqn.envs.functional.cartpole import MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole
+from jaxdqn.envs.functional.cartpole_rendering import cartpole_frame
+from jaxdqn.evaluation.device import make_device_evaluation
+from jaxdqn.evaluation.trained_agent import TrainedAgent
 from jaxdqn.preprocessing import preprocess_frame
-from jaxdqn.run.device_evaluation import make_device_evaluation
-from jaxdqn.run.policy import TrainedAgent
 
 HOLDS = np.array([1.0, 1.66, 18.7, 3.5])
 """A linear policy that holds the pole: it pushes to the right where its product with the state is above 0."""

@@ -21,9 +21,9 @@ from command_line import positive
 
 import jaxdqn
 from jaxdqn.agent import AgentState
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.loops.device_run import DeviceRun
 from jaxdqn.presets import PRESETS
-from jaxdqn.run.device_run import DeviceRun
-from jaxdqn.run.states import States
 
 FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
 

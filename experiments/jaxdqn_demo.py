@@ -18,15 +18,15 @@ from process import peak_bytes
 
 if TYPE_CHECKING:
     from jaxdqn.config import Config
-    from jaxdqn.run.progress import Progress
+    from jaxdqn.loops.progress import Progress
 
 WARM_UP_BATCHES = 5
 
 
 def run(frames: int, preset: str, loop: str, collector: str) -> dict[str, float]:
     """Train for some frames; the figures of the loop after its first batches."""
+    from jaxdqn.distributed.devices import keep_programs
     from jaxdqn.presets import PRESETS
-    from jaxdqn.run.resources import keep_programs
 
     keep_programs()
     fields = {"total_frames": frames, "loop": loop, "collector": collector, "warmup_frames": 0}
@@ -51,7 +51,7 @@ def begin(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progress]:
     import jax
 
     import jaxdqn
-    from jaxdqn.run.assembly import assemble, look_at_env
+    from jaxdqn.training.setup import assemble, look_at_env
 
     if config.loop == "device":
         device_run = jaxdqn.make_device_run(config)

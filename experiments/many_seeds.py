@@ -18,7 +18,7 @@ from command_line import positive, split_flags
 from seeds import train_side_by_side
 from variants import make_parser, record, report
 
-from jaxdqn.flags import parse_config
+from jaxdqn.cli.flags import parse_config
 from jaxdqn.presets import PRESETS
 
 

@@ -20,10 +20,10 @@ from cartpole_pixels import is_finished, train, write
 from command_line import positive
 
 import jaxdqn
+from jaxdqn.cli.flags import parse_config
 from jaxdqn.config import Config
-from jaxdqn.flags import parse_config
-from jaxdqn.run.files import written_aside
-from jaxdqn.run.plots import COLOURS, read_table
+from jaxdqn.reporting.plots import COLOURS, read_table
+from jaxdqn.storage.atomic import written_aside
 
 
 class Task(NamedTuple):

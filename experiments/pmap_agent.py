@@ -20,9 +20,9 @@ from command_line import positive
 
 import jaxdqn
 from jaxdqn.config import Config
+from jaxdqn.loops.device_run import DeviceRun, RunState
 from jaxdqn.parallel import part_of
 from jaxdqn.presets import PRESETS
-from jaxdqn.run.device_run import DeviceRun, RunState
 
 AXIS = "devices"
 

@@ -15,10 +15,10 @@ import optax
 
 import jaxdqn
 from jaxdqn.config import Config
+from jaxdqn.loops.device_run import DeviceRun, RunState
 from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.run.device_run import DeviceRun, RunState
-from jaxdqn.run.files import written_aside
 from jaxdqn.schedules import config_optimizer
+from jaxdqn.storage.atomic import written_aside
 
 
 class Scores(NamedTuple):

@@ -12,8 +12,8 @@ import numpy as np
 from throughput_rows import WIDTH, Row, race
 
 import jaxdqn
+from jaxdqn.loops.device_run import DeviceRun, RunState
 from jaxdqn.presets import PRESETS
-from jaxdqn.run.device_run import DeviceRun, RunState
 
 STEPS = 100
 SEEDS = 8

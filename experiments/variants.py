@@ -14,12 +14,12 @@ import numpy as np
 from command_line import positive, split_flags
 from seeds import Scores, bootstrap_interval, interquartile_mean, train_side_by_side, write_table
 
+from jaxdqn.cli.flags import parse_config
 from jaxdqn.config import Config
-from jaxdqn.flags import parse_config
 from jaxdqn.presets import PRESETS
+from jaxdqn.reporting.plots import COLOURS, read_table
 from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.run.files import write_json, written_aside
-from jaxdqn.run.plots import COLOURS, read_table
+from jaxdqn.storage.atomic import write_json, written_aside
 
 SOLVED = 475.0
 Rows = list[dict[str, Any]]

@@ -1,6 +1,6 @@
 """`python -m jaxdqn` is the command line."""
 
-from jaxdqn.cli import main
+from jaxdqn.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -14,13 +14,13 @@ import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
 
 from jaxdqn import exploration
-from jaxdqn.architectures import make_network
 from jaxdqn.augmentation import augment_batch, check_augmentation
 from jaxdqn.compilation import jit, one_after_another
 from jaxdqn.config import Config
-from jaxdqn.convolution import micro_batch_size
 from jaxdqn.learner import LearnerState, Metrics, Params, copy, init_learner, learn_if, make_update
 from jaxdqn.losses import LOSSES, Loss
+from jaxdqn.networks.architectures import make_network
+from jaxdqn.networks.convolution import micro_batch_size
 from jaxdqn.normalisation import init_params, leave_obs_stats, make_q_values
 from jaxdqn.observations import ObsSpec, spec_from
 from jaxdqn.preprocessing import ObservationStats

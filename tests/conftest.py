@@ -37,8 +37,11 @@ settings.register_profile("long", max_examples=2_000)
 settings.load_profile("short")
 
 # Not `config`: it checks its own fields, in words for people, which is what its tests are about.
-PIECES = "augmentation convolution exploration learner losses networks observations preprocessing replay returns types"
-install_import_hook([f"jaxdqn.{name}" for name in f"agent envs run {PIECES}".split()], "beartype.beartype")
+CHECKED = (
+    "agent augmentation checkpoints distributed envs evaluation exploration frame_store learner loops losses networks "
+    "observations preprocessing replay reporting returns signals storage training types"
+)
+install_import_hook([f"jaxdqn.{name}" for name in CHECKED.split()], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +49,8 @@ def no_pictures(request, monkeypatch):
     """Runs leave empty pictures, which take a second to draw, but where a test is marked with `pictures`."""
     if request.node.get_closest_marker("pictures"):
         return
-    monkeypatch.setattr("jaxdqn.run.clerk.draw_curve", lambda runs, path, **options: path.write_bytes(b""))
-    monkeypatch.setattr("jaxdqn.run.clerk.record_gif", lambda agent, path, **options: path.write_bytes(b""))
+    monkeypatch.setattr("jaxdqn.training.artifacts.draw_curve", lambda runs, path, **options: path.write_bytes(b""))
+    monkeypatch.setattr("jaxdqn.training.artifacts.record_gif", lambda agent, path, **options: path.write_bytes(b""))
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def remembered_agents(request, monkeypatch):
     own.
     """
     if not request.node.get_closest_marker("makes_agents"):
-        monkeypatch.setattr("jaxdqn.run.assembly.agent_of", _remembered)
+        monkeypatch.setattr("jaxdqn.training.setup.agent_of", _remembered)
 
 
 _AGENTS: dict = {}

@@ -22,7 +22,7 @@ FLAGS = [
     *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "4096", "--evaluation-episodes", "2"),
     "--checkpoint-every=128",
 ]
-JAXDQN = [sys.executable, "-c", "from jaxdqn.cli import main; main()"]
+JAXDQN = [sys.executable, "-c", "from jaxdqn.cli.main import main; main()"]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -86,8 +86,8 @@ def compare(run: Path, whole: Path) -> None:
     """Both runs are the same, in every row, and in every array of their last states."""
     import numpy as np
 
-    from jaxdqn.run.arrays import load_arrays
-    from jaxdqn.run.states import States
+    from jaxdqn.checkpoints.run_state import States
+    from jaxdqn.storage.pytrees import load_arrays
 
     for name in ("metrics.csv", "evaluations.csv"):
         assert rows_of(run / name) == rows_of(whole / name), name

@@ -22,14 +22,14 @@ from small_runs import PIXELS, equal
 
 import jaxdqn
 from jaxdqn.config import Config
-from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.vector import make_vector_env
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.loops.device import device_loop
+from jaxdqn.loops.device_run import make_device_run
+from jaxdqn.loops.host import host_loop
 from jaxdqn.parallel import devices_of, make_mesh, make_parallel_agent
 from jaxdqn.replay import row_bytes
-from jaxdqn.run.device_loop import device_loop
-from jaxdqn.run.device_run import make_device_run
-from jaxdqn.run.host_loop import host_loop
-from jaxdqn.run.resources import free_bytes
+from jaxdqn.storage.free_space import free_bytes
 
 VECTORS = Config(
     pixels=False,

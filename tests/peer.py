@@ -12,14 +12,15 @@ import numpy as np
 import probes
 
 import jaxdqn
+from jaxdqn.checkpoints import run_state
 from jaxdqn.config import Config
-from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.vector import make_vector_env
+from jaxdqn.distributed.processes import Peers
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.loops.host import host_loop
 from jaxdqn.parallel import agent_of
 from jaxdqn.replay import row_bytes
-from jaxdqn.run import resources, states
-from jaxdqn.run.host_loop import host_loop
-from jaxdqn.run.peers import Peers
+from jaxdqn.storage import free_space
 
 FRAMES = Config(
     pixels=True,
@@ -110,7 +111,7 @@ def stop_device_loop_early(folder):
 
 def fail_to_save_once(folder):
     """The second process has no room for its first part of a state."""
-    write, said, tries = states.write_part, [], []
+    write, said, tries = run_state.write_part, [], []
 
     def fail(*args, **options):
         tries.append(1)
@@ -118,7 +119,7 @@ def fail_to_save_once(folder):
             raise OSError("no room")
         return write(*args, **options)
 
-    states.write_part = fail
+    run_state.write_part = fail
     config = dataclasses.replace(FRAMES, pixels=False, output=str(folder / "run"))
     *_, step = jaxdqn.train(config, say=said.append)
     return {"learner": digest(step.progress.state.learner), "said": said}
@@ -130,7 +131,7 @@ def share_memory(folder):
     config, found = dataclasses.replace(VECTORS, capacity=1_024, total_frames=64, warmup_frames=48), []
     for rows in (1_024, 1_000):
         available = rows * row + 64
-        resources.psutil.virtual_memory = lambda available=available: SimpleNamespace(available=available)
+        free_space.psutil.virtual_memory = lambda available=available: SimpleNamespace(available=available)
         run = dataclasses.replace(config, output=str(folder / f"{rows}"))
         try:
             found.append([step.progress.frames for step in jaxdqn.train(run)][-1])

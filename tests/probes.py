@@ -115,7 +115,7 @@ def counting_env(length, truncates=False):
     """A functional environment that counts its steps from 0; step `i` gives 10 times `i`, and `length` is the end."""
     import jax.numpy as jnp
 
-    from jaxdqn.envs.functional import FunctionalEnv
+    from jaxdqn.envs.functional.env import FunctionalEnv
 
     def observe(state):
         return jnp.full(1, state, jnp.float32)

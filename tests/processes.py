@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).resolve().parent
-JAXDQN = ("-c", "from jaxdqn.cli import main; main()")
+JAXDQN = ("-c", "from jaxdqn.cli.main import main; main()")
 
 FLAGS = "--no-pixels --num-devices 2 --num-envs 4 --frames-per-batch 16 --batch-size 8 --updates-per-batch 2"
 FLAGS += " --warmup-frames 64 --evaluation-episodes 1 --checkpoint-every 320 --evaluate-every 640"

@@ -8,8 +8,8 @@ from small_runs import equal
 from test_resume import VECTORS
 
 import jaxdqn
-from jaxdqn.run import manifest
-from jaxdqn.run.states import States
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.storage import manifest
 
 FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
 AGENT = jaxdqn.make_agent(

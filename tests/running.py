@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import gymnasium as gym
 import pytest
 
-from jaxdqn.cli import main
-from jaxdqn.run import resources
+from jaxdqn.cli.main import main
+from jaxdqn.storage import free_space
 
 
 def leave_free(monkeypatch, num_bytes):
     """Leave so many bytes free in the machine's memory, which is the only one: an accelerator's is not counted."""
     memory = SimpleNamespace(available=int(num_bytes), total=2**40)
-    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(resources, "_own_free_bytes", lambda device: None)
+    monkeypatch.setattr(free_space.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(free_space, "_own_free_bytes", lambda device: None)
 
 
 def command(*words):
@@ -34,11 +34,11 @@ class Interrupting(importlib.abc.MetaPathFinder):
     def find_spec(self, name, *_):
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
-        if name == "jaxdqn.run.training":
+        if name == "jaxdqn.training.entry":
             print("still importing")
 
 sys.meta_path.insert(0, Interrupting())
-from jaxdqn.cli import main
+from jaxdqn.cli.main import main
 main()
 """
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxdqn.agent import make_agent
-from jaxdqn.architectures import make_network
 from jaxdqn.config import Config
+from jaxdqn.networks.architectures import make_network
 from jaxdqn.presets import PRESETS
 from jaxdqn.types import Rows
 

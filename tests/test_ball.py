@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdqn
-from jaxdqn.envs.ball import (
+from jaxdqn.envs.functional.ball import (
     FALL,
     FLOOR,
     HALF_PADDLE,

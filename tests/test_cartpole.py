@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.envs.cartpole import MAX_STEPS, MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole
-from jaxdqn.envs.cartpole_picture import cartpole_frame, cartpole_picture
+from jaxdqn.envs.functional.cartpole import MAX_STEPS, MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole
+from jaxdqn.envs.functional.cartpole_rendering import cartpole_frame, cartpole_picture
 from jaxdqn.preprocessing import preprocess_frame
 
 

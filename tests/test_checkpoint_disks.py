@@ -8,8 +8,10 @@ import pytest
 from rings import AGENT, EIGHT_SLOTS, FACTS, Ring
 from test_states import flipped
 
-from jaxdqn.run import manifest, replay_files, reuse
-from jaxdqn.run.states import States
+from jaxdqn.checkpoints import replay as replay_files
+from jaxdqn.checkpoints import reuse
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.storage import manifest
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +105,7 @@ def test_states_that_share_files_after_a_kill_share_none_a_few_later(tmp_path, m
     for slots in (24, 4):
         ring.save_after(slots)
     with monkeypatch.context() as killed:
-        killed.setattr("jaxdqn.run.states.shutil.rmtree", lambda path, **how: None)
+        killed.setattr("jaxdqn.checkpoints.run_state.shutil.rmtree", lambda path, **how: None)
         ring.save_after(4)
     assert len(ring.states.all()) == 3
     ring.keep = 3

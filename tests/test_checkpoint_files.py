@@ -9,8 +9,9 @@ from rings import AGENT, EIGHT_SLOTS, Ring, inodes
 from test_resume import config_in, finish, quiet
 
 import jaxdqn
-from jaxdqn.run import files, manifest, replay_files
-from jaxdqn.run.states import States
+from jaxdqn.checkpoints import replay as replay_files
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.storage import atomic, manifest
 
 
 @pytest.fixture(autouse=True)
@@ -82,11 +83,11 @@ def test_states_are_written_by_the_clock_as_well(tmp_path, monkeypatch, loop):
         finish(jaxdqn.train(config_in(run, **often, **fields), say=quiet, **how))
         return [int(path.name) for path in States(run / "states", keep=100, with_replay=True).all()]
 
-    monkeypatch.setattr("jaxdqn.run.device_loop.SECONDS", 0.0)  # a chunk is a batch
+    monkeypatch.setattr("jaxdqn.loops.device.SECONDS", 0.0)  # a chunk is a batch
     clock = iter(range(10_000))  # which goes on by a second at each look
-    monkeypatch.setattr("jaxdqn.run.keeper.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr("jaxdqn.training.checkpointing.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     assert states_of("by the clock", checkpoint_seconds=3.0) == [48, 96, 112]
-    assert files.read_json(tmp_path / "by the clock" / "config.json")["checkpoint_seconds"] == 3.0
+    assert atomic.read_json(tmp_path / "by the clock" / "config.json")["checkpoint_seconds"] == 3.0
 
 
 @pytest.mark.parametrize(("value", "says"), [(-1.0, "must be 0 or above"), (float("inf"), "must be a finite number")])

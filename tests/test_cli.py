@@ -7,9 +7,9 @@ import re
 import pytest
 from probes import TINY
 
-from jaxdqn.cli import main
-from jaxdqn.run.course import RunProgress
-from jaxdqn.run.progress import Progress
+from jaxdqn.cli.main import main
+from jaxdqn.loops.progress import Progress
+from jaxdqn.training.trainer import RunProgress
 
 
 def call(capsys, *words):
@@ -82,7 +82,7 @@ def test_the_default_preset_trains_on_pixels(capsys, tmp_path, monkeypatch):
 
     In all that programs depend on it is the run of `test_run.py`, and what is compiled for one serves the other.
     """
-    monkeypatch.setattr("jaxdqn.run.assembly.rollout_stats", None)  # that another process plays it
+    monkeypatch.setattr("jaxdqn.training.setup.rollout_stats", None)  # that another process plays it
     small = ["--frame-size", "44", "--normalisation-frames", "100", "--total-frames", "128", "--warmup-frames", "64"]
     small += ["--num-envs", "4", "--batch-size", "16", "--capacity", "512"]
     cheap = ["--updates-per-batch", "2", "--evaluation-episodes", "1", "--output", str(tmp_path / "run")]
@@ -215,7 +215,7 @@ def test_a_fault_in_mid_run_is_one_line_and_not_taken_for_bad_input(monkeypatch,
         yield RunProgress(Progress(1, 0, 0.0, [], {}, None), None, tmp_path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxdqn.run.training.train", faulty)
+    monkeypatch.setattr("jaxdqn.training.entry.train", faulty)
     with pytest.raises(SystemExit) as stop:
         main(["train", *TINY])
     assert stop.value.code == 1

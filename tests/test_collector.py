@@ -6,11 +6,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from jaxdqn.envs.collector import Collector
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
-from jaxdqn.envs.vector import Episode, make_vector_env, random_stacks
-from jaxdqn.envs.workers import start_method
-from jaxdqn.run.evaluation import Evaluator, summarise
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import Episode, make_vector_env, random_stacks
+from jaxdqn.envs.vector.workers import start_method
+from jaxdqn.evaluation.evaluator import Evaluator, summarise
 
 
 class Counter(gym.Env):

@@ -13,13 +13,13 @@ from running import command, interrupting_import_of
 from small_runs import CONFIG
 
 import jaxdqn
-from jaxdqn.run.course import RunProgress
-from jaxdqn.run.display import Display
-from jaxdqn.run.files import read_json
-from jaxdqn.run.progress import Progress
+from jaxdqn.cli.console import Display
+from jaxdqn.loops.progress import Progress
+from jaxdqn.storage.atomic import read_json
+from jaxdqn.training.trainer import RunProgress
 
-JAXDQN = [sys.executable, "-c", "from jaxdqn.cli import main; main()"]
-STREAMS = "import sys; from jaxdqn.streams import *; guard_streams(); {}; sys.exit(finish_streams(0))"
+JAXDQN = [sys.executable, "-c", "from jaxdqn.cli.main import main; main()"]
+STREAMS = "import sys; from jaxdqn.standard_streams import *; guard_streams(); {}; sys.exit(finish_streams(0))"
 
 
 def process(words, *, shell='exec "$@"', **env):
@@ -134,8 +134,8 @@ def test_a_fault_of_the_machine_is_one_line_and_exit_code_1(error, code, says, c
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("jaxdqn.run.policy.load", fail)
-    monkeypatch.setattr("jaxdqn.run.training.train", fail)
+    monkeypatch.setattr("jaxdqn.evaluation.trained_agent.load", fail)
+    monkeypatch.setattr("jaxdqn.training.entry.train", fail)
     for words in (["evaluate", "x"], ["train", *TINY]):
         assert command(*words) == code
         assert says in one_line(capsys)
@@ -151,7 +151,7 @@ def test_commands_that_are_shown_can_be_typed(capsys, tmp_path, monkeypatch):
         if config.seed:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxdqn.run.training.train", short)
+    monkeypatch.setattr("jaxdqn.training.entry.train", short)
     assert command("train", *TINY) == 0
     assert f"next: jaxdqn evaluate '{folder}' --env my_module:Mine-v0 --episodes 100" in capsys.readouterr().out
     assert command("train", *TINY, "--seed", "1") == 1

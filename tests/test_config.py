@@ -7,9 +7,9 @@ import re
 
 import pytest
 
+from jaxdqn.checkpoints.compatibility import OLD_VALUES, config_of_file
 from jaxdqn.config import Config
 from jaxdqn.presets import PRESETS
-from jaxdqn.run.compatibility import OLD_VALUES, config_of_file
 
 # "Hyperparameters" of the seed: what both columns share, then the demo as it runs, and the proper run of its comments.
 SHARED = {

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.convolution import Conv, default_implementation, micro_batch_size
+from jaxdqn.networks.convolution import Conv, default_implementation, micro_batch_size
 
 both = pytest.mark.parametrize("implementation", ["channels_last", "xla"])
 

@@ -13,16 +13,16 @@ from image_envs import Shown, box
 from test_run import PIXELS
 
 import jaxdqn
-from jaxdqn.architectures import make_network
-from jaxdqn.cli import main
+from jaxdqn.cli.flags import parse_config
+from jaxdqn.cli.main import main
 from jaxdqn.config import Config
-from jaxdqn.envs.cartpole import make_cartpole
-from jaxdqn.flags import parse_config
-from jaxdqn.networks import DuelingCNN, DuelingMLP
+from jaxdqn.envs.functional.cartpole import make_cartpole
+from jaxdqn.loops.device_run import make_device_run
+from jaxdqn.networks.architectures import make_network
+from jaxdqn.networks.dueling import DuelingCNN, DuelingMLP
 from jaxdqn.observations import ObsSpec, spec_from
 from jaxdqn.presets import PRESETS
 from jaxdqn.replay import row_bytes
-from jaxdqn.run.device_run import make_device_run
 from jaxdqn.schedules import with_capacity
 
 # The preset cartpole, as small as it can be; its symmetries are CartPole-v1's.
@@ -46,7 +46,7 @@ def test_a_preset_trains_another_environment_without_its_symmetries_and_says_so(
         trained.append(config)
         raise RuntimeError("far enough")
 
-    monkeypatch.setattr("jaxdqn.run.training.make_job", job)
+    monkeypatch.setattr("jaxdqn.training.entry.make_job", job)
     with pytest.raises(RuntimeError, match="far enough"):
         next(jaxdqn.train(config, env_fn=env_fn, say=said.append))
     assert (trained[0].random_shift, trained[0].mirror) == ((2, True) if kept else (0, False))
@@ -60,7 +60,7 @@ def test_a_run_on_the_device_leaves_out_the_symmetries_of_another_environment(mo
         found.append(config)
         raise StopIteration
 
-    monkeypatch.setattr("jaxdqn.run.device_run.agent_of", agent_of)
+    monkeypatch.setattr("jaxdqn.loops.device_run.agent_of", agent_of)
     config = dataclasses.replace(CARTPOLE, normalisation_frames=0)
     own = make_cartpole(pixels=True, frame_size=44)
     for env in (None, own, jaxdqn.make_ball(frame_size=44), make_cartpole(pixels=True, frame_size=44, max_steps=9)):
@@ -121,7 +121,7 @@ def test_replay_takes_half_of_the_free_memory_at_most():
 def test_the_capacity_that_was_found_is_kept_for_the_resume(tmp_path, monkeypatch):
     config = Config(total_frames=512, warmup_frames=64, output=str(tmp_path / "run"), checkpoint_every=256)
     with monkeypatch.context() as little:
-        little.setattr("jaxdqn.run.assembly.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
+        little.setattr("jaxdqn.training.setup.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
         for step in jaxdqn.train(config, env_fn=probes.Delayed):
             if step.progress.frames == 256:
                 break

@@ -10,10 +10,10 @@ from probes import counting_env
 from small_runs import CONFIG, equal
 
 import jaxdqn
-from jaxdqn.envs.adapters import GymnasiumEnv
-from jaxdqn.run import device_loop as module
-from jaxdqn.run.device_loop import device_loop
-from jaxdqn.run.device_run import make_device_run
+from jaxdqn.envs.functional.adapters import GymnasiumEnv
+from jaxdqn.loops import device as module
+from jaxdqn.loops.device import device_loop
+from jaxdqn.loops.device_run import make_device_run
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_an_environment_of_the_users_own(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_line_trains_on_the_device(tmp_path, capsys):
-    from jaxdqn.cli import main
+    from jaxdqn.cli.main import main
 
     tiny = ["--frame-size", "44", "--frame-stack", "2", "--total-frames", "96", "--warmup-frames", "32"]
     tiny += ["--updates-per-batch", "1", "--batch-size", "8", "--normalisation-frames", "16", "--capacity", "192"]

@@ -13,13 +13,13 @@ from probes import counting_env
 from small_runs import CONFIG, PIXELS, apart, equal
 
 import jaxdqn
-from jaxdqn.envs.adapters import GymnasiumEnv
-from jaxdqn.envs.device import functional_env, functional_within
-from jaxdqn.envs.pixels import make_env_fn
-from jaxdqn.run import device_run
-from jaxdqn.run.device_evaluation import make_device_evaluation
-from jaxdqn.run.device_loop import device_loop
-from jaxdqn.run.device_run import make_device_run
+from jaxdqn.envs.by_id import functional_env, functional_within
+from jaxdqn.envs.functional.adapters import GymnasiumEnv
+from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.evaluation.device import make_device_evaluation
+from jaxdqn.loops import device_run
+from jaxdqn.loops.device import device_loop
+from jaxdqn.loops.device_run import make_device_run
 
 
 @pytest.fixture(scope="module")

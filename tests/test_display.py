@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jaxdqn.cli.console import Display
 from jaxdqn.config import Config
-from jaxdqn.envs.vector import Episode
-from jaxdqn.run.course import RunProgress
-from jaxdqn.run.display import Display
-from jaxdqn.run.evaluation import summarise
-from jaxdqn.run.progress import Progress
+from jaxdqn.envs.vector.episodes import Episode
+from jaxdqn.evaluation.evaluator import summarise
+from jaxdqn.loops.progress import Progress
+from jaxdqn.training.trainer import RunProgress
 
 CONFIG = Config(total_frames=320, warmup_frames=64)
 

@@ -15,10 +15,10 @@ from probes import TINY, OneStep, TerminatingChain
 from running import command, registered
 
 import jaxdqn
-from jaxdqn.envs.pixels import make_env_fn
-from jaxdqn.envs.vector import make_vector_env
-from jaxdqn.envs.workers import WorkerError
-from jaxdqn.run.rollout import RolloutAhead
+from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.envs.vector.workers import WorkerError
+from jaxdqn.training.obs_stats import RolloutAhead
 
 HERE = Path(__file__).parent
 TRAINER = os.getpid()
@@ -171,7 +171,7 @@ for step in jaxdqn.train(config, env_fn=TerminatingChain):
     pass
 """
 COMMAND = """
-from jaxdqn.cli import main
+from jaxdqn.cli.main import main
 main("train --env CartPole-v1 --num-envs 2 --collector async --output run".split())
 """
 
@@ -211,7 +211,7 @@ def test_training_is_refused_in_a_process_that_imports_its_script(monkeypatch, t
 def test_workers_of_a_trainer_that_is_killed_end_in_silence(tmp_path):
     script = """
 import os, signal
-from jaxdqn.envs.vector import make_vector_env
+from jaxdqn.envs.vector.episodes import make_vector_env
 from probes import OneStep
 if __name__ == "__main__":
     envs = make_vector_env(OneStep, 2, workers=True)

@@ -11,10 +11,10 @@ from image_envs import Shown, box
 from test_run import VECTORS, finish, table
 
 import jaxdqn
-from jaxdqn.cli import main
-from jaxdqn.envs.vector import CutEpisode, Episode
-from jaxdqn.run.evaluation import Evaluator, summarise
-from jaxdqn.run.pictures import draw_episode, record_gif
+from jaxdqn.cli.main import main
+from jaxdqn.envs.vector.episodes import CutEpisode, Episode
+from jaxdqn.evaluation.evaluator import Evaluator, summarise
+from jaxdqn.reporting.gif import draw_episode, record_gif
 
 
 def test_an_episode_that_reaches_the_limit_counts_as_truncated_and_is_counted():
@@ -30,7 +30,7 @@ def test_an_episode_that_reaches_the_limit_counts_as_truncated_and_is_counted():
 
 def test_a_long_evaluation_shows_how_far_it_is(monkeypatch):
     said = []
-    monkeypatch.setattr("jaxdqn.run.evaluation.SECONDS_BETWEEN_NOTES", 0.0)
+    monkeypatch.setattr("jaxdqn.evaluation.evaluator.SECONDS_BETWEEN_NOTES", 0.0)
     Evaluator(probes.Endless, num_envs=2, max_steps=3, say=said.append).play(still, range(3))
     assert said[0] == "evaluating: 0 of 3 episodes done, the longest open one is at step 1 of at most 3"
     assert any(line.startswith("evaluating: 2 of 3 episodes done") for line in said)

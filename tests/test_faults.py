@@ -14,13 +14,13 @@ from small_runs import CONFIG
 from test_resume import config_in, finish, table
 
 import jaxdqn
-from jaxdqn.cli import main
-from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.vector import make_vector_env
-from jaxdqn.envs.workers import WorkerError
-from jaxdqn.run.device_loop import device_loop
-from jaxdqn.run.device_run import make_device_run
-from jaxdqn.run.states import States
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.cli.main import main
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.envs.vector.workers import WorkerError
+from jaxdqn.loops.device import device_loop
+from jaxdqn.loops.device_run import make_device_run
 
 
 class Spoiled(probes.TerminatingChain):
@@ -151,7 +151,7 @@ SAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("how", SAYS)
 def test_a_worker_that_fails_is_named_or_built_again(how, tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxdqn.envs.workers.STEP_TIMEOUT", 3.0)
+    monkeypatch.setattr("jaxdqn.envs.vector.workers.STEP_TIMEOUT", 3.0)
 
     def make():
         return make_vector_env(lambda: Failing(tmp_path / "failed", how), 2, workers=True)

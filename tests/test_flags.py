@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxdqn.cli.flags import parse_config
 from jaxdqn.config import Config
-from jaxdqn.flags import parse_config
 from jaxdqn.presets import PRESETS
 
 

@@ -12,11 +12,11 @@ from running import command, registered
 from test_run import VECTORS, finish, table
 
 import jaxdqn
-from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.pixels import make_by_id, make_env_fn, spec_of_env
-from jaxdqn.envs.stepping import fault_of
-from jaxdqn.envs.vector import make_vector_env
-from jaxdqn.run.evaluation import Evaluator
+from jaxdqn.envs.gymnasium.wrappers import make_by_id, make_env_fn, spec_of_env
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.envs.vector.stepper import fault_of
+from jaxdqn.evaluation.evaluator import Evaluator
 
 
 def still(obs):

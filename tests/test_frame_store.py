@@ -13,7 +13,7 @@ import pytest
 
 import jaxdqn
 from jaxdqn.config import Config
-from jaxdqn.run.frame_store import FrameStore, check_store, with_frame_store
+from jaxdqn.frame_store import FrameStore, check_store, with_frame_store
 from jaxdqn.types import Rows
 
 CONFIG = Config(
@@ -165,8 +165,8 @@ def test_where_blocks_cannot_be_reserved_they_are_written(monkeypatch, tmp_path)
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(os, "posix_fallocate", refused)
-    monkeypatch.setattr("jaxdqn.run.frame_store._remove", lambda path: None)
-    monkeypatch.setattr("jaxdqn.run.frame_store._BLOCK", 10_000)
+    monkeypatch.setattr("jaxdqn.frame_store._remove", lambda path: None)
+    monkeypatch.setattr("jaxdqn.frame_store._BLOCK", 10_000)
     store = FrameStore(**SIZES, path=tmp_path / "replay.npy")
     assert (tmp_path / "replay.npy").stat().st_blocks * 512 >= 77_760
     frames = np.arange(2 * 2 * 36 * 36, dtype=np.uint8).reshape(2, 2, 36, 36)

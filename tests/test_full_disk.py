@@ -9,8 +9,8 @@ import pytest
 from test_resume import config_in, finish, quiet, table
 
 import jaxdqn
-from jaxdqn.run.files import Table
-from jaxdqn.run.states import States
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.storage.csv_table import Table
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,13 @@ from gymnasium.envs.phys2d.cartpole import CartPoleFunctional
 from gymnasium.utils.env_checker import check_env
 from probes import counting_env
 
-from jaxdqn.envs.adapters import GymnasiumEnv, from_func_env, from_gymnax
-from jaxdqn.envs.ball import make_ball
-from jaxdqn.envs.cartpole import CartPoleState, cartpole_step, make_cartpole
-from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.functional import random_rollout, time_limit, vectorise
+from jaxdqn.envs.functional.adapters import GymnasiumEnv, from_func_env, from_gymnax
+from jaxdqn.envs.functional.ball import make_ball
+from jaxdqn.envs.functional.cartpole import CartPoleState, cartpole_step, make_cartpole
+from jaxdqn.envs.functional.env import random_rollout, time_limit, vectorise
 from jaxdqn.envs.rows import advance, open_episodes
-from jaxdqn.envs.vector import episodes_of, make_vector_env
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import episodes_of, make_vector_env
 
 
 def rows_of(env, num_envs=2, steps=12, key=0, action=0, **options):

@@ -13,10 +13,10 @@ import pytest
 
 from jaxdqn.agent import make_agent
 from jaxdqn.config import Config
-from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.vector import make_vector_env
-from jaxdqn.envs.workers import WorkerError
-from jaxdqn.run.host_loop import host_loop
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.envs.vector.workers import WorkerError
+from jaxdqn.loops.host import host_loop
 
 both = pytest.mark.parametrize("collector", ["sync", "async"])
 CONFIG = Config(
@@ -158,7 +158,7 @@ def test_workers_give_the_rows_that_this_process_gives_and_are_gone_afterwards()
 
 @pytest.mark.slow
 def test_a_worker_that_does_not_answer_is_an_error(monkeypatch):
-    monkeypatch.setattr("jaxdqn.envs.workers.STEP_TIMEOUT", 0.2)
+    monkeypatch.setattr("jaxdqn.envs.vector.workers.STEP_TIMEOUT", 0.2)
     envs = make_vector_env(Hanging, 2, workers=True)
     envs.reset(seed=0)
     processes = list(envs.processes)
@@ -178,8 +178,8 @@ class Slow(probes.Delayed):
 def test_time_in_which_the_machine_slept_is_not_counted_against_a_worker(monkeypatch):
     """Ctrl-Z for two minutes, or a laptop that was closed: the workers slept as well."""
     clock = itertools.count(step=500.0)
-    monkeypatch.setattr("jaxdqn.envs.workers.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    monkeypatch.setattr("jaxdqn.envs.workers.STEP_TIMEOUT", 5.0)
+    monkeypatch.setattr("jaxdqn.envs.vector.workers.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("jaxdqn.envs.vector.workers.STEP_TIMEOUT", 5.0)
     envs = make_vector_env(Slow, 1, workers=True)
     envs.reset(seed=0)
     envs.step(np.array([1]))

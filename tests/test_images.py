@@ -11,14 +11,14 @@ from image_envs import Shown, box
 from test_run import VECTORS, finish, table
 
 import jaxdqn
-from jaxdqn.envs.adapters import GymnasiumEnv
-from jaxdqn.envs.functional import FunctionalEnv, time_limit
-from jaxdqn.envs.pixels import make_env_fn, spec_of_env
+from jaxdqn.envs.functional.adapters import GymnasiumEnv
+from jaxdqn.envs.functional.env import FunctionalEnv, time_limit
+from jaxdqn.envs.gymnasium.wrappers import make_env_fn, spec_of_env
 from jaxdqn.envs.registry import register_env
+from jaxdqn.loops.device import device_loop
+from jaxdqn.loops.device_run import make_device_run
 from jaxdqn.observations import ObsSpec
 from jaxdqn.preprocessing import observation_stats
-from jaxdqn.run.device_loop import device_loop
-from jaxdqn.run.device_run import make_device_run
 from jaxdqn.types import Rows
 
 TINY = dataclasses.replace(VECTORS, pixels=None, network="auto", total_frames=192, warmup_frames=64, evaluate_every=96)

@@ -11,7 +11,7 @@ import pytest
 from probes import TINY
 from running import interrupting_import_of
 
-from jaxdqn.run.stop import Stop
+from jaxdqn.signals import Stop
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def children_of(pid):
 )
 def test_a_signal_keeps_the_state_ends_the_workers_and_says_how_to_go_on(number, flags, tmp_path):
     words = ["train", *TINY, "--total-frames", "1000000", "--capacity", "1000", "--checkpoint-every", "0", *flags]
-    command = [sys.executable, "-c", f"{RESTORE}; from jaxdqn.cli import main; main()", *words, "--output", "run"]
+    command = [sys.executable, "-c", f"{RESTORE}; from jaxdqn.cli.main import main; main()", *words, "--output", "run"]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=tmp_path, **pipes)
     metrics = tmp_path / "run" / "metrics.csv"

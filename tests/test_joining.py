@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 import jaxdqn
-from jaxdqn.launch import Launch
-from jaxdqn.run import coordinator
-from jaxdqn.run.coordinator import found_by_cluster, listening_of
+from jaxdqn.distributed import coordinator
+from jaxdqn.distributed.coordinator import found_by_cluster, listening_of
+from jaxdqn.distributed.options import Launch
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_cluster_tells_where_the_coordinator_is(monkeypatch):
 def test_a_witness_speaks_for_a_process_that_was_killed(tmp_path):
     (tmp_path / "states" / "0000003000").mkdir(parents=True)
     code = (
-        "import os, signal, sys, pathlib; from jaxdqn.run.witness import Witness\n"
+        "import os, signal, sys, pathlib; from jaxdqn.distributed.watchdog import Witness\n"
         "with Witness('process 1 of 2') as witness:\n"
         f"    witness.watch(pathlib.Path({str(tmp_path)!r}))\n"
         "    if sys.argv[1:]: os.kill(os.getpid(), signal.SIGKILL)\n"

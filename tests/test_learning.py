@@ -8,10 +8,10 @@ import pytest
 
 from jaxdqn.agent import make_agent
 from jaxdqn.config import Config
-from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.vector import make_vector_env
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.loops.host import host_loop
 from jaxdqn.preprocessing import ObservationStats
-from jaxdqn.run.host_loop import host_loop
 
 GAMMA = 0.8
 

@@ -10,7 +10,7 @@ import pytest
 from test_resume import config_in, equal, finish, newest, quiet, table
 
 import jaxdqn
-from jaxdqn.run.states import States
+from jaxdqn.checkpoints.run_state import States
 
 
 def fail_at_frame_80(config):

@@ -10,7 +10,7 @@ from running import leave_free
 from small_runs import CONFIG
 
 import jaxdqn
-from jaxdqn.cli import main
+from jaxdqn.cli.main import main
 from jaxdqn.replay import row_bytes
 
 RUN = dataclasses.replace(CONFIG, loop="host", evaluate_every=0, evaluation_episodes=1)

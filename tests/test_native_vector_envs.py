@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from jaxdqn.envs.collector import Collector
+from jaxdqn.envs.vector.collector import Collector
 
 CARTPOLE_STEPS = 12
 

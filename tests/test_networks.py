@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jaxdqn.agent import make_agent
-from jaxdqn.architectures import make_network, motion_cnn
 from jaxdqn.config import Config
-from jaxdqn.networks import (
+from jaxdqn.networks.architectures import make_network, motion_cnn
+from jaxdqn.networks.dueling import (
     DuelingCNN,
     DuelingHeads,
     DuelingMLP,

@@ -8,7 +8,7 @@ import pytest
 
 from jaxdqn.agent import make_agent
 from jaxdqn.config import Config
-from jaxdqn.networks import DuelingMLP
+from jaxdqn.networks.dueling import DuelingMLP
 from jaxdqn.normalisation import OBS_STATS, init_params, leave_obs_stats, make_q_values, put_obs_stats
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.types import Rows

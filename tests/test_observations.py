@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_envs import Lying, Shown, box
 
-from jaxdqn.envs.pixels import PixelObservation, make_env_fn, spec_of_env
-from jaxdqn.envs.spaces import is_band, is_image
+from jaxdqn.envs.gymnasium.spaces import is_band, is_image
+from jaxdqn.envs.gymnasium.wrappers import PixelObservation, make_env_fn, spec_of_env
 from jaxdqn.observations import ObsSpec
 from jaxdqn.preprocessing import preprocess_frame
 

@@ -9,10 +9,10 @@ import pytest
 from test_run import VECTORS, finish, table
 
 import jaxdqn
+from jaxdqn.checkpoints.agent import AgentSpec
+from jaxdqn.checkpoints.compatibility import OLD_VALUES, config_of_file
 from jaxdqn.observations import ObsSpec
-from jaxdqn.run.checkpoint import AgentSpec
-from jaxdqn.run.compatibility import OLD_VALUES, config_of_file
-from jaxdqn.run.manifest import amend, read_manifest
+from jaxdqn.storage.manifest import amend, read_manifest
 
 NEW = ("eval_env", "colour", "value_bias", "symmetries_of", "epsilon_frames", "max_episode_steps")
 
@@ -21,7 +21,7 @@ NEW = ("eval_env", "colour", "value_bias", "symmetries_of", "epsilon_frames", "m
 def test_a_curve_is_drawn_from_the_figures_that_are_unbiased(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
-    from jaxdqn.run.plots import draw_curve
+    from jaxdqn.reporting.plots import draw_curve
 
     drawn = []
     real = Axes.errorbar

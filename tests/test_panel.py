@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdqn.run.panel import colours_of, fit_scene, label_positions, shown_actions, value_text
+from jaxdqn.reporting.gif_panel import colours_of, fit_scene, label_positions, shown_actions, value_text
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12), st.integers(1, 14))

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import jaxdqn
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.checkpoints.shards import flat, read_rest, unflat, write_part
 from jaxdqn.config import Config
+from jaxdqn.distributed.processes import PeerError, Peers, Told
 from jaxdqn.envs.seeds import process_seed, spawn_seeds
-from jaxdqn.run.manifest import DamagedError, sealed_folder, verified
-from jaxdqn.run.parts import flat, read_rest, unflat, write_part
-from jaxdqn.run.peers import PeerError, Peers, Told
-from jaxdqn.run.progress import learning_start_of
-from jaxdqn.run.states import States
-from jaxdqn.run.stop import Stop
+from jaxdqn.loops.progress import learning_start_of
+from jaxdqn.signals import Stop
+from jaxdqn.storage.manifest import DamagedError, sealed_folder, verified
 from jaxdqn.types import Rows
 
 FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
@@ -172,7 +172,7 @@ def in_threads(count, play):
 
 @pytest.mark.slow
 def test_rows_that_two_processes_have_written_are_read_by_one_or_two_or_four(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxdqn.run.replay_files.CHUNK_BYTES", 128)  # several files of each
+    monkeypatch.setattr("jaxdqn.checkpoints.replay.CHUNK_BYTES", 128)  # several files of each
     rows = some_rows(12, 4)
 
     def width(index, count):

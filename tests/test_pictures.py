@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 import jaxdqn
-from jaxdqn.envs.pixels import make_env_fn
-from jaxdqn.run.plots import COLOURS
+from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.reporting.plots import COLOURS
 
 RED = (230, 0, 0)
 WAYS = ("UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT", "DOWNLEFT")

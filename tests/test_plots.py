@@ -11,7 +11,7 @@ from PIL import Image
 from running import command
 
 import jaxdqn
-from jaxdqn.run.recorder import EVALUATIONS, METRICS
+from jaxdqn.reporting.logger import EVALUATIONS, METRICS
 
 
 def run_of(folder, training=(), evaluations=(), every=1000):

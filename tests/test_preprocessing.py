@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxdqn.envs.pixels  # noqa: F401  sets SDL_VIDEODRIVER before pygame is imported
+import jaxdqn.envs.gymnasium.wrappers  # noqa: F401  sets SDL_VIDEODRIVER before pygame is imported
 from jaxdqn.preprocessing import (
     ObservationStats,
     grey_and_resize,
@@ -175,6 +175,6 @@ def test_bytes_are_divided_by_255_before_they_are_normalised_and_floats_are_not(
 
 
 def test_a_process_that_only_steps_environments_does_not_import_jax():
-    code = "import jaxdqn.preprocessing, jaxdqn.envs.vector, sys; assert 'jax' not in sys.modules"
+    code = "import jaxdqn.preprocessing, jaxdqn.envs.vector.episodes, sys; assert 'jax' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

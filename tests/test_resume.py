@@ -10,9 +10,9 @@ from running import kill
 from small_runs import PIXELS, equal
 
 import jaxdqn
+from jaxdqn.checkpoints.run_state import States
 from jaxdqn.config import Config
-from jaxdqn.envs.adapters import GymnasiumEnv
-from jaxdqn.run.states import States
+from jaxdqn.envs.functional.adapters import GymnasiumEnv
 
 VECTORS = Config(
     pixels=False,

@@ -11,8 +11,8 @@ import probes
 import pytest
 
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import make_env_fn
-from jaxdqn.run.rollout import WORTH_A_PROCESS, RolloutAhead, rollout_stats
+from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.training.obs_stats import WORTH_A_PROCESS, RolloutAhead, rollout_stats
 
 CONFIG = Config(normalisation_frames=WORTH_A_PROCESS, pixels=True, frame_size=16, frame_stack=3)
 
@@ -33,7 +33,7 @@ def test_another_process_finds_what_this_one_finds_and_is_gone():
 ALONE = """
 import os, signal, sys, time
 from jaxdqn.presets import PRESETS
-from jaxdqn.run.rollout import RolloutAhead
+from jaxdqn.training.obs_stats import RolloutAhead
 
 if __name__ == "__main__":
     rollout = RolloutAhead(PRESETS["seed-demo"])
@@ -61,7 +61,7 @@ def test_there_is_no_process_where_it_would_not_pay(fields):
 @pytest.mark.slow
 def test_what_goes_wrong_there_is_no_answer(monkeypatch):
     assert RolloutAhead(Config(**{**CONFIG.to_dict(), "env": "NoSuchEnv-v0"})).result() is None
-    monkeypatch.setattr("jaxdqn.run.rollout.TIMEOUT", 0.0)
+    monkeypatch.setattr("jaxdqn.training.obs_stats.TIMEOUT", 0.0)
     assert RolloutAhead(CONFIG).result() is None
 
     def refused(_):

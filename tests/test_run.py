@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 import jaxdqn
+from jaxdqn.checkpoints.agent import AgentSpec, Checkpoints
 from jaxdqn.config import Config
-from jaxdqn.envs.pixels import make_env_fn
+from jaxdqn.envs.gymnasium.wrappers import make_env_fn
 from jaxdqn.observations import ObsSpec
-from jaxdqn.run.assembly import look_at_env
-from jaxdqn.run.checkpoint import AgentSpec, Checkpoints
-from jaxdqn.run.pictures import record_gif
-from jaxdqn.run.plots import draw_curve
+from jaxdqn.reporting.gif import record_gif
+from jaxdqn.reporting.plots import draw_curve
+from jaxdqn.training.setup import look_at_env
 
 pytestmark = pytest.mark.slow
 

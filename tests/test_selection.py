@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 import jaxdqn
+from jaxdqn.checkpoints import agent as agent_checkpoint
 from jaxdqn.config import Config
-from jaxdqn.envs.vector import Episode
+from jaxdqn.envs.vector.episodes import Episode
+from jaxdqn.evaluation import evaluator as evaluator_module
+from jaxdqn.evaluation.selection import Selection
+from jaxdqn.loops.progress import Progress
 from jaxdqn.observations import ObsSpec
-from jaxdqn.run import checkpoint, evaluation
-from jaxdqn.run.progress import Progress
-from jaxdqn.run.selection import Selection
 
 # Five of twenty episodes screen. What each agent gets in the first five and in the others, and what becomes of it.
 AGENTS = [
@@ -27,7 +28,7 @@ AGENTS = [
 ]
 
 
-class Evaluator(evaluation.Evaluator):
+class Evaluator(evaluator_module.Evaluator):
     """Plays episodes of given returns, and counts them."""
 
     def __init__(self):
@@ -40,7 +41,7 @@ class Evaluator(evaluation.Evaluator):
         return [Episode(float(self.scores[0 if first else 1]), 1) for _ in seeds]
 
 
-class Checkpoints(checkpoint.Checkpoints):
+class Checkpoints(agent_checkpoint.Checkpoints):
     """Remembers which agents were kept as the best."""
 
     def __init__(self, **index):
@@ -61,7 +62,7 @@ def make_selection(episodes, evaluator=None, **index):
     agent = jaxdqn.make_agent(config, num_actions=2, obs_shape=(1,), obs_dtype=np.float32)
     state = agent.init(jax.random.key(0))
     evaluator, checkpoints = evaluator or Evaluator(), Checkpoints(**index)
-    spec = checkpoint.AgentSpec(2, ObsSpec((1,), np.float32))
+    spec = agent_checkpoint.AgentSpec(2, ObsSpec((1,), np.float32))
     selection = Selection(config, agent, evaluator, checkpoints, spec)
     return selection, evaluator, checkpoints, lambda frames: Progress(frames, 0, 0.0, [], {}, state)
 
@@ -109,7 +110,7 @@ def test_a_resume_with_another_number_of_episodes_compares_those_of_the_same_see
     assert list(checkpoints.best_returns) == [3]
 
 
-class Noisy(evaluation.Evaluator):
+class Noisy(evaluator_module.Evaluator):
     """Plays for an agent of a true mean: the returns of its episodes are exponential, as CartPole's early ones are."""
 
     def __init__(self, rng):

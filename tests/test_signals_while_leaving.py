@@ -11,7 +11,7 @@ import pytest
 from small_runs import CONFIG
 
 import jaxdqn
-from jaxdqn.run.states import States
+from jaxdqn.checkpoints.run_state import States
 
 RUN = dataclasses.replace(CONFIG, loop="host", total_frames=100, evaluate_every=0, checkpoint_every=0, capacity=100)
 

@@ -13,9 +13,10 @@ from running import kill
 from test_resume import config_in, finish, quiet, table
 
 import jaxdqn
-from jaxdqn.run import replay_files, states
-from jaxdqn.run.states import States
-from jaxdqn.run.stop import Stop
+from jaxdqn.checkpoints import replay as replay_files
+from jaxdqn.checkpoints import run_state
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.signals import Stop
 
 
 def newest_two(tmp_path):
@@ -65,7 +66,7 @@ def test_no_damage_to_any_file_of_a_state_loads_a_wrong_value(tmp_path):
 
 @pytest.mark.slow
 def test_where_no_state_is_whole_the_command_ends_with_2(tmp_path, capsys):
-    from jaxdqn.cli import main
+    from jaxdqn.cli.main import main
 
     run, names = newest_two(tmp_path)
     before = (run / "metrics.csv").read_bytes()
@@ -103,13 +104,13 @@ def test_what_is_another_run_is_refused_with_the_difference(tmp_path):
     with pytest.raises(ValueError, match="trained without network of your own: give it no network"):
         finish(jaxdqn.resume(run, network=jaxdqn.DuelingMLP(2)))
     facts = json.loads((run / "states" / newer / "manifest.json").read_text())
-    assert facts["format"] == states.FORMAT
-    states.FORMAT += 1
+    assert facts["format"] == run_state.FORMAT
+    run_state.FORMAT += 1
     try:
         with pytest.raises(ValueError, match=r"has format 2 and this jaxdqn reads 3: .* wrote it \(0\.1\.0\)"):
             finish(jaxdqn.resume(run))
     finally:
-        states.FORMAT -= 1
+        run_state.FORMAT -= 1
     finish(jaxdqn.resume(run, say=quiet))
     with pytest.raises(ValueError, match="complete at frame 128: go on with --total-frames above that"):
         finish(jaxdqn.resume(run))

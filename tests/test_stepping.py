@@ -10,14 +10,14 @@ from image_envs import Shown
 from test_run import VECTORS, finish, table
 
 import jaxdqn
-from jaxdqn.cli import main
-from jaxdqn.envs.collector import Collector
-from jaxdqn.envs.pixels import make_env_fn
-from jaxdqn.envs.stepping import Stepper
-from jaxdqn.envs.vector import Episode, EpisodeStepper, make_vector_env, random_stacks
-from jaxdqn.run.evaluation import Evaluator
-from jaxdqn.run.pictures import record_gif
-from jaxdqn.run.states import States
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.cli.main import main
+from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import Episode, EpisodeStepper, make_vector_env, random_stacks
+from jaxdqn.envs.vector.stepper import Stepper
+from jaxdqn.evaluation.evaluator import Evaluator
+from jaxdqn.reporting.gif import record_gif
 
 
 def still(obs):

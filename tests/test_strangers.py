@@ -14,9 +14,9 @@ from running import command
 from test_memory import RUN
 
 import jaxdqn
-from jaxdqn.run import manifest
-from jaxdqn.run.checkpoint import Checkpoints
-from jaxdqn.run.folders import locked
+from jaxdqn.checkpoints.agent import Checkpoints
+from jaxdqn.storage import manifest
+from jaxdqn.training.run_dir import locked
 
 pytestmark = pytest.mark.slow
 
@@ -144,9 +144,8 @@ def test_an_agent_that_is_replaced_while_it_is_read_is_read_again(run, monkeypat
 
 def test_a_folder_that_is_copied_stays_locked(tmp_path):
     """Closing the lock's file in the process that holds it must not give the lock back."""
-    code = (
-        f"from pathlib import Path; from jaxdqn.run.folders import locked\nwith locked(Path({str(tmp_path)!r})): pass"
-    )
+    lock = f"with locked(Path({str(tmp_path)!r})): pass"
+    code = f"from pathlib import Path\nfrom jaxdqn.training.run_dir import locked\n{lock}"
     with locked(tmp_path):
         (tmp_path / ".lock").read_bytes()
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)

@@ -9,10 +9,10 @@ import pytest
 from test_resume import config_in, finish, quiet
 
 import jaxdqn
-from jaxdqn.cli import main
-from jaxdqn.run import manifest
-from jaxdqn.run.folders import LOCK, locked
-from jaxdqn.run.witness import how_to_go_on, named_envs
+from jaxdqn.cli.main import main
+from jaxdqn.resume_command import how_to_go_on, named_envs
+from jaxdqn.storage import manifest
+from jaxdqn.training.run_dir import LOCK, locked
 
 MODULE = """
 import pathlib

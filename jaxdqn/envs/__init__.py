@@ -8,5 +8,5 @@ from jaxdqn.envs.registry import register_env
 
 BALL = "jaxdqn/Ball-v0"
 
-register_env("CartPole-v1", functional="jaxdqn.envs.cartpole:make_cartpole")
-register_env(BALL, functional="jaxdqn.envs.ball:make_ball")
+register_env("CartPole-v1", functional="jaxdqn.envs.functional.cartpole:make_cartpole")
+register_env(BALL, functional="jaxdqn.envs.functional.ball:make_ball")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 if TYPE_CHECKING:
-    from jaxdqn.envs.functional import FunctionalEnv
+    from jaxdqn.envs.functional.env import FunctionalEnv
 
 MakeFunctional = Callable[..., "FunctionalEnv"]
 """`(pixels, frame_size) -> FunctionalEnv`; both are keywords, of which `pixels` has a default."""
@@ -75,6 +75,6 @@ def functional_maker(env_id: str) -> MakeFunctional:
 
 
 def _make_gymnasium(env_id: str, render_mode: str | None = None, **options: Any) -> gym.Env:
-    from jaxdqn.envs.adapters import GymnasiumEnv  # which imports JAX
+    from jaxdqn.envs.functional.adapters import GymnasiumEnv  # which imports JAX
 
     return GymnasiumEnv(functional_maker(env_id)(**options), render_mode)

@@ -1,0 +1,1 @@
+"""Agents and runs on disk and back."""

@@ -1,0 +1,211 @@
+"""The commands of the command line: parse, call, print."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jaxdqn
+from jaxdqn.cli.flags import Evaluate, Play, Plot, Resume, parse, parse_train
+from jaxdqn.cli.runner import Stopped, in_one_line, show_run
+from jaxdqn.config import Config
+from jaxdqn.distributed.options import Launch
+from jaxdqn.presets import PRESETS
+from jaxdqn.signals import ctrl_c_held
+
+if TYPE_CHECKING:
+    from jaxdqn.training.obs_stats import RolloutAhead
+
+USAGE = f"""usage: jaxdqn COMMAND ...
+
+  train [PRESET] [--flags]         train an agent; presets: {", ".join(PRESETS)} (default: cartpole,
+                                   and with --env X neutral defaults for X)
+  resume RUN [--total-frames N]    go on with a run that was stopped
+  evaluate RUN [--episodes N]      play whole greedy episodes with a run's best agent
+  play RUN [--output agent.gif]    draw an episode, with the action values beside it
+  plot RUN... [--output FILE]      draw runs' learning curves
+  doctor                           look at what a run would find on this machine
+
+jaxdqn COMMAND --help lists the flags of a command. train and resume take --distributed, for several hosts."""
+
+
+def train(args: Sequence[str]) -> None:
+    """`jaxdqn train [PRESET] [--flags]`."""
+    preset = None
+    if args and not args[0].startswith("-"):
+        preset, args = args[0], args[1:]
+        if preset not in PRESETS:
+            near = difflib.get_close_matches(preset, PRESETS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
+            raise ValueError(f"unknown preset {preset!r}: {hint}")
+    config, launch = parse_train(args, None if preset is None else PRESETS[preset])
+    name = preset or ("cartpole" if not _names_env(args) else re.sub(r"[^\w.-]", "-", config.env.split("/")[-1]))
+    if launch.distributed:
+        _train(config, name, None, launch)
+        return
+    # The environments are imported only now, when there is something to run.
+    with ctrl_c_held():
+        from jaxdqn.training.obs_stats import RolloutAhead
+
+    with contextlib.closing(RolloutAhead(config)) as rollout:
+        _train(config, name, rollout, launch)
+
+
+def _names_env(args: Sequence[str]) -> bool:
+    return any(word == "--env" or word.startswith("--env=") for word in args)
+
+
+def _train(config: Config, name: str, rollout: RolloutAhead | None, launch: Launch) -> None:
+    # And JAX only here: the rollout draws meanwhile.
+    with ctrl_c_held():
+        from jaxdqn.training.entry import train as run_training
+
+    show_run(config, lambda **how: run_training(config, rollout=rollout, name=name, **how), launch)
+
+
+def resume(args: Sequence[str]) -> None:
+    """`jaxdqn resume RUN [--total-frames N]`."""
+    options = parse(Resume, "resume", args)
+    options.check()
+    with ctrl_c_held():
+        from jaxdqn.evaluation.trained_agent import read_config
+        from jaxdqn.training.entry import resume as go_on
+
+    changes = {name: getattr(options, name) for name in ("total_frames", "num_devices", "env", "eval_env")}
+    config = read_config(options.run)
+    if options.total_frames is not None:
+        config = dataclasses.replace(config, total_frames=options.total_frames)
+    show_run(config, lambda **how: go_on(options.run, **{**changes, **how}), options, options.run)
+
+
+def evaluate(args: Sequence[str]) -> None:
+    """`jaxdqn evaluate RUN --episodes N [--json]`."""
+    options = parse(Evaluate, "evaluate", args)
+    if options.episodes < 1:
+        raise ValueError(f"--episodes {options.episodes} must be at least 1")
+    with ctrl_c_held():
+        from jaxdqn.distributed.devices import find_devices
+        from jaxdqn.evaluation.trained_agent import load
+
+    find_devices()
+    if sys.stderr.isatty():
+        print(f"playing {options.episodes} episodes ...", file=sys.stderr)
+    agent = load(options.run, options.checkpoint, env=options.env)
+    longest = agent.config.max_episode_steps if options.max_episode_steps is None else options.max_episode_steps
+    with _faults_said("evaluation stopped"):
+        how: dict[str, Any] = {"max_episode_steps": longest, "say": lambda line: print(line, file=sys.stderr)}
+        result = agent.evaluate(options.episodes, options.seed, **how)
+    if options.json:
+        fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
+        found = {name: value for name, value in result._asdict().items() if not name.startswith("screening_")}
+        print(json.dumps({**fields, "max_episode_steps": longest, **found}))
+        return
+    print(f"{result.episodes} greedy episodes of the {options.checkpoint} agent of {options.run}")
+    print(f"mean {result.mean:.1f} ± {result.standard_error:.1f} (standard error), median {result.median:g}")
+    print(f"min {result.min:g}, max {result.max:g}")
+    if result.cut:
+        print(f"{result.cut} of them were cut after {longest:,} steps, and count with what they had got by then")
+
+
+def play(args: Sequence[str]) -> None:
+    """`jaxdqn play RUN --output agent.gif`."""
+    options = parse(Play, "play", args)
+    if options.output.suffix.lower() != ".gif":
+        raise ValueError(f"--output {str(options.output)!r} must end in .gif")
+    with ctrl_c_held():
+        from jaxdqn.distributed.devices import find_devices
+        from jaxdqn.envs.vector.episodes import CutEpisode
+        from jaxdqn.evaluation.trained_agent import load
+        from jaxdqn.reporting.gif import draw_episode
+
+    find_devices()
+    if options.max_episode_steps < 1:
+        raise ValueError(f"--max-episode-steps {options.max_episode_steps} must be at least 1")
+    agent = load(options.run, options.checkpoint, env=options.env)
+    with _faults_said("playing stopped"):
+        episode = draw_episode(agent, options.output, seed=options.seed, longest=options.max_episode_steps)
+    cut = f", cut after {episode.length:,} steps" if isinstance(episode, CutEpisode) else ""
+    print(f"{options.output}: an episode of return {episode.raw_return:g}{cut}")
+
+
+@contextlib.contextmanager
+def _faults_said(what: str) -> Iterator[None]:
+    """An environment that fails, or gives what is no number, ends a command in one line, and exit code 1."""
+    from jaxdqn.envs.vector.stepper import fault_of
+
+    try:
+        yield
+    except Exception as error:
+        if fault_of(error) is None and not isinstance(error, ArithmeticError):
+            raise
+        raise Stopped(f"{what}: {fault_of(error) or in_one_line(error)}") from error
+
+
+def plot(args: Sequence[str]) -> None:
+    """`jaxdqn plot RUN... --output curve.png`."""
+    options = parse(Plot, "plot", args)
+    if not options.runs:
+        raise ValueError("name at least one run's folder")
+    with ctrl_c_held():
+        from jaxdqn.reporting.plots import draw_curve, env_of_run
+
+    runs = list({run.resolve(): run for run in reversed(options.runs)}.values())[::-1]  # each once
+    draw_curve(runs, options.output, envs=[env_of_run(run) for run in runs])
+    print(f"{options.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
+
+
+def doctor(args: Sequence[str]) -> None:
+    """`jaxdqn doctor`."""
+    if args and args[0] in ("-h", "--help"):
+        print("usage: jaxdqn doctor\n\nLook at what a run would find on this machine, and say what is wrong with it.")
+        return
+    if args:
+        raise ValueError(f"unknown argument {args[0]!r}: jaxdqn doctor takes none")
+    with ctrl_c_held():
+        from jaxdqn.cli.doctor import examine
+
+    wrong = 0
+    for name, found, mend in examine(PRESETS["cartpole"]):
+        wrong += mend is not None
+        print(f"{'WRONG' if mend else 'ok':5}  {name:20} {found}{f' -> {mend}' if mend else ''}")
+    if wrong:
+        raise Stopped(f"{wrong} of these must be mended")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": train,
+    "resume": resume,
+    "evaluate": evaluate,
+    "play": play,
+    "plot": plot,
+    "doctor": doctor,
+}
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Run the command that the words of a command line name.
+
+    Raises:
+        SystemExit: After `--help` and `--version`, and where there are no words.
+        ValueError: If there is no such command, or its flags are wrong.
+    """
+    for word in words:
+        if not word.isascii() and word.encode(errors="ignore").decode() != word:
+            raise ValueError(f"{word!r} has bytes that are no UTF-8, which no file of a run may have: rename it")
+    if not words or words[0] in ("help", "-h", "--help"):
+        print(USAGE)
+        raise SystemExit(0 if words else 2)
+    if words[0] == "--version":
+        print(f"jaxdqn {jaxdqn.__version__}")
+        return
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
+        raise ValueError(f"unknown command {words[0]!r}: {hint}")
+    COMMANDS[words[0]](words[1:])

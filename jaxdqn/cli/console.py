@@ -1,0 +1,107 @@
+"""Progress for a person: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxdqn.config import Config
+
+if TYPE_CHECKING:
+    from jaxdqn.training.trainer import RunProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Display:
+    """Shows frames, rate, time left, epsilon, loss and the last return; evaluations as lines of their own."""
+
+    def __init__(self, config: Config, console: Console | None = None, *, quiet: bool = False) -> None:
+        """Choose by the console: a bar where one can be redrawn, else a line every ten seconds.
+
+        Args:
+            config: The run.
+            console: Where to; None: standard output.
+            quiet: Show what goes wrong only: another process shows where the run stands.
+        """
+        self._quiet = quiet
+        self._console = console or _standard_output()
+        self._redraws = self._console.is_terminal and self._console.is_interactive
+        self._batch = config.frames_per_batch
+        self._total = config.num_batches * config.frames_per_batch
+        self._started = self._line_due = time.monotonic()
+        self._first: int | None = None
+        self._last_return: float | None = None
+        self._bar = Progress(
+            TextColumn("frames"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[rate]:.0f}/s"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+            disable=quiet or not self._redraws,
+            expand=True,
+        )
+        self._task = self._bar.add_task("train", total=self._total, rate=0.0, facts="")
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """Show a line of its own."""
+        self._console.print(line, markup=False, emoji=False)
+
+    def show(self, step: RunProgress) -> None:
+        """Show where the run stands."""
+        if self._quiet:
+            return
+        progress = step.progress
+        now = time.monotonic()
+        if self._first is None:  # of a run that goes on, what was collected before is not this process's
+            self._first = max(progress.frames - self._batch, 0)
+        rate = (progress.frames - self._first) / max(now - self._started, 1e-9)
+        if progress.episodes:
+            self._last_return = progress.episodes[-1].raw_return
+        loss = progress.metrics.get("loss")
+        facts = f"epsilon {progress.epsilon:.3f}"
+        facts += "  warming up" if loss is None else f"  loss {loss:.4f}"
+        facts += "" if self._last_return is None else f"  return {self._last_return:g}"
+        self._bar.update(self._task, completed=progress.frames, rate=rate, facts=facts)
+        if step.evaluation is not None:
+            found = step.evaluation
+            cut = f", {found.cut} cut at their {max(found.lengths):,}th step" if found.cut else ""
+            self._console.print(
+                f"frame {progress.frames:,}: greedy return {found.mean:.1f} ± {found.standard_error:.1f} "
+                f"over {found.episodes} episodes (min {found.min:g}, max {found.max:g}{cut})"
+            )
+        elif not self._redraws and now >= self._line_due:
+            self._line_due = now + SECONDS_BETWEEN_LINES
+            left = (self._total - progress.frames) / max(rate, 1e-9)
+            self._console.print(f"frames {progress.frames:,}/{self._total:,}  {rate:.0f}/s  {left:.0f} s left  {facts}")
+
+
+def _standard_output() -> Console:
+    """Make a console on standard output that redraws only a terminal, even if FORCE_COLOR is set.
+
+    That variable asks for colours; with a bar, a file or a pipe would receive each of its states. `NO_COLOR` and
+    `CLICOLOR=0` remove the colours and keep the bar; `TERM=dumb` and `TTY_INTERACTIVE=0` remove the bar.
+    """
+    return Console(
+        highlight=False,
+        soft_wrap=True,
+        force_terminal=sys.stdout.isatty(),
+        no_color=True if os.environ.get("CLICOLOR") == "0" else None,  # None: as NO_COLOR says
+    )

@@ -1,0 +1,204 @@
+"""The command line's flags: tyro reads them from dataclasses, and its pages of errors become one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import tyro
+
+from jaxdqn.config import Config
+from jaxdqn.distributed.options import Launch
+from jaxdqn.presets import PRESETS
+
+T = TypeVar("T")
+PRESET_HELP = (
+    f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)}. Without one, --env X has neutral "
+    "defaults, and without --env, too, it is cartpole."
+)
+
+
+@dataclass(frozen=True)
+class Train(Launch, Config):
+    """All that `jaxdqn train` takes."""
+
+    def split(self) -> tuple[Config, Launch]:
+        """What is the run's, and what is this process's."""
+        both = dataclasses.asdict(self)
+        names = {field.name for field in dataclasses.fields(Launch)}
+        config = Config(**{name: value for name, value in both.items() if name not in names})
+        return config, Launch(**{name: both[name] for name in names})
+
+
+@dataclass(frozen=True)
+class Resume(Launch):
+    """Go on with a run that was stopped, from its newest whole state."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")] = dataclasses.field(kw_only=True)
+    """Folder of a run."""
+    total_frames: int | None = None
+    """A larger budget; the schedules of epsilon and of the learning rate then end there."""
+    num_devices: int | None = None
+    """Devices of each process, where that is to be another number than before."""
+    env: str | None = None
+    """The run's environment, which must be named if its id imports a module (module:Id)."""
+    eval_env: str | None = None
+    """The same of the environment that evaluations play on."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play whole greedy episodes on the real environment and report raw returns."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of a run."""
+    episodes: int = 100
+    """Episodes to play."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which of the run's agents."""
+    env: str | None = None
+    """Gymnasium id to play on; None takes the run's, which must be named here if it imports a module (module:Id)."""
+    seed: int = 0
+    """The episodes' seeds are spawned from it; training and selection never use them."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is cut, and counts as truncated; None takes the run's."""
+    json: bool = False
+    """Print one line of JSON, last."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """Draw one greedy episode as a GIF, with the action values beside it."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of a run."""
+    output: Path = Path("agent.gif")
+    """The GIF to write."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which of the run's agents."""
+    env: str | None = None
+    """Gymnasium id to play on; None takes the run's, which must be named here if it imports a module (module:Id)."""
+    seed: int = 0
+    """Seed of the episode."""
+    max_episode_steps: int = 1000
+    """Steps after which the episode is cut."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw return against frames, a colour a run."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
+    """Folders of runs."""
+    output: Path = Path("curve.png")
+    """The picture to write; its suffix chooses the format."""
+
+
+def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = None) -> T:
+    """Parse flags; a flag that is not known is refused, with the nearest one that is.
+
+    Raises:
+        ValueError: If the flags are wrong.
+    """
+    given: dict[str, Any] = {} if default is None else {"default": default, "description": PRESET_HELP}
+    parsed, unknown = _parse_known(kind, args, prog=f"jaxdqn {command}", **given)
+    if unknown:
+        names = [field.name.replace("_", "-") for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        known = [prefix + name for prefix in ("--", "--no-") for name in names]
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"see jaxdqn {command} --help"
+        if unknown[0] in PRESETS:
+            hint = f"a preset comes first, as in jaxdqn train {unknown[0]}"
+        raise ValueError(f"unknown argument {unknown[0]!r}: {hint}")
+    return parsed
+
+
+def parse_config(args: Sequence[str], preset: Config | None = None) -> Config:
+    """A preset changed by flags that name a config's fields.
+
+    Args:
+        args: The flags. Where they name another environment, or vectors, they change `preset.for_env(...)`. A preset
+            whose replay holds all of its run does so for another `--total-frames`, too.
+        preset: What the flags change; None: `Config()` where they name an environment, else the preset `cartpole`.
+
+    Raises:
+        ValueError: If the flags are wrong.
+    """
+    return parse(Config, "train", args, _preset_for(args, preset))
+
+
+def parse_train(args: Sequence[str], preset: Config | None = None) -> tuple[Config, Launch]:
+    """As `parse_config`, with the flags of `Launch` among them."""
+    config, launch = parse(Train, "train", args, Train(**_preset_for(args, preset).to_dict())).split()
+    launch.check()
+    return config, launch
+
+
+def _preset_for(args: Sequence[str], preset: Config | None) -> Config:
+    given, _ = _parse_known(_AboutRun, args, add_help=False)
+    if preset is None:
+        preset = PRESETS["cartpole"] if given.env is None else Config(env=given.env)
+    preset = preset.for_env(given.env or preset.env, pixels=given.pixels)
+    whole = preset.capacity is not None and preset.capacity >= preset.total_frames
+    if given.total_frames is not None and whole:
+        preset = dataclasses.replace(preset, capacity=None)
+    return preset
+
+
+@dataclass(frozen=True)
+class _AboutRun:
+    """The flags on which the others' defaults depend."""
+
+    env: str | None = None
+    pixels: bool | None = None
+    total_frames: int | None = None
+
+
+def _switches(kind: Any, args: Sequence[str]) -> list[str]:
+    """Flags in which `--x` and `--no-x` stand for the values of a field that may be true, false or open."""
+    open_ones = {name for name, hint in get_type_hints(kind).items() if hint == (bool | None)}
+    words: list[str] = []
+    for index, word in enumerate(args):
+        name = word.removeprefix("--").replace("-", "_")
+        following = args[index + 1] if index + 1 < len(args) else "--"
+        if word.startswith("--no-") and name.removeprefix("no_") in open_ones:
+            words += [f"--{word.removeprefix('--no-')}", "False"]
+        elif word.startswith("--") and name in open_ones and following not in ("True", "False", "None"):
+            words += [word, "True"]
+        else:
+            words.append(word)
+    return words
+
+
+def _parse_known(kind: type[T], args: Sequence[str], **options: Any) -> tuple[T, list[str]]:
+    """What tyro makes of the flags, and those it does not know; its boxed page of an error becomes one line."""
+    page = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(page):
+            parsed, unknown = tyro.cli(kind, args=_switches(kind, args), return_unknown_args=True, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # --help
+        raise ValueError(_fold(page.getvalue()).removeprefix(f"{kind.__name__}: ")) from None
+    return parsed, unknown
+
+
+def _fold(page: str) -> str:
+    """The first paragraph of tyro's box as one line, in plain words."""
+    rows = [row.strip("│ ") for row in page.splitlines()][1:]  # the first is the title
+    rules = [index for index, row in enumerate(rows) if row and not row.strip("─-╰╯")]
+    first = 1 if rules[:1] == [0] else 0  # where the box is drawn in ASCII, a rule follows the title
+    until = next((index for index in rules if index > first), len(rows))
+    line = " ".join(row for row in rows[first:until] if row)
+    line = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", line)
+    line = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", line)
+    # Of a field that may be None, too, tyro tells what each of its types has to say: the last one is what is meant.
+    line = re.sub(r"no type matching .* could be instantiated from .*- <class '\w+'>: (.*)", r"\1", line)
+    return line.removeprefix("Error parsing ").replace("Expected 1 values.", "Give it one.") or "bad arguments"

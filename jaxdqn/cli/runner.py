@@ -1,0 +1,147 @@
+"""A run as the command line shows it, from its first batch to what ended it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxdqn.config import Config
+from jaxdqn.distributed.options import Launch
+from jaxdqn.resume_command import how_to_go_on, named_envs, quoted, short
+from jaxdqn.signals import ctrl_c_held
+
+if TYPE_CHECKING:
+    from jaxdqn.distributed.watchdog import Witness
+    from jaxdqn.signals import Stop
+    from jaxdqn.training.training_run import TrainingRun
+
+
+# Errors that no other input avoids.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+
+
+class Stopped(Exception):  # noqa: N818, it is said and not caught
+    """What ended before its end, in one line that is no fault of what was typed."""
+
+
+def show_run(
+    config: Config,
+    begin: Callable[..., TrainingRun],
+    launch: Launch,
+    folder: Path | None = None,
+) -> None:
+    """Let a run go on to its end, and show it.
+
+    Args:
+        config: The run.
+        begin: Gives its steps, from what `train` takes.
+        launch: How this process finds the others that train with it.
+        folder: The run's own, where that is known beforehand.
+
+    Raises:
+        Stopped: Where a fault ends it that is not one of the flags.
+    """
+    from jaxdqn.distributed.devices import find_devices, keep_programs
+    from jaxdqn.signals import Stop
+
+    stop = Stop()
+    if not launch.distributed:
+        find_devices()
+        keep_programs()
+        _follow(config, begin, stop, folder)
+        return
+    with ctrl_c_held():
+        from jaxdqn.distributed.initialize import joined
+
+    # Programs are not kept: where one process finds a program and another has to compile it, they may wait in vain.
+    with joined(launch, stop, report) as (peers, witness):
+        if folder is not None:
+            witness.watch(folder)
+        _follow(config, lambda **how: begin(peers=peers, **how), stop, folder, witness, quiet=not peers.first)
+
+
+def _follow(
+    config: Config,
+    begin: Callable[..., TrainingRun],
+    stop: Stop,
+    folder: Path | None,
+    witness: Witness | None = None,
+    *,
+    quiet: bool = False,
+) -> None:
+    from jaxdqn.cli.console import Display
+    from jaxdqn.distributed.processes import LostPeerError, PeerError
+    from jaxdqn.envs.vector.stepper import fault_of
+    from jaxdqn.envs.vector.workers import WorkerError
+
+    begun = False
+    with Display(config, quiet=quiet) as display, stop.listening(), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: display.say(f"warning: {plain(str(message))}")
+        try:
+            with contextlib.closing(begin(stop=stop, say=display.say, show=display.say)) as steps:
+                for step in steps:
+                    if witness is not None and not begun:
+                        witness.watch(step.folder)
+                    folder, begun = step.folder, True
+                    display.show(step)
+        except Exception as error:
+            known = isinstance(error, ValueError | OSError | ArithmeticError | WorkerError | PeerError | LostPeerError)
+            fault = fault_of(error) or machine_fault(error)
+            if fault is None and (not known or (not begun and isinstance(error, ValueError | OSError))):
+                raise
+            # Not the fault of what was typed, and nothing of ours to be looked at: the exit code is 1.
+            where = f"; {how_to_go_on(folder)}" if folder is not None else ""
+            raise Stopped(f"training stopped: {fault or in_one_line(error)}{where}") from error
+        except (KeyboardInterrupt, SystemExit):
+            display.say(f"stopped; {how_to_go_on(folder)}" if folder is not None else "stopped before the first batch")
+            raise
+    if folder is not None and not quiet:
+        kept = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        print(f"kept in {short(folder)}: {', '.join(kept)}")
+        print(f"next: jaxdqn evaluate {quoted(folder)}{named_envs(folder, played=True)} --episodes 100")
+
+
+def report(error: BaseException) -> int:
+    """Print in one line what ended a command, and return the exit code; raise an error of this program's own."""
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        print("jaxdqn: interrupted; what was written is whole", file=sys.stderr)
+        return 130
+    fault = machine_fault(error)
+    if fault is None and not isinstance(error, ValueError | OSError | Stopped):
+        raise error
+    print(f"jaxdqn: {fault or in_one_line(error)}", file=sys.stderr)
+    return 2 if fault is None and not isinstance(error, Stopped) else 1
+
+
+def machine_fault(error: BaseException) -> str | None:
+    """Return one line for an error that the machine causes and not what was typed; None for any other error."""
+    if isinstance(error, MemoryError):
+        return f"out of memory: {in_one_line(error)}".removesuffix(": ")
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        return in_one_line(error)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "jaxdqn":
+        return f"module {error.name!r} is not installed: `python3 -m pip check` names the packages that are missing"
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(error, jax.errors.JaxRuntimeError):
+        return f"JAX: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    return None
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an error says, without its line breaks."""
+    return plain(str(error))
+
+
+def plain(text: str) -> str:
+    """Return a text in one line, without the codes that colour it on a terminal."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())

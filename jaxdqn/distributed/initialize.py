@@ -1,0 +1,135 @@
+"""Joining the processes of a run by JAX's own runtime, and leaving it so that none waits for another for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import jax
+
+from jaxdqn.distributed.coordinator import found_by_cluster, listening_of
+from jaxdqn.distributed.devices import find_devices
+from jaxdqn.distributed.options import Launch
+from jaxdqn.distributed.processes import LostPeerError, Peers
+from jaxdqn.distributed.watchdog import Witness
+from jaxdqn.signals import Stop
+
+HEARTBEAT_SECONDS = 15
+"""After so long without a sign of a process, JAX ends those that are left."""
+
+SHUTDOWN_SECONDS = 60
+"""How long a process that has done its part waits for the others to have done theirs."""
+
+
+def join(launch: Launch) -> None:
+    """Join this process to the others; where they do not come in time, one line is said and the process ends with 2.
+
+    Before anything else is asked of JAX.
+
+    Args:
+        launch: Where the others are; what it leaves open the cluster tells, where JAX knows it.
+
+    Raises:
+        ValueError: If neither tells, or this process cannot be the coordinator there.
+    """
+    # Its own handler would swallow SIGTERM until ours is there.
+    jax.config.update("jax_enable_preemption_service", False)
+    waiting = threading.Timer(launch.connect_timeout, _give_up, [launch])  # JAX would end this process with a crash
+    waiting.daemon = True
+    waiting.start()
+    try:
+        with _ended_by_ctrl_c():
+            launch = found_by_cluster(launch)
+            address = None
+            if launch.process_id == 0:
+                address, note = listening_of(launch)
+                if note is not None:
+                    print(f"jaxdqn: --distributed: {note}", file=sys.stderr, flush=True)
+            jax.distributed.initialize(
+                coordinator_address=launch.coordinator,
+                num_processes=launch.num_processes,
+                process_id=launch.process_id,
+                coordinator_bind_address=address,
+                initialization_timeout=launch.connect_timeout + 60,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+            )
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        said = " ".join(str(error).split())
+        if "defined" in said:  # by the user, or by a cluster that JAX knows
+            said = "no cluster is found: give --coordinator HOST:PORT --num-processes N --process-id I"
+        raise ValueError(f"--distributed: {said}") from error
+    finally:
+        waiting.cancel()
+    find_devices()
+    counts = Counter(device.process_index for device in jax.devices())
+    for index, count in sorted(counts.items()):
+        if count != counts[0]:
+            raise ValueError(
+                f"--distributed: process {index} has {count} devices and process 0 {counts[0]}: give all as many"
+            )
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C ends the process within, where C++ waits and Python would hear of it only afterwards."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _give_up(launch: Launch) -> None:
+    where = launch.coordinator or "the coordinator that the cluster names"
+    if launch.process_id == 0:
+        said = f"not all {launch.num_processes or ''} processes have come to {where}".replace("  ", " ")
+        mend = "start the others with the same flags and a --process-id of their own"
+    else:
+        said = f"{where} has not answered, or not all processes have come there"
+        mend = "see that process 0 runs there, and that its port is open"
+    print(f"jaxdqn: --distributed: {said} within {launch.connect_timeout} s: {mend}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+@contextlib.contextmanager
+def joined(launch: Launch, stop: Stop, report: Callable[[BaseException], int]) -> Iterator[tuple[Peers, Witness]]:
+    """The processes of a run, while it goes on.
+
+    An error that the others do not know of ends this process within the block, at once and with no farewell, for which
+    they would have to come: they learn by that that it is gone.
+
+    Args:
+        launch: As `join` has it.
+        stop: This process's.
+        report: Says an error, and gives the exit code.
+    """
+    join(launch)
+    with contextlib.ExitStack() as held:
+        peers = witness = None
+        try:
+            peers = Peers(stop)
+            witness = held.enter_context(Witness(f"process {peers.index} of {peers.count}"))
+            yield peers, witness
+        except BaseException as error:
+            if peers is not None and peers.know_of(error):
+                raise
+            try:
+                code = report(error)
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            sys.stdout.flush()
+            sys.stderr.flush()
+            if witness is not None:
+                witness.rest()
+            if peers is not None and isinstance(error.__cause__, LostPeerError) and peers.count > 2:
+                time.sleep(HEARTBEAT_SECONDS + 5)  # in which JAX ends this process, and says which was lost
+            os._exit(code)

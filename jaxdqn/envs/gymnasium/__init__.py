@@ -1,0 +1,1 @@
+"""One gymnasium environment: made, checked, and wrapped to give what replay holds."""

@@ -1,0 +1,1 @@
+"""Whole greedy episodes, trained agents, and which of them a run keeps."""

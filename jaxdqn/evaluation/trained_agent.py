@@ -1,0 +1,246 @@
+"""Trained agents: read from a run's folder, evaluated, called."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from jaxdqn.checkpoints.agent import AgentSpec, Checkpoints, Which
+from jaxdqn.checkpoints.compatibility import config_of_file
+from jaxdqn.compilation import jit
+from jaxdqn.config import Config
+from jaxdqn.envs.gymnasium.wrappers import EnvFn, make_env_fn, name_of, spec_of_env
+from jaxdqn.envs.seeds import Purpose, spawn_seeds
+from jaxdqn.evaluation.evaluator import Evaluation, Evaluator, Policy, summarise
+from jaxdqn.learner import Params, QFunction
+from jaxdqn.networks.architectures import make_network
+from jaxdqn.normalisation import init_params, make_q_values
+from jaxdqn.observations import stats_frames
+from jaxdqn.preprocessing import ObservationStats
+from jaxdqn.storage.atomic import read_json
+
+
+def greedy_policy(q_values: QFunction, params: Params) -> Policy:
+    """From observations `[N, ...]` to the best actions `[N]`, as NumPy."""
+    return lambda obs: np.asarray(q_values(params, jnp.asarray(obs))).argmax(axis=-1)
+
+
+def build_eval_fn(config: Config, env_fn: EnvFn | None, *, render: bool = False) -> EnvFn:
+    """Builds the environment that a run is evaluated on, as `make_env_fn` does.
+
+    Args:
+        config: The run.
+        env_fn: The user's own environment in place of the config's.
+        render: Whether it must be able to draw itself.
+    """
+    return make_env_fn(
+        config.evaluation_env,
+        pixels=config.pixels,
+        frame_size=config.frame_size,
+        colour=config.colour,
+        env_fn=env_fn,
+        render=render,
+    )
+
+
+def refuse_import(env: str, flag: str) -> None:
+    """Raise `ValueError` if an id that was read from a file imports a module: that runs code of whoever wrote it.
+
+    Args:
+        env: Gymnasium id, `module:Id` where it imports.
+        flag: By which the user names the environment.
+    """
+    module, colon, _ = env.partition(":")
+    if colon:
+        raise ValueError(
+            f"config.json names env {env!r}, which imports {module}: name it with {flag} {env} if you trust it"
+        )
+
+
+def check_same_env(env: gym.Env, spec: AgentSpec, mend: str) -> None:
+    """Raise `ValueError` if an environment has other actions or observations than an agent was made for."""
+    obs, actions = spec_of_env(env, spec.obs.stack), getattr(env.action_space, "n", None)
+    if (actions, obs) != (spec.num_actions, spec.obs):
+        there, here = (f"{each.shape} {np.dtype(each.dtype).name}" for each in (obs, spec.obs))
+        if there == here and obs != spec.obs:
+            there, here = f"{there} up to {obs.scale:g}", f"{here} up to {spec.obs.scale:g}"
+        raise ValueError(
+            f"env {name_of(env)} has {actions} actions and observations {there}; the agent was trained for "
+            f"{spec.num_actions} and {here}: {mend}"
+        )
+
+
+class TrainedAgent:
+    """A trained agent: `actions = agent(obs)`.
+
+    Attributes:
+        config: The run that trained it.
+        spec: What its environment told it.
+        params: Its parameters.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: AgentSpec,
+        params: Params,
+        q_values: QFunction,
+        env_fn: EnvFn | None = None,
+        env: str | None = None,
+    ) -> None:
+        """Bind parameters to the function that takes them, and remember what the user names to play on, if anything."""
+        self.config = config
+        self.spec = spec
+        self.params = params
+        self._env_fn, self._env = env_fn, env
+        self._q_values = jit(q_values)
+
+    def build_env(self, *, render: bool = False) -> gym.Env:
+        """One environment as the agent sees it: grey frames, or vectors.
+
+        Args:
+            render: Whether it must be able to draw itself.
+
+        Raises:
+            ValueError: If it cannot be made, is another than the agent was trained on, or cannot draw itself where
+                it must.
+        """
+        config, env_fn = self.config, self._env_fn
+        if "env_fn" in self.spec.custom and env_fn is None:
+            raise ValueError("the agent was trained on an environment of your own: load it with that env_fn")
+        if self._env is not None:
+            config = dataclasses.replace(config, env=self._env, eval_env=None)
+        elif env_fn is None:
+            refuse_import(config.evaluation_env, "--env")
+        env = build_eval_fn(config, env_fn, render=render)()
+        try:
+            check_same_env(env, self.spec, "load it with the env_fn it was trained with")
+        except ValueError:
+            env.close()
+            raise
+        if render and env.render_mode != "rgb_array":
+            env.close()
+            raise ValueError(f'env {name_of(env)} does not draw itself: make it with render_mode="rgb_array"')
+        return env
+
+    def q_values(self, obs: Shaped[Any, "N ..."]) -> Float[Array, "N A"]:
+        """Action values of observations `[N, ...]`: stacks `[N, 64, 64, 4]` uint8 for pixels."""
+        return self._q_values(self.params, jnp.asarray(obs))
+
+    def __call__(self, obs: Shaped[Any, "N ..."]) -> np.ndarray:
+        """Greedy actions `[N]` of observations `[N, ...]`."""
+        return greedy_policy(self._q_values, self.params)(obs)
+
+    @property
+    def frame_stack(self) -> int | None:
+        """Frames to a stack; None where the agent takes vectors."""
+        return self.spec.obs.stack
+
+    def evaluate(
+        self,
+        episodes: int,
+        seed: int = 0,
+        *,
+        max_episode_steps: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Evaluation:
+        """Play whole greedy episodes on the environment that the run was evaluated on.
+
+        Args:
+            episodes: How many, at least 1.
+            seed: Episode `i` starts from the `i`-th seed spawned from it.
+            max_episode_steps: Steps after which an episode is cut; None takes the config's.
+            say: As `Evaluator` has it.
+
+        Raises:
+            FloatingPointError: If an observation or a reward is not finite.
+            ValueError: If `episodes` or `max_episode_steps` is below 1 or `seed` below 0, or as `build_env` does.
+        """
+        longest = self.config.max_episode_steps if max_episode_steps is None else max_episode_steps
+        for name, value in (("episodes", episodes), ("max_episode_steps", longest)):
+            if value < 1:
+                raise ValueError(f"{name} {value} must be at least 1")
+        seeds = spawn_seeds(seed, episodes, Purpose.EVALUATION)
+        how: dict[str, Any] = {"frame_stack": self.frame_stack, "max_steps": longest, "say": say}
+        evaluator = Evaluator(self.build_env, num_envs=min(5, episodes), **how)
+        try:
+            return summarise(evaluator.play(self, seeds))
+        finally:
+            evaluator.close()
+
+
+def read_config(run: Path) -> Config:
+    """The config of a run's folder; raises `ValueError` where it is none."""
+    path = run / "config.json"
+    if not run.exists():
+        raise ValueError(f"run {str(run)!r} does not exist: name the folder that `jaxdqn train` made")
+    if not path.is_file():
+        raise ValueError(f"run {str(run)!r} holds no config.json: name the folder that `jaxdqn train` made")
+    fields = read_json(path)
+    try:
+        return config_of_file(fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def load(
+    run: str | Path,
+    checkpoint: Which = "best",
+    *,
+    env_fn: EnvFn | None = None,
+    env: str | None = None,
+    network: nn.Module | None = None,
+) -> TrainedAgent:
+    """Read a trained agent from a run's folder.
+
+    Args:
+        run: The folder.
+        checkpoint: `"best"` (best mean over whole evaluations) or `"last"`.
+        env_fn: The environment function to play on: the `eval_env_fn` or the `env_fn` that the run was trained with,
+            if it was given one.
+        env: Gymnasium id to play on; None: that of `config.json`, which must be named here if it imports a module.
+        network: The network that the run was trained with, if it was given one.
+
+    Raises:
+        ValueError: If the folder is no run, holds no such checkpoint, or holds another network's parameters.
+    """
+    config = read_config(Path(run))
+    checkpoints = Checkpoints(Path(run) / "checkpoints")
+    for _ in range(5):
+        index = checkpoints.index()
+        try:
+            return _load(config, checkpoints, checkpoint, env_fn, env, network)
+        except Exception:
+            if checkpoints.index() == index:  # else a run that goes on has replaced the agent meanwhile
+                raise
+    return _load(config, checkpoints, checkpoint, env_fn, env, network)
+
+
+def _load(
+    config: Config,
+    checkpoints: Checkpoints,
+    checkpoint: Which,
+    env_fn: EnvFn | None,
+    env: str | None,
+    network: nn.Module | None,
+) -> TrainedAgent:
+    spec = checkpoints.spec(checkpoint, config)
+    if network is None:
+        if "network" in spec.custom:
+            raise ValueError("the agent was trained with a network of your own: load it with that network")
+        network = make_network(config, spec.num_actions, spec.obs)
+    shape = spec.obs.seen_shape
+    channels = np.zeros(shape[-1:], np.float32)
+    stats = ObservationStats(channels, channels) if stats_frames(config, spec.obs) else None
+    like = jax.eval_shape(lambda key: init_params(network, key, shape, stats), jax.random.key(0))
+    params = checkpoints.params(checkpoint, like)
+    return TrainedAgent(config, spec, params, make_q_values(network, spec.obs.scale), env_fn, env)

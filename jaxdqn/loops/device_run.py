@@ -1,0 +1,240 @@
+"""A whole run as pure functions: an agent and functional environments, collected and learned from in one program.
+
+run = make_device_run(config)
+state, trace = jaxdqn.jit(run.train, donate_argnums=0)(run.init(key))                          # one seed
+states, traces = jaxdqn.jit(jax.vmap(run.train), donate_argnums=0)(jax.vmap(run.init)(keys))   # one for each key
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Key
+
+from jaxdqn.agent import Agent, AgentState
+from jaxdqn.compilation import jit
+from jaxdqn.config import Config
+from jaxdqn.envs.by_id import as_seen, functional_env
+from jaxdqn.envs.functional.env import FunctionalEnv, State, random_rollout, vectorise
+from jaxdqn.envs.registry import functional_ids
+from jaxdqn.envs.rows import Cursor, Ended, advance, open_episodes
+from jaxdqn.envs.seeds import Purpose, spawn_seeds
+from jaxdqn.learner import Metrics
+from jaxdqn.losses import Loss
+from jaxdqn.observations import ObsSpec, stats_frames, stats_of
+from jaxdqn.parallel import agent_of
+from jaxdqn.preprocessing import ObservationStats
+from jaxdqn.replay import refuse_what_does_not_fit, row_bytes, smallest_slots
+from jaxdqn.returns import NStepReturn, n_step_return
+from jaxdqn.schedules import warm_up_batches, with_capacity
+from jaxdqn.storage.free_space import free_bytes
+from jaxdqn.types import Rows
+
+
+class RunState(NamedTuple):
+    """All that decides the future of a run.
+
+    Attributes:
+        agent: The agent's state.
+        envs: The environments' states `[N, ...]`.
+        cursor: Where the environments stand.
+        key: Random key of the environments.
+    """
+
+    agent: AgentState
+    envs: State
+    cursor: Cursor
+    key: Key[Array, ""]
+
+
+class BatchTrace(NamedTuple):
+    """What a batch leaves for the logs, with further leading axes for several.
+
+    Attributes:
+        ended: Episodes that ended `[T, N]`.
+        finite: Whether `reward` and the `observation` after it are finite `[T, N]`, and whether the `image` that the
+            observation was made of is, where bytes cannot say so.
+        metrics: Means over the batch's updates (`loss`, `gradient_norm`, `q_value`); none of a batch that is only
+            collected, so that those of a whole run begin after its `warm_up_batches`.
+    """
+
+    ended: Ended
+    finite: dict[str, Bool[Array, "*T N"]]
+    metrics: Metrics
+
+
+class DeviceRun(NamedTuple):
+    """Pure functions over a `RunState`, made by `make_device_run`; each can be jitted, scanned and vmapped.
+
+    Attributes:
+        init: `(key) -> state`; the key is consumed.
+        start: `(agent_state, key) -> state`: environments for an agent that is there already, whose ring is not copied
+            but becomes part of the state; the key is consumed.
+        collect: `(state) -> (state, trace)`: `frames_per_batch` rows into replay, without learning from them.
+        batch: `(state) -> (state, trace)`: `collect`, and then `updates_per_batch` updates.
+        train: `(state) -> (state, trace [batches, ...])`: the whole run, from what `init` gives; of the trace's metrics
+            there are `batches - warm_up_batches`.
+        agent: The agent's own functions.
+        env: The environment, whose observations are as replay holds them.
+        obs: What is observed.
+        warm_up_batches: Batches of the run that are only collected.
+    """
+
+    init: Callable[[Key[Array, ""]], RunState]
+    start: Callable[[AgentState, Key[Array, ""]], RunState]
+    collect: Callable[[RunState], tuple[RunState, BatchTrace]]
+    batch: Callable[[RunState], tuple[RunState, BatchTrace]]
+    train: Callable[[RunState], tuple[RunState, BatchTrace]]
+    agent: Agent
+    env: FunctionalEnv
+    obs: ObsSpec
+    warm_up_batches: int
+
+
+def make_device_run(
+    config: Config,
+    *,
+    env: FunctionalEnv | None = None,
+    obs_stats: ObservationStats | None = None,
+    network: nn.Module | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    returns: NStepReturn = n_step_return,
+    num_seeds: int = 1,
+    bytes_available: int | None = None,
+    axis_name: str | None = None,
+) -> DeviceRun:
+    """Bind a config and a functional environment into a run.
+
+    The key that `init` is given decides all that is random in a run, except the rollout behind `obs_stats`: that is
+    `config.seed`'s, and runs that are mapped side by side share it.
+
+    Args:
+        config: The run. Symmetries of another environment's images (`symmetries_of`) are left out.
+        env: The environment; None takes the functional twin of `config.env`.
+        obs_stats: As `make_agent` has it; None plays a random rollout where the config asks for statistics of images.
+        network: As `make_agent` has it.
+        optimizer: As `make_agent` has it.
+        loss: As `make_agent` has it.
+        returns: As `make_agent` has it.
+        num_seeds: Runs that will be mapped side by side, each with a replay of its own.
+        bytes_available: Memory that all their replays may take; None takes what is free where they will be, on the
+            config's devices together. With `axis_name` each device of this process is taken to have a part; where
+            several processes share a machine, give what this one may take.
+        axis_name: As `make_agent` has it, for a part of a run on each device; the run's functions then need that axis.
+
+    Raises:
+        ValueError: If `config.env` has no functional twin, the environment or the config cannot be used on the device,
+            the replays do not fit, or as `make_agent` does.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"num_seeds {num_seeds} must be at least 1")
+    config = dataclasses.replace(config, loop="device")  # which refuses what needs the host
+    own_env = env is not None and (config.env not in functional_ids() or env != env_of(config))
+    if config.has_foreign_symmetries(own_env):
+        config = config.without_symmetries()
+    seen: dict[str, Any] = {"pixels": config.pixels, "frame_size": config.frame_size, "colour": config.colour}
+    env, obs = as_seen(env_of(config) if env is None else env, **seen, frame_stack=config.frame_stack)
+    free = bytes_available
+    if free is None:
+        parts = config.num_devices if axis_name is None else jax.local_device_count()
+        free = free_bytes(parts) * config.num_devices
+    config = with_capacity(config, obs, free, copies=num_seeds)
+    refuse_what_does_not_fit(
+        config.planned_capacity,
+        config.num_envs,
+        row_bytes(obs.shape, np.dtype(obs.dtype)),
+        free,
+        smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs,
+        copies=num_seeds,
+    )
+    if obs_stats is None and stats_frames(config, obs):
+        obs_stats = rollout_stats_of(env, config, obs)
+    agent = agent_of(
+        config,
+        num_actions=int(env.action_space.n),
+        obs=obs,
+        obs_stats=obs_stats,
+        network=network,
+        optimizer=optimizer,
+        loss=loss,
+        returns=returns,
+        axis_name=axis_name,
+    )
+    return bind_run(config, agent, env, obs)
+
+
+def env_of(config: Config) -> FunctionalEnv:
+    """The functional twin of the config's environment."""
+    return functional_env(config.env, pixels=config.pixels, frame_size=config.frame_size)
+
+
+def rollout_stats_of(env: FunctionalEnv, config: Config, obs: ObsSpec) -> ObservationStats:
+    """Statistics of `stats_frames` images of a random policy on a functional environment."""
+    key = jax.random.key(spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0])
+    stacks = random_rollout(env, key, frames=stats_frames(config, obs), frame_stack=obs.stack)
+    return stats_of(stacks, obs)
+
+
+def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> DeviceRun:
+    """The run of an agent that is made already, on an environment as `as_seen` gives it."""
+    envs = vectorise(env, config.num_envs)
+    stack = obs.stack
+    warm_up = warm_up_batches(config, stack=stack or 1)
+
+    @jit
+    def open_envs(key: Key[Array, ""]) -> tuple[State, Cursor, Key[Array, ""]]:
+        reset_key, key = jax.random.split(key)
+        states, obs = envs.reset(reset_key)
+        cursor = open_episodes(obs, stack)
+        return states, cursor._replace(stack=jnp.copy(cursor.stack)), key
+
+    def start(state: AgentState, key: Key[Array, ""]) -> RunState:
+        # The whole state will be donated, and no buffer twice: what may share some is copied. The ring shares none.
+        learner, actor, sampling_key = jax.tree.map(jnp.copy, (state.learner, state.actor, state.key))
+        return RunState(AgentState(learner, state.replay, actor, sampling_key), *open_envs(key))
+
+    def init(key: Key[Array, ""]) -> RunState:
+        agent_key, env_key = jax.random.split(key)
+        return start(agent.init(agent_key), env_key)
+
+    def step(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], tuple[Rows, Ended, dict[str, Any]]]:
+        actor, states, cursor, key = carry
+        key, step_key = jax.random.split(key)
+        actor, actions = agent.act(actor, cursor.stack)
+        states, answer = envs.step(step_key, states, cursor.last, actions)
+        row, cursor, ended = advance(cursor, actions, answer, frame_stack=stack, reward_scale=config.reward_scale)
+        values = jnp.isfinite(answer.obs).reshape(config.num_envs, -1).all(axis=1)
+        finite = {"reward": jnp.isfinite(row.reward), "observation": values}
+        if env.valid is not None:
+            finite["image"] = jnp.asarray(answer.valid)
+        return (actor, states, cursor, key), (row, ended, finite)
+
+    def collect(state: RunState) -> tuple[RunState, BatchTrace]:
+        carry = state.agent.actor, state.envs, state.cursor, state.key
+        num_steps = config.frames_per_batch // config.num_envs
+        (actor, states, cursor, key), (rows, ended, finite) = jax.lax.scan(step, carry, length=num_steps)
+        observed = agent.observe(state.agent._replace(actor=actor), rows)
+        return RunState(observed, states, cursor, key), BatchTrace(ended, finite, {})
+
+    def batch(state: RunState) -> tuple[RunState, BatchTrace]:
+        state, trace = collect(state)
+        learned, metrics = agent.learn(state.agent)
+        return state._replace(agent=learned), trace._replace(metrics=jax.tree.map(jnp.mean, metrics))
+
+    def train(state: RunState) -> tuple[RunState, BatchTrace]:
+        # Two phases and no `cond` within one: under `vmap` it would become a `select`, which copies the ring.
+        state, first = jax.lax.scan(lambda state, _: collect(state), state, length=warm_up)
+        state, rest = jax.lax.scan(lambda state, _: batch(state), state, length=config.num_batches - warm_up)
+        # No NaN as a placeholder for batches that do not learn: JAX_DEBUG_NANS=1 would stop the program.
+        ended, finite = jax.tree.map(lambda *parts: jnp.concatenate(parts), first[:2], rest[:2])
+        return state, BatchTrace(ended, finite, rest.metrics)
+
+    return DeviceRun(jit(init), start, collect, batch, train, agent, env, obs, warm_up)

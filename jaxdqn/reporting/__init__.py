@@ -1,0 +1,1 @@
+"""What a run leaves for people: logs, TensorBoard, curves and GIFs."""

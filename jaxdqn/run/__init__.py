@@ -1,1 +1,0 @@
-"""Loops, files and everything else with side effects."""

@@ -1,0 +1,60 @@
+"""A CSV file that grows by whole lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxdqn.storage.atomic import named, written_aside
+
+
+class Table:
+    """A CSV file that can be read while it grows: it holds whole lines at any time, also where the disk is full."""
+
+    def __init__(self, path: Path, columns: Sequence[str], *, until: int = 0) -> None:
+        """Begin a file, or go on with one.
+
+        Args:
+            path: The file.
+            columns: Its columns.
+            until: Lines whose first column is at most this are kept, of a file that is there already.
+        """
+        self._path = path
+        self._columns = columns
+        kept = _whole_lines(path, columns, until) if until and path.is_file() else []
+        with written_aside(path) as aside, aside.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([columns, *kept])
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add a line; raises `OSError`, and leaves the file as it was, where it cannot be written."""
+        line = io.StringIO()
+        csv.DictWriter(line, self._columns, lineterminator="\n").writerow(row)
+        data, size = line.getvalue().encode(), self._file.seek(0, os.SEEK_END)
+        try:
+            with named(self._path):
+                while data:  # where there was room for a part, the next byte tells why
+                    data = data[self._file.write(data) :]
+        except OSError:
+            self._file.truncate(size)
+            raise
+
+    def flush(self) -> None:
+        """Have what was written on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _whole_lines(path: Path, columns: Sequence[str], until: int) -> list[list[str]]:
+    with path.open(newline="") as file:
+        header, *lines = list(csv.reader(file)) or [[]]
+    kept = [line for line in lines if len(line) == len(header) and line[0].isdecimal() and int(line[0]) <= until]
+    named = [dict(zip(header, line, strict=True)) for line in kept]
+    return [[row.get(column, "") for column in columns] for row in named]  # older ones have fewer columns

@@ -1,0 +1,218 @@
+"""How a run begins: what the environment tells, the agent, and its first state."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import gymnasium as gym
+import jax
+import numpy as np
+import optax
+
+from jaxdqn.agent import Agent, AgentState
+from jaxdqn.checkpoints.agent import AgentSpec
+from jaxdqn.config import Config
+from jaxdqn.envs.by_id import as_seen, functional_env, functional_within
+from jaxdqn.envs.functional.env import FunctionalEnv
+from jaxdqn.envs.gymnasium.wrappers import name_of, spec_of_env
+from jaxdqn.frame_store import FrameStore, check_store
+from jaxdqn.learner import Params
+from jaxdqn.loops.device_run import DeviceRun, bind_run, rollout_stats_of
+from jaxdqn.losses import Loss
+from jaxdqn.normalisation import put_obs_stats
+from jaxdqn.observations import ObsSpec, stats_frames
+from jaxdqn.parallel import agent_of, share_of
+from jaxdqn.preprocessing import ObservationStats
+from jaxdqn.replay import smallest_slots
+from jaxdqn.returns import NStepReturn, n_step_return
+from jaxdqn.schedules import with_capacity
+from jaxdqn.storage.free_space import ALONE, Sharing, free_bytes, free_disk_bytes, free_host_bytes
+from jaxdqn.training.obs_stats import RolloutAhead, rollout_stats
+
+
+class Assembled(NamedTuple):
+    """An agent that can be trained.
+
+    Attributes:
+        spec: What the environment told.
+        agent: The pure functions.
+        state: Their first state.
+        run: With loop "device", the agent and its functional environments as one.
+    """
+
+    spec: AgentSpec
+    agent: Agent
+    state: AgentState
+    run: DeviceRun | None
+
+    @property
+    def stack(self) -> int | None:
+        """Frames to a stack; None for vectors."""
+        return self.spec.obs.stack
+
+
+def look_at_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
+    """What an environment tells the agent.
+
+    Args:
+        env: As `make_env_fn` builds it.
+        frame_stack: As the config has it.
+    """
+    assert isinstance(env.action_space, gym.spaces.Discrete)  # as `make_env_fn` has checked
+    return AgentSpec(int(env.action_space.n), spec_of_env(env, frame_stack))
+
+
+class FreeMemory(NamedTuple):
+    """What replay may take, measured before any process of the run has taken it.
+
+    Attributes:
+        on_device: Bytes free on each device.
+        for_obs: Bytes free where observations will be, for all of the run.
+    """
+
+    on_device: int
+    for_obs: int
+
+
+def free_memory(config: Config, sharing: Sharing = ALONE) -> FreeMemory:
+    """Measure what is free for a run, of which other processes may share this one's memory."""
+    of_each = free_bytes(config.num_devices, sharing)
+    if config.replay_storage == "device":
+        return FreeMemory(of_each, of_each * config.num_devices * jax.process_count())
+    return FreeMemory(of_each, free_disk_bytes(config.output) if config.replay_storage == "disk" else free_host_bytes())
+
+
+def planned_capacity(config: Config, spec: AgentSpec, free: FreeMemory) -> int:
+    """Rows that replay is to hold: the config's, or all of the run as far as this machine's memory or disk allow."""
+    return with_capacity(config, spec.obs, free.for_obs).planned_capacity
+
+
+def assemble(
+    config: Config,
+    env: gym.Env,
+    spec: AgentSpec,
+    *,
+    network: nn.Module | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    returns: NStepReturn | None = None,
+    rollout: RolloutAhead | None = None,
+    own_env: bool = False,
+    fresh: bool = True,
+    free: FreeMemory | None = None,
+) -> Assembled:
+    """Make an agent for an environment.
+
+    Args:
+        config: The run.
+        env: One environment, as `make_env_fn` builds it.
+        spec: What it tells.
+        network: As `make_agent` has it.
+        optimizer: As `make_agent` has it.
+        loss: As `make_agent` has it.
+        returns: As `make_agent` has it; None: `n_step_return`.
+        rollout: A random rollout of `config.env` that has begun already; None plays it here.
+        own_env: Whether `env` is the user's own environment and not `config.env`.
+        fresh: Whether this process's statistics of frames are the ones that count; else no rollout is played, as the
+            state on disk, or the first process's, takes their place.
+        free: What replay may take; None measures it, for a process that shares it with no other.
+
+    Raises:
+        ValueError: If the environment or the sizes cannot be used.
+    """
+    obs, twin, free = spec.obs, None, free or free_memory(config)
+    if config.loop == "device":
+        twin = _twin(config, env, spec, own_env)
+    channels = obs.seen_shape[-1] if stats_frames(config, obs) else 0
+    agent = agent_of(
+        config,
+        num_processes=jax.process_count(),
+        num_actions=spec.num_actions,
+        obs=obs,
+        obs_stats=ObservationStats(np.zeros(channels), np.ones(channels)) if channels else None,  # replaced below
+        network=network,
+        optimizer=optimizer,
+        loss=loss,
+        returns=n_step_return if returns is None else returns,
+        bytes_available=free.on_device,
+    )
+    if config.replay_storage != "device":
+        smallest = smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs
+        where = "disk" if config.replay_storage == "disk" else "memory"
+        check_store(**store_sizes(config, spec), bytes_available=free.for_obs, where=where, smallest=smallest)
+    state = (
+        initial_state(agent, config, obs, twin or env, rollout) if fresh else agent.init(jax.random.key(config.seed))
+    )
+    return Assembled(spec, agent, state, None if twin is None else bind_run(share_of(config), agent, twin, obs))
+
+
+def _twin(config: Config, env: gym.Env, spec: AgentSpec, own_env: bool) -> FunctionalEnv:
+    """The functional form of an environment; raises `ValueError` if there is none, or it shows something else."""
+    seen = {"pixels": spec.obs.is_image, "frame_size": config.frame_size}
+    found = functional_within(env) if own_env else functional_env(config.env, **seen)  # type: ignore[arg-type]
+    twin, obs = as_seen(found, **seen, colour=config.colour, frame_stack=spec.obs.stack)  # type: ignore[arg-type]
+    if obs != spec.obs:
+        raise ValueError(
+            f"env {name_of(env)} has observations {obs.shape} on the device and {spec.obs.shape} in gymnasium: set "
+            "pixels, frame_size and colour to what both give, or use --loop host"
+        )
+    return twin
+
+
+def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:
+    """The arguments of `FrameStore` that say how much it holds."""
+    fields = {"capacity": config.planned_capacity, "num_envs": config.num_envs}
+    return {**fields, "obs_shape": spec.obs.shape, "obs_dtype": spec.obs.dtype}
+
+
+def make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
+    """The store of a run's frames, in the host's memory or in a file of the run's folder."""
+    path = folder / "replay.npy" if config.replay_storage == "disk" else None
+    if path is not None:
+        path.unlink(missing_ok=True)  # of a process that was killed before the file lost its name
+    return FrameStore(**store_sizes(config, spec), path=path)
+
+
+def initial_state(
+    agent: Agent,
+    config: Config,
+    obs: ObsSpec,
+    env: gym.Env | FunctionalEnv,
+    rollout: RolloutAhead | None = None,
+) -> AgentState:
+    """An agent's first state, with the statistics of a random rollout where the config asks for them.
+
+    It is played, or waited for, while another thread compiles.
+    """
+    key = jax.random.key(config.seed)
+    if not stats_frames(config, obs):
+        return agent.init(key)
+
+    if isinstance(env, FunctionalEnv):
+        return _with_obs_stats(agent.init(key), rollout_stats_of(env, config, obs))
+
+    def prepare() -> AgentState:
+        state = agent.init(key)
+        agent.compile(state)
+        return state
+
+    with ThreadPoolExecutor(1, "compiler") as thread:
+        prepared = thread.submit(prepare)
+        stats = (rollout and rollout.result()) or rollout_stats(env, config)
+        return _with_obs_stats(prepared.result(), stats)
+
+
+def _with_obs_stats(state: AgentState, obs_stats: ObservationStats) -> AgentState:
+    """A fresh state with other statistics than the agent was made with."""
+    learner, actor = state.learner, state.actor
+
+    def put(params: Params) -> Params:
+        new = put_obs_stats(params, obs_stats)
+        return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), new, params)
+
+    params, target_params, acting = map(put, (learner.params, learner.target_params, actor.params))
+    learner = learner._replace(params=params, target_params=target_params)
+    return state._replace(learner=learner, actor=actor._replace(params=acting))

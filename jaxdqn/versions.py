@@ -1,0 +1,19 @@
+"""Versions of what a run's numbers depend on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+PACKAGES = ("jaxdqn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "numpy", "pillow", "pygame")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run's numbers depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
