@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import split_flags
+from shared.command_line import split_flags
 
 import jaxdqn
 from jaxdqn.checkpoints.agent import Checkpoints

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import jax
 import numpy as np
-from command_line import count, positive
 from PIL import Image
+from shared.command_line import count, positive
 
 import jaxdqn
 from jaxdqn.envs.functional.cartpole import MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole

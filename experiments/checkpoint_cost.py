@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax
 import psutil
-from command_line import positive
+from shared.command_line import positive
 
 import jaxdqn
 from jaxdqn.agent import AgentState

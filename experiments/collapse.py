@@ -8,7 +8,7 @@ and what greedy returns they had from then on. Flags of `jaxdqn train` are taken
 
 from __future__ import annotations
 
-from variants import Variant, run_variants
+from shared.variants import Variant, run_variants
 
 from jaxdqn.presets import PRESETS
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from process import peak_bytes
+from shared.process import peak_bytes
 
 if TYPE_CHECKING:
     from jaxdqn.config import Config

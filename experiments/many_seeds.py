@@ -14,9 +14,9 @@ import math
 import time
 from collections.abc import Sequence
 
-from command_line import positive, split_flags
-from seeds import train_side_by_side
-from variants import make_parser, record, report
+from shared.command_line import positive, split_flags
+from shared.seeds import train_side_by_side
+from shared.variants import make_parser, record, report
 
 from jaxdqn.cli.flags import parse_config
 from jaxdqn.presets import PRESETS

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jaxtyping import Array
-from variants import Variant, run_variants
+from shared.variants import Variant, run_variants
 
 from jaxdqn.returns import n_step_return
 

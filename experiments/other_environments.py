@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from cartpole_pixels import is_finished, train, write
-from command_line import positive
+from shared.command_line import positive
 
 import jaxdqn
 from jaxdqn.cli.flags import parse_config

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from command_line import positive
+from shared.command_line import positive
 
 import jaxdqn
 from jaxdqn.config import Config

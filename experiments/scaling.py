@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from command_line import positive
 from jax.sharding import PartitionSpec as P
+from shared.command_line import positive
 
 import jaxdqn
 from jaxdqn.parallel import AXIS, agent_of, make_mesh

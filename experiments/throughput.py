@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from throughput_device import device_rows
-from throughput_rows import (
+from shared.throughput_device import device_rows
+from shared.throughput_rows import (
     Row,
     act_rows,
     environment_rows,

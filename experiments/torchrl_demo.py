@@ -20,7 +20,7 @@ import warnings
 from typing import Any
 
 import torch
-from process import peak_bytes
+from shared.process import peak_bytes
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 from torch import nn

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import python_path
 
 from jaxdqn.config import Config
 from jaxdqn.parallel import agent_of, make_mesh, part_of
@@ -52,10 +53,9 @@ def test_one_device_has_the_plain_agent():
     ("which", "count"), [("short", 4), pytest.param("rest", 7, marks=pytest.mark.several)], ids=["short", "rest"]
 )
 def test_four_devices(which, count):
-    """The checks of `tests/parallel_checks.py`, in a process that has four."""
-    path = Path(__file__).parent / "parallel_checks.py"
-    folders = os.pathsep.join([str(path.parent.parent / "experiments"), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": folders}
+    """The checks of `tests/checks/parallel_checks.py`, in a process that has four."""
+    path = Path(__file__).parent / "checks" / "parallel_checks.py"
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": python_path()}
     done = subprocess.run([sys.executable, path, which], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == count

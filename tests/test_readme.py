@@ -11,7 +11,7 @@ import numpy as np
 import other_environments
 import pytest
 import scaling
-import variants
+from shared import variants
 
 import jaxdqn
 from jaxdqn.networks.architectures import motion_cnn

@@ -26,7 +26,7 @@ LAYERS = [
     "training",
     "cli __main__",
 ]
-PURE = "config config_checks presets types compilation learner schedules global_program agent parallel".split()
+PURE = {"config", "presets", "types", "compilation", *LAYERS[5].split(), "agent", "parallel"}
 """Modules without effects, beside the pieces of two lines of the table."""
 
 

@@ -27,7 +27,7 @@ class Selection:
     The mean of the screening episodes is an unbiased figure of an agent: all play them, whatever they bring. The mean
     of all that was played is not: it is over more episodes exactly where the first ones went well. And the best agent's
     mean is the highest of many, so that it says too much: play it again, from other seeds (`jaxdqn evaluate`).
-    `tests/test_selection.py` simulates all three.
+    `tests/evaluation/test_selection.py` simulates all three.
     """
 
     def __init__(

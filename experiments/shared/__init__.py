@@ -1,0 +1,1 @@
+"""What several experiments share; the scripts are beside this folder."""

@@ -1,0 +1,80 @@
+"""What `throughput.py` measures of training on the device: environments that draw, and many seeds in one program."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxdqn
+from jaxdqn.loops.device_run import DeviceRun, RunState
+from jaxdqn.presets import PRESETS
+from shared.throughput_rows import WIDTH, Row, race
+
+STEPS = 100
+SEEDS = 8
+
+
+def device_rows(rounds: int) -> Iterator[Row]:
+    """Rows of both."""
+    yield from drawing_rows(rounds)
+    yield from seeds_rows(rounds)
+
+
+def drawing_rows(rounds: int) -> Iterator[Row]:
+    """A frame of eight CartPoles, physics and 64x64 grey picture, against gymnasium with pygame in one process."""
+    envs = jaxdqn.vectorise(jaxdqn.make_cartpole(), WIDTH)
+
+    @jax.jit
+    def ours(key: jax.Array) -> jax.Array:
+        states, _ = envs.reset(key)
+
+        def step(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+            states, last = carry
+            actions = jax.random.randint(key, (WIDTH,), 0, 2)
+            states, answer = envs.step(key, states, last, actions)
+            return (states, answer.terminated & ~last), answer.obs.sum()  # every pixel is wanted
+
+        return jax.lax.scan(step, (states, jnp.zeros(WIDTH, bool)), jax.random.split(key, STEPS))[1]
+
+    theirs = jaxdqn.make_vector_env(jaxdqn.make_env_fn("CartPole-v1"), WIDTH)
+    theirs.reset(seed=0)
+    actions = np.arange(WIDTH) % 2
+    key = jax.random.key(0)
+    found = race(rounds * 5, ours=lambda: ours(key), peer=lambda: theirs.step(actions)[1])
+    theirs.close()
+    note = "the peer: gymnasium and pygame in one process, grey and resized by us"
+    yield Row("environment_frame_jax", found["ours"] / STEPS / WIDTH, found["peer"] / WIDTH, "s a frame", note)
+
+
+def seeds_rows(rounds: int) -> Iterator[Row]:
+    """A batch of the default preset, with its updates: eight seeds in one program against one seed eight times."""
+    config = dataclasses.replace(PRESETS["cartpole"], total_frames=4_000, capacity=4_000)
+    run = jaxdqn.make_device_run(config)
+    together, alone = advancing(run, SEEDS), advancing(run, None)
+    found = race(rounds, ours=together, peer=alone)
+    note = f"{found['ours'] / found['peer']:.2f} times one seed's time"
+    yield Row("eight_seeds", found["ours"], SEEDS * found["peer"], "s a batch of each", note)
+
+
+def advancing(run: DeviceRun, seeds: int | None) -> Callable[[], Any]:
+    """A call that takes some seeds one batch further; None: one seed without a `vmap`."""
+    batch, init, keys = run.batch, run.init, jax.random.key(0)
+    collect = run.collect
+    if seeds is not None:
+        batch, collect, init = jax.vmap(batch), jax.vmap(collect), jax.vmap(init)
+        keys = jax.random.split(keys, seeds)
+    warm_up = jaxdqn.jit(lambda state: jax.lax.fori_loop(0, run.warm_up_batches, lambda _, s: collect(s)[0], state))
+    step = jaxdqn.jit(batch, donate_argnums=0)
+    state: RunState = warm_up(init(keys))
+
+    def call() -> Any:
+        nonlocal state
+        state, trace = step(state)
+        return trace.metrics
+
+    return call

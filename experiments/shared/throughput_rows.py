@@ -1,0 +1,224 @@
+"""What `throughput.py` measures inside one process: each function yields rows, ours beside a peer."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import jaxdqn
+from jaxdqn.preprocessing import preprocess_frame
+from jaxdqn.presets import PRESETS
+from jaxdqn.types import Batch, Rows
+
+WIDTH = 8
+
+
+class Row(NamedTuple):
+    """One comparison; `peer` is None where the peer is missing, or there is none."""
+
+    name: str
+    ours: float
+    peer: float | None
+    unit: str
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Our cost over the peer's."""
+        return None if self.peer is None else self.ours / self.peer
+
+
+def race(rounds: int, **contestants: Callable[[], Any]) -> dict[str, float]:
+    """Median seconds of a call of each, taking turns; the first turn of each is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, call in contestants.items():
+            started = time.perf_counter()
+            jax.block_until_ready(call())
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def has(*packages: str) -> bool:
+    """Whether all of some packages are installed."""
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+def frames(*shape: int) -> np.ndarray:
+    """Random bytes."""
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def seed_agent(batch_size: int, updates: int) -> jaxdqn.Agent:
+    """The agent of the preset `seed`, with other batches."""
+    fields = {**PRESETS["seed"].to_dict(), "batch_size": batch_size, "updates_per_batch": updates, "capacity": 10_000}
+    stats = jaxdqn.ObservationStats(np.full(4, 0.9, np.float32), np.full(4, 0.2, np.float32))
+    config = jaxdqn.Config(**fields)
+    return jaxdqn.make_agent(config, num_actions=2, obs_shape=(64, 64), obs_dtype=np.uint8, obs_stats=stats)
+
+
+def update_rows(rounds: int) -> Iterator[Row]:
+    """An update of the seed's network, as a run does it: several in one compiled call, from bytes."""
+    for size, updates in ((32, 8), (256, 2)):
+        agent = seed_agent(size, updates)
+        learner = agent.init(jax.random.key(0)).learner
+        batches = Batch(
+            obs=jax.numpy.asarray(frames(updates, size, 64, 64, 4)),
+            action=jax.numpy.zeros((updates, size), jax.numpy.int32),
+            reward=jax.numpy.ones((updates, size)),
+            discount=jax.numpy.full((updates, size), 0.95),
+            next_obs=jax.numpy.asarray(frames(updates, size, 64, 64, 4)),
+        )
+
+        def ours(batches: Batch = batches, agent: jaxdqn.Agent = agent) -> Any:
+            nonlocal learner
+            learner, metrics = agent.update(learner, batches)
+            return metrics
+
+        contestants: dict[str, Callable[[], Any]] = {"ours": ours}
+        if has("torch"):
+            import torch
+
+            from shared import torch_peer
+
+            for layout, memory_format in (
+                ("contiguous", torch.contiguous_format),
+                ("channels_last", torch.channels_last),
+            ):
+                peer = torch_peer.Learner(memory_format)
+                batch = list(peer.batch(size))
+                contestants[layout] = lambda peer=peer, batch=batch, updates=updates: [
+                    peer.update(*batch).item() for _ in range(updates)
+                ]
+        found = race(rounds, **contestants)
+        for layout in ("contiguous", "channels_last"):
+            peer_seconds = found[layout] / updates if layout in found else None
+            yield Row(f"update_b{size}_torch_{layout}", found["ours"] / updates, peer_seconds, "s", needs("torch"))
+
+
+def needs(*packages: str) -> str:
+    """What to install for a peer; nothing where it is there."""
+    return "" if has(*packages) else "the peer needs pip install -e '.[bench]'"
+
+
+def act_rows(rounds: int) -> Iterator[Row]:
+    """Epsilon-greedy actions for eight stacks, from NumPy and back, against a forward pass of PyTorch's."""
+    agent = seed_agent(32, 8)
+    actor = agent.init(jax.random.key(0)).actor
+    obs = frames(WIDTH, 64, 64, 4)
+    contestants: dict[str, Callable[[], Any]] = {"ours": lambda: np.asarray(agent.act(actor, obs)[1])}
+    if has("torch"):
+        import torch
+
+        from shared import torch_peer
+
+        network = torch_peer.DuelingCNN()
+
+        def peer() -> Any:
+            with torch.no_grad():
+                stacks = torch.from_numpy(obs).permute(0, 3, 1, 2).float() / 255
+                return network(stacks).argmax(-1).numpy()
+
+        contestants["peer"] = peer
+    found = race(rounds * 5, **contestants)
+    yield Row("act_8", found["ours"], found.get("peer"), "s", needs("torch"))
+
+
+def replay_rows(rounds: int) -> Iterator[Row]:
+    """Add a batch of rows and sample 256 transitions; flashbax's flat buffer is given whole transitions."""
+    capacity, added = 10_000, 4
+    agent = seed_agent(256, 1)
+    ring = agent.init(jax.random.key(0)).replay
+    numbers = np.zeros((capacity // WIDTH, WIDTH))
+    rows = Rows(
+        obs=frames(capacity // WIDTH, WIDTH, 64, 64),
+        action=numbers.astype(np.int32),
+        reward=numbers.astype(np.float32),
+        terminated=numbers.astype(bool),
+        last=numbers.astype(bool),
+        episode_step=np.broadcast_to(np.arange(len(numbers), dtype=np.int32)[:, None], numbers.shape).copy(),
+    )
+    ring = agent.replay.add(ring, rows)
+    few = jax.tree.map(lambda x: jax.numpy.asarray(x[:added]), rows)
+    key = jax.random.key(1)
+
+    def add() -> Any:
+        nonlocal ring
+        ring = agent.replay.add(ring, few)
+        return ring.cursor
+
+    adds: dict[str, Callable[[], Any]] = {"ours": add}
+    samples: dict[str, Callable[[], Any]] = {"ours": lambda: agent.replay.sample(ring, key)}
+    if has("flashbax"):
+        import flashbax
+
+        stacks = jax.numpy.asarray(frames(added * WIDTH, 64, 64, 4))
+        zeros = jax.numpy.zeros(added * WIDTH)
+        item = Batch(stacks, zeros.astype(jax.numpy.int32), zeros, zeros, stacks)
+        flat = flashbax.make_flat_buffer(capacity, 256, 256, add_batch_size=added * WIDTH)
+        put = jax.jit(flat.add, donate_argnums=0)
+        take = jax.jit(lambda state, key: flat.sample(state, key).experience.first)
+        buffer = flat.init(jax.tree.map(lambda x: x[0], item))
+        for _ in range(capacity // (added * WIDTH)):
+            buffer = put(buffer, item)
+
+        def peer_add() -> Any:
+            nonlocal buffer
+            buffer = put(buffer, item)
+            return buffer.current_index
+
+        adds["peer"], samples["peer"] = peer_add, lambda: take(buffer, key)
+    found = race(rounds * 5, **adds)
+    yield Row(
+        "replay_add_32", found["ours"], found.get("peer"), "s", needs("flashbax") or "the peer: both stacks a row"
+    )
+    found = race(rounds * 5, **samples)
+    yield Row("replay_sample_256", found["ours"], found.get("peer"), "s", needs("flashbax"))
+    per_row = agent.replay.num_bytes / capacity
+    yield Row("replay_bytes_torchrl", per_row, 2 * 4 * 64 * 64 * 4, "bytes a transition", "float32 stacks, twice")
+
+
+def preprocess_rows(rounds: int) -> Iterator[Row]:
+    """One 400x600 frame to 64x64 grey bytes."""
+    frame = frames(400, 600, 3)
+
+    def pillow() -> Any:
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(frame).convert("L").resize((64, 64), Image.Resampling.BILINEAR))
+
+    contestants: dict[str, Callable[[], Any]] = {"ours": lambda: preprocess_frame(frame), "pillow": pillow}
+    if has("torch"):
+        import torch
+
+        weights = torch.tensor([0.2989, 0.587, 0.114])
+
+        def peer() -> Any:
+            grey = (torch.from_numpy(frame).float() @ weights)[None, None]
+            return torch.nn.functional.interpolate(grey, (64, 64), mode="bilinear", antialias=True).byte().numpy()
+
+        contestants["torch"] = peer
+    found = race(rounds * 5, **contestants)
+    for name in ("pillow", "torch"):
+        note = needs("torch") if name == "torch" else "Pillow rounds the grey first"
+        yield Row(f"grey_resize_{name}", found["ours"], found.get(name), "s", note)
+
+
+def environment_rows(rounds: int) -> Iterator[Row]:
+    """A step of eight environments that draw, each in a process of its own, against all in this one."""
+    build = jaxdqn.make_env_fn("CartPole-v1", pixels=True, frame_size=64)
+    envs = {name: jaxdqn.make_vector_env(build, WIDTH, workers=name == "ours") for name in ("ours", "peer")}
+    actions = np.arange(WIDTH) % 2
+    for env in envs.values():
+        env.reset(seed=0)
+    found = race(rounds * 10, **{name: lambda env=env: env.step(actions)[1] for name, env in envs.items()})
+    for env in envs.values():
+        env.close()
+    yield Row("environments_8_workers", found["ours"], found["peer"], "s a step", "the peer: our own, in one process")

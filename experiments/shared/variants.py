@@ -1,0 +1,208 @@
+"""The same seeds with one setting changed, in files, tables and pictures; shared by the experiments on the device."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdqn.cli.flags import parse_config
+from jaxdqn.config import Config
+from jaxdqn.presets import PRESETS
+from jaxdqn.reporting.plots import COLOURS, read_table
+from jaxdqn.returns import NStepReturn, n_step_return
+from jaxdqn.storage.atomic import write_json, written_aside
+from shared.command_line import positive, split_flags
+from shared.seeds import Scores, bootstrap_interval, interquartile_mean, train_side_by_side, write_table
+
+SOLVED = 475.0
+Rows = list[dict[str, Any]]
+
+
+class Variant(NamedTuple):
+    """What is changed.
+
+    Attributes:
+        name: In tables and pictures.
+        changes: Fields of the config.
+        returns: Its targets.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    returns: NStepReturn = n_step_return
+
+
+def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
+    """The flags that all experiments on the device have."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--every", type=positive, default=1_500, help="frames between evaluations")
+    parser.add_argument("--episodes", type=positive, default=10, help="greedy episodes of an evaluation")
+    parser.add_argument("--output", type=Path, default=Path("runs") / name.replace("_", "-"))
+    return parser
+
+
+def run_variants(
+    name: str,
+    variants: Sequence[Variant],
+    description: str | None,
+    *,
+    seeds: Sequence[int],
+    args: Sequence[str] | None = None,
+) -> None:
+    """The command line of an experiment: train what is not trained yet, print the table, draw the picture."""
+    words, flags = split_flags(args)
+    parser = make_parser(description, name)
+    known = [variant.name for variant in variants]
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--only", nargs="+", default=known, choices=known, metavar="VARIANT", help=", ".join(known))
+    parser.add_argument("--together", type=positive, default=1, help="seeds in one program; more are for accelerators")
+    options = parser.parse_args(words)
+    chosen = [variant for variant in variants if variant.name in options.only]
+    try:
+        config = parse_config(flags, PRESETS["cartpole"])
+        configs = [dataclasses.replace(config, **variant.changes) for variant in chosen]
+        for variant, own in zip(chosen, configs, strict=True):
+            claim(options, variant, own)
+    except ValueError as error:
+        parser.error(str(error))
+    for variant, own in zip(chosen, configs, strict=True):
+        missing = [seed for seed in options.seeds if not file_of(options.output, variant.name, seed).exists()]
+        for first in range(0, len(missing), options.together):
+            seeds = missing[first : first + options.together]
+            how = {"every": options.every, "episodes": options.episodes, "returns": variant.returns}
+            try:
+                scores = train_side_by_side(own, seeds, **how)
+            except ValueError as error:
+                parser.error(str(error))
+            found = record([variant.name] * len(seeds), seeds, scores)
+            for seed in seeds:
+                write_table(file_of(options.output, variant.name, seed), [row for row in found if row["seed"] == seed])
+    names = [variant.name for variant in chosen]
+    report(gather(options.output, names, options.seeds), names, options.output / name)
+
+
+def claim(options: argparse.Namespace, variant: Variant, config: Config) -> None:
+    """Keep what a variant's files were trained with.
+
+    Raises:
+        ValueError: If there are files that were trained otherwise.
+    """
+    path = options.output / f"{variant.name.replace(' ', '-')}.json"
+    how = {**config.to_dict(), "every": options.every, "episodes": options.episodes}
+    there = json.loads(path.read_text()) if path.exists() else how
+    other = [f"{name} {there.get(name)} and not {value}" for name, value in how.items() if there.get(name) != value]
+    if other:
+        raise ValueError(f"{path} says that runs there have {', '.join(other)}: choose another --output")
+    write_json(path, how)
+
+
+def record(names: Sequence[str], seeds: Sequence[int], scores: Iterable[Scores]) -> Rows:
+    """Let runs train side by side; an evaluation a row and a line.
+
+    Args:
+        names: What each run is called.
+        seeds: Its seed.
+        scores: What `train_side_by_side` gives.
+    """
+    rows: Rows = []
+    for frames, returns in scores:
+        for name, seed, played in zip(names, seeds, returns, strict=True):
+            mean, lowest = round(float(played.mean()), 1), float(played.min())
+            rows.append({"variant": name, "seed": seed, "frames": frames, "mean": mean, "min": lowest})
+            print(f"{name}, seed {seed}, frame {frames:,}: {mean:.1f}, at least {lowest:g}", flush=True)
+    return rows
+
+
+def file_of(folder: Path, name: str, seed: int) -> Path:
+    """Where a run's evaluations are kept."""
+    return folder / f"{name.replace(' ', '-')}-{seed}.csv"
+
+
+def gather(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Rows:
+    """The evaluations of some variants and seeds that are kept in a folder."""
+    rows: Rows = []
+    for name, seed in itertools.product(names, seeds):
+        for row in read_table(file_of(folder, name, seed)):
+            rows.append({**row, "variant": name, "seed": seed, "frames": int(row["frames"])})
+    return rows
+
+
+def report(rows: Rows, names: Sequence[str], output: Path) -> None:
+    """Keep the evaluations, print the table, draw the picture."""
+    shown = [name for name in names if any(row["variant"] == name for row in rows)]
+    write_table(output.with_suffix(".csv"), rows)
+    print(table(rows, shown))
+    draw(rows, shown, output.with_suffix(".png"))
+
+
+def table(rows: Rows, names: Sequence[str]) -> str:
+    """A row a variant, in Markdown: what greedy evaluations found before and after the first at 475 or more."""
+    lines = ["| | solved | first at | from then on | of these below 475 | last |", "|---|---|---|---|---|---|"]
+    for name in names:
+        runs = curves(rows, name).values()
+        solved = [next((i for i, (_, mean) in enumerate(run) if mean >= SOLVED), None) for run in runs]
+        firsts = [run[i][0] for run, i in zip(runs, solved, strict=True) if i is not None]
+        after = [mean for run, i in zip(runs, solved, strict=True) if i is not None for _, mean in run[i + 1 :]]
+        last = [run[-1][1] for run in runs]
+        cells = [
+            name,
+            f"{len(firsts)} of {len(runs)}",
+            f"{int(np.median(firsts)):,}" if firsts else "-",
+            f"{np.mean(after):.0f}, at least {min(after):.0f}" if after else "-",
+            f"{np.mean(np.array(after) < SOLVED):.0%}" if after else "-",
+            f"{np.mean(last):.0f}, at least {min(last):.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def curves(rows: Rows, name: str) -> dict[int, list[tuple[int, float]]]:
+    """Frames and means of each seed of a variant."""
+    found: dict[int, list[tuple[int, float]]] = {}
+    for row in rows:
+        if row["variant"] == name:
+            found.setdefault(row["seed"], []).append((row["frames"], row["mean"]))
+    return found
+
+
+def draw(rows: Rows, names: Sequence[str], output: Path) -> None:
+    """A panel a variant: each seed thin, their interquartile mean bold, with its 95 % bootstrap interval."""
+    from matplotlib.figure import Figure
+
+    wide = min(len(names), 3)
+    tall = -(-len(names) // wide)
+    figure = Figure(figsize=(1 + 2.9 * wide, 0.6 + 2.3 * tall), dpi=130, layout="constrained")
+    panels = figure.subplots(tall, wide, sharex=True, sharey=True, squeeze=False)
+    for index, panel in enumerate(panels.flat):
+        panel.set_visible(index < len(names))
+        panel.tick_params(labelbottom=index + wide >= len(names))  # the lowest of each column
+    for panel, name in zip(panels.flat, names, strict=False):
+        draw_panel(panel, curves(rows, name))
+        panel.set_title(name, fontsize=10)
+    figure.supxlabel("frames", fontsize=10)
+    figure.supylabel("greedy return", fontsize=10)
+    with written_aside(output) as aside:
+        figure.savefig(aside, format=output.suffix.lstrip("."))
+
+
+def draw_panel(panel: Any, runs: dict[int, list[tuple[int, float]]]) -> None:
+    """One variant."""
+    style: Callable[..., dict[str, Any]] = lambda **rest: {"color": [c / 255 for c in COLOURS[0]], **rest}  # noqa: E731
+    for run in runs.values():
+        panel.plot(*zip(*run, strict=True), **style(lw=0.8, alpha=0.4))
+    frames = sorted(set.intersection(*({frame for frame, _ in run} for run in runs.values())))
+    values = np.array([[dict(run)[frame] for frame in frames] for run in runs.values()])
+    intervals = np.array([bootstrap_interval(column[:, None]) for column in values.T])
+    panel.plot(frames, [interquartile_mean(column) for column in values.T], **style(lw=2))
+    panel.fill_between(frames, *intervals.T, **style(alpha=0.15, lw=0))
+    panel.set_ylim(0, None)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(alpha=0.25)
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")

@@ -1,0 +1,106 @@
+"""Checkpoints of large rings: what has not changed is taken over, no two that are kept share a file, each is whole."""
+
+from types import SimpleNamespace
+
+import jax
+import probes
+import pytest
+from rings import AGENT, EIGHT_SLOTS, Ring, inodes
+from stopped_runs import config_in, finish, quiet
+
+import jaxdqn
+from jaxdqn.checkpoints import replay as replay_files
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.storage import atomic, manifest
+
+
+@pytest.fixture(autouse=True)
+def files_of_eight_slots(monkeypatch):
+    monkeypatch.setattr(replay_files, "CHUNK_BYTES", EIGHT_SLOTS)
+
+
+def test_files_without_new_rows_are_linked_from_the_state_that_is_deleted(tmp_path, monkeypatch):
+    ring = Ring(tmp_path)
+    entries = []
+    monkeypatch.setattr(manifest, "_entry", lambda path, entry=manifest._entry: entries.append(path) or entry(path))
+    first = inodes(ring.save_after(48))
+    assert len(first) == 6
+    assert len({path for path in entries if path.parent.name == "replay"}) == 6
+    ring.check()
+    entries.clear()
+    second = inodes(ring.save_after(4))
+    assert len([path for path in entries if path.parent.name == "replay"]) == 1  # of the new rows' file
+    assert not set(first.values()) & set(second.values())
+    ring.check()
+    entries.clear()
+    third = inodes(ring.save_after(8))  # slots 52 to 59: the seventh and the eighth file
+    assert [third[name] for name in first] == list(first.values())
+    assert sorted(path.name for path in entries if path.parent.name == "replay") == ["00006.npz", "00007.npz"]
+    ring.check()
+    fourth = inodes(ring.save_after(10))  # and slots 60 to 63 and 0 to 5: the first is overwritten
+    assert [name for name in second if fourth[name] == second[name]] == [f"{index:05d}.npz" for index in range(1, 6)]
+    ring.check()
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_every_state_is_the_ring_wherever_its_rows_begin(tmp_path, keep):
+    ring = Ring(tmp_path, keep)
+    for slots in (3, 5, 0, 8, 16, 31, 1, 64, 2, 7):
+        ring.save_after(slots)
+        ring.check()
+
+
+def test_with_one_state_files_are_taken_over_from_it(tmp_path):
+    ring = Ring(tmp_path, keep=1)
+    first = inodes(ring.save_after(16))
+    second = inodes(ring.save_after(8))
+    assert [second[name] for name in first] == list(first.values())
+    assert len(ring.states.all()) == 1
+
+
+def test_after_a_resume_only_what_was_checked_is_taken_over(tmp_path):
+    ring = Ring(tmp_path)
+    for slots in (24, 4):
+        ring.save_after(slots)
+    ring.states = States(ring.folder, keep=2, with_replay=True)
+    ring.state, _ = ring.states.load(ring.states.newest(), AGENT, AGENT.init(jax.random.key(1)))
+    for slots in (4, 4):
+        ring.save_after(slots)
+        ring.check()
+    ring.states.forget()
+    before = {number for folder in ring.states.all() for number in inodes(folder).values()}
+    assert not before & set(inodes(ring.save_after(4)).values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["host", "device"])
+def test_states_are_written_by_the_clock_as_well(tmp_path, monkeypatch, loop):
+    how = {} if loop == "device" else {"env_fn": probes.Delayed}
+    often = {"loop": loop, "total_frames": 112, "checkpoint_every": 0, "keep": 100}
+
+    def states_of(name, **fields):
+        run = tmp_path / name
+        finish(jaxdqn.train(config_in(run, **often, **fields), say=quiet, **how))
+        return [int(path.name) for path in States(run / "states", keep=100, with_replay=True).all()]
+
+    monkeypatch.setattr("jaxdqn.loops.device.SECONDS", 0.0)  # a chunk is a batch
+    clock = iter(range(10_000))  # which goes on by a second at each look
+    monkeypatch.setattr("jaxdqn.training.checkpointing.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    assert states_of("by the clock", checkpoint_seconds=3.0) == [48, 96, 112]
+    assert atomic.read_json(tmp_path / "by the clock" / "config.json")["checkpoint_seconds"] == 3.0
+
+
+@pytest.mark.parametrize(("value", "says"), [(-1.0, "must be 0 or above"), (float("inf"), "must be a finite number")])
+def test_seconds_that_are_none_are_refused(value, says):
+    with pytest.raises(ValueError, match=rf"checkpoint_seconds {value} {says}"):
+        jaxdqn.Config(checkpoint_seconds=value)
+
+
+def test_the_same_moment_again_and_again_is_always_the_newest(tmp_path):
+    ring = Ring(tmp_path)
+    names = [ring.save_after(8).name, *(ring.save_after(0).name for _ in range(12))]
+    assert names == ["0000000032", *(f"0000000032-{again}" for again in range(1, 13))]
+    assert [path.name for path in ring.states.all()] == names[-2:]
+    assert ring.states.newest().folder.name == names[-1]
+    assert ring.save_after(1).name == "0000000036"
+    assert [path.name for path in ring.states.all()] == [names[-1], "0000000036"]

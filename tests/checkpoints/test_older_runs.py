@@ -1,0 +1,77 @@
+"""Runs of older versions: their files are read as they were meant."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from whole_runs import VECTORS, finish, table
+
+import jaxdqn
+from jaxdqn.checkpoints.agent import AgentSpec
+from jaxdqn.checkpoints.compatibility import OLD_VALUES, config_of_file
+from jaxdqn.observations import ObsSpec
+from jaxdqn.storage.manifest import amend, read_manifest
+
+NEW = ("eval_env", "colour", "value_bias", "symmetries_of", "epsilon_frames", "max_episode_steps")
+
+
+@pytest.mark.slow
+def test_a_curve_is_drawn_from_the_figures_that_are_unbiased(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    from jaxdqn.reporting.plots import draw_curve
+
+    drawn = []
+    real = Axes.errorbar
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda self, x, y, *a, **k: drawn.append(list(y)) or real(self, x, y, *a, **k)
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.csv").write_text("frames,return_mean\n10,1.0\n")
+    for columns, expected in (
+        (("frames", "screening_mean", "screening_standard_error", "mean", "standard_error"), [3.0, 4.0]),
+        (("frames", "mean", "standard_error"), [2.0, 3.0]),  # of an older version
+    ):
+        with (run / "evaluations.csv").open("w", newline="") as file:
+            rows = (
+                [[10, 3.0, 0.5, 9.0, 0.1], [20, 4.0, 0.5, 8.0, 0.1]]
+                if len(columns) == 5
+                else [[10, 2.0, 1], [20, 3.0, 1]]
+            )
+            csv.writer(file).writerows([columns, *rows])
+        draw_curve([run], run / "curve.png")
+        assert drawn.pop() == expected
+
+
+@pytest.mark.slow
+def test_a_run_of_an_older_version_is_resumed_with_its_rows(tmp_path):
+    """Its files name no field that is new; everything else is as this version writes it."""
+    old_ways = {name: OLD_VALUES[name] for name in NEW}
+    config = dataclasses.replace(VECTORS, **old_ways, network="motion", total_frames=256)
+    run = finish(config, tmp_path / "run")
+    row = "256,4,9.5,9,0.1,9,10,9 10 9 10,1.0\n"
+    header = "frames,episodes,mean,median,standard_error,min,max,lengths,elapsed_seconds\n"
+    (run / "evaluations.csv").write_text(header + row)
+    fields = json.loads((run / "config.json").read_text())
+    known = {name: value for name, value in fields.items() if name not in NEW}
+    (run / "config.json").write_text(json.dumps({**known, "frame_stack": 4}))
+    for state in (run / "states").iterdir():
+        manifest = read_manifest(state)
+        kept = {name: value for name, value in manifest["config"].items() if name not in NEW}
+        amend(state, {"config": {**kept, "frame_stack": 4}})
+    *_, end = jaxdqn.resume(run, total_frames=512, say=pytest.fail)
+    assert end.progress.frames == 512
+    rows = table(run / "evaluations.csv")
+    assert [(row["frames"], row["mean"], row["screening_mean"] == "") for row in rows[:1]] == [("256", "9.5", True)]
+    assert rows[-1]["frames"] == "512"
+    assert rows[-1]["screening_mean"]
+
+
+@pytest.mark.parametrize(("pixels", "stack", "scale"), [(True, 4, 255.0), (False, None, 1.0)])
+def test_an_agent_json_of_an_older_version_is_read_as_it_was_meant(pixels, stack, scale):
+    config = config_of_file({"pixels": pixels})
+    fields = {"num_actions": 3, "obs_shape": [64, 64], "obs_dtype": "uint8", "custom": [], "frames": 10}
+    assert AgentSpec.from_dict(fields, config) == AgentSpec(3, ObsSpec((64, 64), np.dtype(np.uint8), stack, scale))

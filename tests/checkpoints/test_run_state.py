@@ -1,0 +1,216 @@
+"""States on disk: none that is damaged is loaded, none of another run, and what cannot be as it was is said."""
+
+import json
+import signal
+import sys
+
+import checkpoint_cost
+import gymnasium as gym
+import numpy as np
+import probes
+import pytest
+from rings import flipped
+from running import kill
+from stopped_runs import config_in, finish, quiet, table
+
+import jaxdqn
+from jaxdqn.checkpoints import replay as replay_files
+from jaxdqn.checkpoints import run_state
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.signals import Stop
+
+
+def newest_two(tmp_path):
+    run = tmp_path / "run"
+    finish(jaxdqn.train(config_in(run, total_frames=128)), stop_after=112)
+    return run, [path.name for path in States(run / "states", keep=2, with_replay=True).all()]
+
+
+DAMAGES = {
+    "a flipped bit": flipped,
+    "a truncated file": lambda data: data[: len(data) // 2],
+    "a zeroed file": lambda data: bytes(len(data)),
+    "a missing file": None,
+}
+
+
+@pytest.mark.slow
+def test_no_damage_to_any_file_of_a_state_loads_a_wrong_value(tmp_path):
+    run, (older, newer) = newest_two(tmp_path)
+    kept = States(run / "states", keep=2, with_replay=True)
+    files = [path for path in sorted((run / "states" / newer).rglob("*")) if path.is_file() and path.stat().st_size]
+    assert len(files) >= 8
+    for path in files:
+        whole = path.read_bytes()
+        for damage in DAMAGES.values():
+            path.unlink() if damage is None else path.write_bytes(damage(whole))
+            found = kept.newest()
+            assert found.folder.name == older
+            assert len(found.notes) == 1
+            assert str(path) in found.notes[0]
+            path.write_bytes(whole)
+    assert kept.newest().folder.name == newer
+    # And a run goes on from the older one, and says so.
+    files[0].write_bytes(b"")
+    notes = []
+    last = finish(jaxdqn.resume(run, say=notes.append))
+    assert last.progress.frames == 128
+    assert len(notes) == 1
+    assert str(files[0]) in notes[0]
+    assert older in notes[0]
+
+
+@pytest.mark.slow
+def test_where_no_state_is_whole_the_command_ends_with_2(tmp_path, capsys):
+    from jaxdqn.cli.main import main
+
+    run, names = newest_two(tmp_path)
+    before = (run / "metrics.csv").read_bytes()
+    for name in names:
+        (run / "states" / name / "manifest.json").write_text("{}")
+    with pytest.raises(SystemExit) as stop:
+        main(["resume", str(run)])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("manifest.json") == 2
+    assert said.count("\n") == 1
+    assert (run / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_damaged_is_not_loaded(tmp_path):
+    run, _ = newest_two(tmp_path)
+    finish(jaxdqn.resume(run, say=quiet))
+    jaxdqn.load(run)
+    victim = max((run / "checkpoints").rglob("d/*"), key=lambda path: path.stat().st_size)
+    victim.write_bytes(DAMAGES["a flipped bit"](victim.read_bytes()))
+    with pytest.raises(ValueError, match="is damaged: its SHA-256"):
+        jaxdqn.load(run)
+
+
+@pytest.mark.slow
+def test_what_is_another_run_is_refused_with_the_difference(tmp_path):
+    run, (_, newer) = newest_two(tmp_path)
+    path = run / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "n_steps": 4}))
+    with pytest.raises(ValueError, match=r"has n_steps 3 and config.json 4: set config.json back"):
+        finish(jaxdqn.resume(run))
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="trained without network of your own: give it no network"):
+        finish(jaxdqn.resume(run, network=jaxdqn.DuelingMLP(2)))
+    facts = json.loads((run / "states" / newer / "manifest.json").read_text())
+    assert facts["format"] == run_state.FORMAT
+    run_state.FORMAT += 1
+    try:
+        with pytest.raises(ValueError, match=r"has format 2 and this jaxdqn reads 3: .* wrote it \(0\.1\.0\)"):
+            finish(jaxdqn.resume(run))
+    finally:
+        run_state.FORMAT -= 1
+    finish(jaxdqn.resume(run, say=quiet))
+    with pytest.raises(ValueError, match="complete at frame 128: go on with --total-frames above that"):
+        finish(jaxdqn.resume(run))
+    longer = finish(jaxdqn.resume(run, total_frames=160, say=pytest.fail))
+    assert longer.progress.frames == 160
+    assert [int(row["frames"]) for row in table(run / "evaluations.csv")] == [128, 160]
+
+
+@pytest.mark.slow
+def test_without_replay_it_is_filled_again_and_nothing_is_caught_up(tmp_path):
+    config = config_in(tmp_path / "run", total_frames=320, checkpoint_replay=False)
+    finish(jaxdqn.train(config), stop_after=200)
+    assert not (tmp_path / "run" / "states" / "0000000192" / "replay").exists()
+    notes = []
+    steps = list(jaxdqn.resume(tmp_path / "run", say=notes.append))
+    assert len(notes) == 1
+    assert "without replay" in notes[0]
+    updates = [step.progress.updates for step in steps]
+    before = updates[0]
+    assert [step.progress.frames for step in steps][:3] == [208, 224, 240]
+    # 48 frames of warm-up again, and then two updates a batch as ever.
+    assert updates == [before, before, before + 2, *range(before + 4, before + 14, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory at its peak is read from Linux")
+@pytest.mark.several
+def test_a_checkpoint_takes_little_memory(monkeypatch):
+    """`experiments/checkpoint_cost.py` is the long form, with 100,000 rows, and times it."""
+    monkeypatch.setattr(replay_files, "CHUNK_BYTES", 2**19)
+    cost = checkpoint_cost.measure(2_000, noise=True, again=32)
+    assert cost.extra_bytes < 1.3 * cost.replay_bytes
+    assert cost.disk_bytes > 0.95 * cost.replay_bytes  # noise cannot be compressed: all of it was written
+
+
+class Closed(gym.Wrapper):
+    """A wrapper that is not known to have no state."""
+
+
+@pytest.mark.slow
+def test_environments_that_cannot_be_saved_begin_anew_and_their_episodes_are_truncated(tmp_path):
+    config = config_in(tmp_path / "run")
+
+    def env_fn():
+        return Closed(probes.TruncatedChain())
+
+    before = finish(jaxdqn.train(config, env_fn=env_fn), stop_after=112)
+    notes = []
+    steps = jaxdqn.resume(tmp_path / "run", env_fn=env_fn, say=notes.append)
+    first = next(steps)
+    assert any("not bit-exact" in note for note in notes)
+    rows = first.progress.state.replay.rows
+    start = 96 // 4  # the slot after those of the state
+    assert before.progress.frames == 112
+    assert np.asarray(rows.last)[start - 1].all()
+    assert not np.asarray(rows.terminated)[start - 1].any()
+    assert (np.asarray(rows.episode_step)[start] == 0).all()
+    kill(steps)
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_was_due_is_played_once_however_often_the_run_is_killed(tmp_path):
+    whole = config_in(tmp_path / "whole", evaluate_every=96, checkpoint_every=0)
+    finish(jaxdqn.train(whole))
+    run = tmp_path / "run"
+    stop = Stop()
+    steps = jaxdqn.train(config_in(run, evaluate_every=96, checkpoint_every=0), stop=stop)
+    while next(steps).progress.frames < 80:  # the next batch is evaluated
+        pass
+    stop._signal = signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        next(steps)
+    assert newest_facts(run)["evaluation_due"]
+    assert newest_facts(run)["frames"] == 96
+    for due in (True, False):  # killed after the evaluation, before another state
+        assert newest_facts(run)["evaluation_due"] is due
+        steps = jaxdqn.resume(run, say=pytest.fail)
+        assert (next(steps).evaluation is not None) is due
+        kill(steps)
+    finish(jaxdqn.resume(run, say=pytest.fail))
+    for name in ("evaluations.csv", "metrics.csv"):
+        assert table(run / name) == table(tmp_path / "whole" / name)
+
+
+def newest_facts(run):
+    return States(run / "states", keep=2, with_replay=True).newest().facts
+
+
+@pytest.mark.slow
+def test_a_cut_that_a_resume_makes_is_kept_by_the_next_state(tmp_path, monkeypatch):
+    """Files of eight slots each: the row that is cut is the last of one, which has no new row when it is written."""
+    monkeypatch.setattr(replay_files, "CHUNK_BYTES", 8 * 4 * (8 + 14))
+    config = config_in(tmp_path / "run", keep=1)
+
+    def env_fn():
+        return Closed(probes.TruncatedChain())
+
+    def quietly(note):
+        pass
+
+    finish(jaxdqn.train(config, env_fn=env_fn), stop_after=112)
+    finish(jaxdqn.resume(tmp_path / "run", env_fn=env_fn, say=quietly), stop_after=144)
+    first = next(jaxdqn.resume(tmp_path / "run", env_fn=env_fn, say=quietly))
+    rows = first.progress.state.replay.rows
+    step, last = np.asarray(rows.episode_step), np.asarray(rows.last)
+    starts = np.argwhere(step[1:36] == 0)
+    assert all(last[slot, env] for slot, env in starts)  # before each first row comes a final one

@@ -1,0 +1,139 @@
+"""What a run's folder that somebody else has written cannot do, and what keeps two processes off one folder."""
+
+import json
+import multiprocessing
+import sys
+
+import gymnasium as gym
+import pytest
+from stopped_runs import config_in, finish, quiet
+
+import jaxdqn
+from jaxdqn.cli.main import main
+from jaxdqn.resume_command import how_to_go_on, named_envs
+from jaxdqn.storage import manifest
+from jaxdqn.training.run_dir import LOCK, locked
+
+MODULE = """
+import pathlib
+pathlib.Path({mark!r}).touch()
+import gymnasium as gym
+if "Theirs-v0" not in gym.registry:
+    gym.register("Theirs-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=20)
+"""
+
+
+@pytest.fixture
+def strange_run(tmp_path, monkeypatch):
+    """A run whose config names an environment that imports a module of the current folder; the module leaves a mark."""
+    run = tmp_path / "run"
+    with jaxdqn.train(config_in(run, checkpoint_every=32, total_frames=96)) as steps:
+        while next(steps).progress.frames < 64:
+            pass
+    path = run / "config.json"
+    path.write_text(path.read_text().replace('"CartPole-v1"', '"their_module:Theirs-v0"'))
+    for state in (run / "states").iterdir():
+        manifest.amend(state, {"config": {**manifest.read_manifest(state)["config"], "env": "their_module:Theirs-v0"}})
+    (tmp_path / "their_module.py").write_text(MODULE.format(mark=str(tmp_path / "imported")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield run
+    sys.modules.pop("their_module", None)
+    gym.registry.pop("Theirs-v0", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["evaluate run --checkpoint last", "play run --checkpoint last", "resume run"])
+def test_a_config_that_names_a_module_imports_nothing_unless_the_user_names_it(words, strange_run, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said.count("\n") == 1
+    assert "name it with --env their_module:Theirs-v0" in said
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.slow
+def test_the_user_names_it_and_the_printed_command_does(strange_run, tmp_path, capsys):
+    assert "run --env their_module:Theirs-v0` goes on from frame 64" in how_to_go_on(strange_run)
+    assert named_envs(strange_run, played=True) == " --env their_module:Theirs-v0"
+    with pytest.raises(ValueError, match="env 'CartPole-v1' is not the run's, which is 'their_module:Theirs-v0'"):
+        next(jaxdqn.resume(strange_run, env="CartPole-v1"))
+    assert not (tmp_path / "imported").exists()
+    finish(jaxdqn.resume(strange_run, env="their_module:Theirs-v0", say=quiet))
+    assert (tmp_path / "imported").exists()
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "run", "--episodes", "1", "--env", "CartPole-v1", "--json"])
+    assert stop.value.code == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["episodes"] == 1
+
+
+@pytest.fixture
+def sealed(tmp_path):
+    with manifest.sealed_folder(tmp_path / "sealed", {}) as aside:
+        (aside / "inner").mkdir()
+        (aside / "inner" / "a").write_text("a")
+    return tmp_path / "sealed"
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "inner/../../outside", "/etc/passwd", "..", "C:/outside", "..\\outside"]
+)
+def test_a_manifest_that_names_a_file_outside_its_folder_is_damaged(name, sealed, monkeypatch):
+    (sealed.parent / "outside").write_text("a")
+    entry = manifest.read_manifest(sealed)["files"]["inner/a"]
+    manifest.amend(sealed, {"files": {"inner/a": entry, name: entry}})
+    monkeypatch.setattr(manifest, "_entry", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(manifest.DamagedError, match="outside of its folder"):
+        manifest.verified(sealed)
+
+
+def test_a_link_out_of_the_folder_is_damaged(sealed):
+    (sealed.parent / "outside").write_text("a")
+    (sealed / "inner" / "a").unlink()
+    (sealed / "inner" / "a").symlink_to(sealed.parent / "outside")
+    with pytest.raises(manifest.DamagedError, match="is a link"):
+        manifest.verified(sealed)
+
+
+def test_a_file_that_no_manifest_lists_is_damaged_and_what_an_amendment_left_is_not(sealed):
+    (sealed / "manifest.json.partial").touch()
+    manifest.verified(sealed)
+    (sealed / "inner" / "b").touch()
+    with pytest.raises(manifest.DamagedError, match=r"inner/b is not in the manifest"):
+        manifest.verified(sealed)
+
+
+@pytest.mark.parametrize("files", [None, [], {"inner/a": 3}, {"inner/a": {}}])
+def test_a_manifest_without_a_list_of_files_is_damaged(files, sealed):
+    manifest.amend(sealed, {"files": files})
+    with pytest.raises(manifest.DamagedError, match="manifest"):
+        manifest.verified(sealed)
+
+
+def lock(folder, answer):
+    try:
+        with locked(folder):
+            answer.put("locked")
+    except ValueError as error:
+        answer.put(str(error))
+
+
+def test_a_folder_is_locked_for_other_processes_and_for_this_one_until_the_block_ends(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+
+    def other():
+        process = context.Process(target=lock, args=(tmp_path, answer))
+        process.start()
+        process.join()
+        return answer.get()
+
+    with locked(tmp_path):
+        assert "is being trained by another process" in other()
+        with pytest.raises(ValueError, match="is being trained by this process"), locked(tmp_path):
+            pass
+        assert "is being trained by another process" in other()  # the second try has not given the first lock back
+    assert other() == "locked"
+    assert (tmp_path / LOCK).stat().st_size == 0

@@ -1,0 +1,249 @@
+"""What must hold on four devices.
+
+    PYTHONPATH=experiments:tests/helpers JAX_NUM_CPU_DEVICES=4 python3 tests/checks/parallel_checks.py
+
+`test_parallel.py` runs them, and the suite the quicker ones (`short`).
+"""
+
+import dataclasses
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pmap_agent
+import probes
+import pytest
+from small_runs import PIXELS, equal
+
+import jaxdqn
+from jaxdqn.config import Config
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.loops.device import device_loop
+from jaxdqn.loops.device_run import make_device_run
+from jaxdqn.loops.host import host_loop
+from jaxdqn.parallel import devices_of, make_mesh, make_parallel_agent
+from jaxdqn.replay import row_bytes
+from jaxdqn.storage.free_space import free_bytes
+
+VECTORS = Config(
+    pixels=False,
+    total_frames=640,
+    num_envs=8,
+    frames_per_batch=16,
+    batch_size=16,
+    updates_per_batch=4,
+    capacity=256,
+    warmup_frames=64,
+    n_steps=3,
+    evaluate_every=0,
+    evaluation_episodes=1,
+    checkpoint_every=320,
+)
+FRAMES = dataclasses.replace(PIXELS, num_envs=4, frames_per_batch=20, updates_per_batch=1)
+
+
+def agents(config, **how):
+    """The same agent on four devices, and on one."""
+    return make_parallel_agent(config, make_mesh(4), **how), jaxdqn.make_agent(config, **how)
+
+
+def a_batch(config, obs_shape, dtype):
+    rng = np.random.default_rng(0)
+    shape = (config.updates_per_batch, config.batch_size)
+    scale = 1 if dtype == np.uint8 else 255
+    obs, next_obs = (rng.integers(0, 255, (*shape, *obs_shape)) / scale for _ in range(2))
+    return jaxdqn.Batch(
+        obs=jnp.asarray(obs, dtype),
+        action=jnp.asarray(rng.integers(0, 2, shape), jnp.int32),
+        reward=jnp.asarray(rng.normal(size=shape), jnp.float32),
+        discount=jnp.asarray(rng.random(shape), jnp.float32),
+        next_obs=jnp.asarray(next_obs, dtype),
+    )
+
+
+def the_same_samples_give_the_same_update_and_one_all_reduce():
+    compare_updates(VECTORS, {"obs_shape": (4,), "obs_dtype": np.float32}, (4,))
+
+
+def and_so_from_frames():
+    stats = jaxdqn.ObservationStats(np.full(2, 100.0), np.full(2, 50.0))
+    # Adam's first step is the sign of a gradient, and of some of a million it is rounding: here, the gradient itself.
+    frames = {"obs_shape": (44, 44), "obs_dtype": np.uint8, "obs_stats": stats, "optimizer": optax.sgd(1e-3)}
+    compare_updates(FRAMES, frames, (44, 44, 2))
+
+
+def and_so_from_colours():
+    obs = jaxdqn.ObsSpec((12, 11, 3), np.uint8, 2, 9.0)
+    config = dataclasses.replace(FRAMES, network="grid", mirror=False, random_shift=0)
+    compare_updates(config, {"obs": obs, "optimizer": optax.sgd(1e-3)}, obs.seen_shape)
+
+
+def compare_updates(config, how, seen):
+    four, one = agents(config, num_actions=2, **how)
+    batch = a_batch(config, seen, how["obs"].dtype if "obs" in how else how["obs_dtype"])
+    learner = one.init(jax.random.key(5)).learner
+    text = four.update.lower(learner, batch).compile().as_text()
+    ours, metrics = four.update(jax.tree.map(jnp.copy, learner), batch)
+    theirs, alone = one.update(learner, batch)
+    apart = max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True))
+    assert apart < 1e-5, apart
+    assert np.allclose(metrics["loss"].mean(axis=1), alone["loss"], rtol=1e-4)
+    kinds = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all|collective-broadcast"
+    found = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text)
+    assert {kind for _, kind in found} == {"all-reduce"}, found
+    shapes = [shape for sizes, _ in found for shape in re.findall(r"f32\[([\d,]*)\]", sizes)]
+    sent = sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
+    size = sum(x.size for x in jax.tree.leaves(ours.params))  # statistics of observations among them
+    assert sent == size, (sent, size)
+    assert len(found) == len(shapes) == 1, found
+
+
+def run_of(num_devices, env=probes.TerminatingChain, frames=640):
+    config = dataclasses.replace(VECTORS, num_devices=num_devices, total_frames=frames)
+    how = {"num_actions": 2, "obs_shape": (2,), "obs_dtype": np.float32}
+    agent = jaxdqn.parallel.agent_of(config, **how)
+    envs = make_vector_env(env, config.num_envs)
+    steps = list(host_loop(agent, agent.init(jax.random.key(0)), Collector(envs, seed=0), config))
+    envs.close()
+    return agent, steps
+
+
+def counts_are_the_same_on_one_two_and_four_devices():
+    found = set()
+    for num_devices in (1, 2, 4):
+        agent, steps = run_of(num_devices)
+        batch = jax.eval_shape(agent.sample, steps[-1].state.replay, jax.random.key(0))
+        counts = tuple((step.frames, step.updates, round(step.epsilon, 6)) for step in steps)
+        found.add((counts, batch.action.shape, int(steps[-1].state.replay.size), agent.learning_start))
+        rows = np.asarray(steps[-1].state.replay.rows.episode_step)
+        assert rows.shape == (32, 8)
+        assert set(np.unique(rows)) == set(range(11))
+    assert len(found) == 1, found
+
+
+def parameters_stay_the_same_on_all_devices_and_learn_a_value():
+    agent, steps = run_of(4, env=probes.OneStep, frames=4_100)
+    learner = steps[-1].state.learner
+    assert int(learner.num_updates) >= 1_000
+    for leaf in jax.tree.leaves(learner):
+        parts = devices_of(leaf)
+        assert len(parts) == 4
+        assert all(np.array_equal(parts[0], part) for part in parts[1:])
+    ring = devices_of(steps[-1].state.replay.rows.obs)
+    assert [part.shape for part in ring] == [(32, 2, 2)] * 4
+    assert not all(np.array_equal(ring[0], part) for part in ring[1:])  # each has its own environments
+    values = np.asarray(agent.q_values(learner.params, np.array([[1.0, -1.0], [-1.0, -1.0]], np.float32)))
+    assert np.allclose(values, 1.0, atol=0.1), values
+
+
+def devices_draw_samples_of_their_own():
+    agent, steps = run_of(4)
+    batch = agent.sample(steps[-1].state.replay, jax.random.key(0))
+    parts = devices_of(batch.obs)
+    assert [part.shape for part in parts] == [(4, 4, 2)] * 4
+    assert len({part.tobytes() for part in parts}) == 4
+    obs = np.zeros((8, 2), np.float32)
+    _, actions = agent.act(steps[0].state.actor, obs)
+    assert actions.shape == (8,)
+
+
+def what_is_drawn_and_then_augmented_is_a_sample():
+    """Each device has keys of its own for it, none of which is lost on the way."""
+    stats = jaxdqn.ObservationStats(np.full(2, 100.0), np.full(2, 50.0))
+    config = dataclasses.replace(FRAMES, random_shift=4, updates_per_batch=2)
+    agent, _ = agents(config, num_actions=2, obs_shape=(44, 44), obs_dtype=np.uint8, obs_stats=stats)
+    ring = agent.init(jax.random.key(0)).replay
+    rng = np.random.default_rng(0)
+    shape = ring.rows.action.shape
+    rows = jaxdqn.Rows(
+        obs=rng.integers(0, 255, (*shape, 44, 44), np.uint8),
+        action=rng.integers(0, 2, shape, np.int32),
+        reward=rng.normal(size=shape).astype(np.float32),
+        terminated=np.zeros(shape, bool),
+        last=np.zeros(shape, bool),
+        episode_step=np.broadcast_to(np.arange(shape[0], dtype=np.int32)[:, None], shape).copy(),
+    )
+    assert not agent.replay.can_sample(ring)
+    ring = agent.replay.add(ring, rows)
+    assert agent.replay.can_sample(ring)
+    key = jax.random.key(1)
+    windows, keys = agent.draw(ring, key)
+    assert keys.shape == (2, 4)
+    assert len({part.tobytes() for part in devices_of(jax.random.key_data(keys))}) == 4
+    assert equal(agent.augment(keys, windows), agent.sample(ring, key))
+    assert not equal(windows.obs, agent.sample(ring, key).obs)
+    sampled = agent.replay.sample(ring, key)
+    assert sampled.action.shape == windows.action.shape == (2, config.batch_size)
+
+
+def memory_is_that_of_all_devices():
+    row = row_bytes((4,), np.float32)
+    how = {"num_actions": 2, "obs_shape": (4,), "obs_dtype": np.float32}
+    assert make_parallel_agent(VECTORS, make_mesh(4), **how, bytes_available=64 * row + 8)
+    with pytest.raises(ValueError, match=r"^capacity 256 needs .* the largest that fits is 232$"):
+        make_parallel_agent(VECTORS, make_mesh(4), **how, bytes_available=60 * row)
+    whole = dataclasses.replace(VECTORS, capacity=None)
+    agent = make_parallel_agent(whole, make_mesh(4), **how, bytes_available=2 * 64 * row)
+    assert agent.init(jax.random.key(0)).replay.rows.action.shape == (32, 8)  # half of what each device has
+    # The CPU is one memory, into however many devices it is split.
+    assert 3.5 < free_bytes(1) / free_bytes(4) < 4.5
+
+
+def the_device_loop_runs_on_all():
+    config = dataclasses.replace(VECTORS, num_devices=4, loop="device")
+    run = make_device_run(config, env=probes.counting_env(3))
+    *_, last = device_loop(run, run.init(jax.random.key(0)), config)
+    assert (last.frames, last.updates) == (640, 148)
+    rows = np.asarray(last.state.replay.rows.episode_step)
+    assert all((np.diff(rows[:, env]) % 4 == 1).all() for env in range(8))
+
+
+def pmap_trains_the_same_functions():
+    config = dataclasses.replace(VECTORS, num_devices=4, loop="device")
+    states, metrics = pmap_agent.train(config, 160)
+    assert np.asarray(states.agent.learner.num_updates).tolist() == [28] * 4
+    for leaf in map(np.asarray, jax.tree.leaves(states.agent.learner)):
+        assert all(np.array_equal(leaf[0], part) for part in leaf)
+    places = np.asarray(states.cursor.obs)
+    assert len({part.tobytes() for part in places}) == 4
+    assert np.isfinite(metrics["loss"]).all()
+
+
+def a_run_on_four_devices_can_be_resumed_bit_for_bit():
+    with tempfile.TemporaryDirectory() as folder:
+        whole, part = (dataclasses.replace(VECTORS, num_devices=4, output=str(Path(folder) / name)) for name in "ab")
+        *_, wanted = jaxdqn.train(whole)
+        steps = jaxdqn.train(part)
+        while next(steps).progress.frames < 400:
+            pass
+        steps.close()
+        *_, found = jaxdqn.resume(part.output)
+        assert equal(wanted.progress.state, found.progress.state)
+
+
+SHORT = (
+    the_same_samples_give_the_same_update_and_one_all_reduce,
+    devices_draw_samples_of_their_own,
+    what_is_drawn_and_then_augmented_is_a_sample,
+    memory_is_that_of_all_devices,
+)
+REST = (
+    and_so_from_frames,
+    and_so_from_colours,
+    the_device_loop_runs_on_all,
+    pmap_trains_the_same_functions,
+    counts_are_the_same_on_one_two_and_four_devices,
+    parameters_stay_the_same_on_all_devices_and_learn_a_value,
+    a_run_on_four_devices_can_be_resumed_bit_for_bit,
+)
+
+if __name__ == "__main__":
+    for check in {"short": SHORT, "rest": REST}.get(" ".join(sys.argv[1:]), (*SHORT, *REST)):
+        check()
+        print(check.__name__, flush=True)

@@ -1,0 +1,185 @@
+"""What a process does in `distributed_checks.py`, as `peer.py ROLE PORT INDEX COUNT FOLDER`: it prints JSON."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import probes
+
+import jaxdqn
+from jaxdqn.checkpoints import run_state
+from jaxdqn.config import Config
+from jaxdqn.distributed.processes import Peers
+from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.loops.host import host_loop
+from jaxdqn.parallel import agent_of
+from jaxdqn.replay import row_bytes
+from jaxdqn.storage import free_space
+
+FRAMES = Config(
+    pixels=True,
+    network="motion",
+    frame_size=44,
+    frame_stack=2,
+    normalisation_frames=20,
+    total_frames=256,
+    num_envs=4,
+    num_devices=2,
+    frames_per_batch=16,
+    batch_size=8,
+    updates_per_batch=2,
+    capacity=256,
+    warmup_frames=64,
+    n_steps=3,
+    evaluate_every=128,
+    evaluation_episodes=1,
+    checkpoint_every=64,
+    seed=3,
+)
+VECTORS = dataclasses.replace(FRAMES, pixels=False, total_frames=2_048)
+
+
+def digest(tree):
+    """Of all bytes of a tree, as every process has them."""
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+    return hashlib.sha256(b"".join(leaves)).hexdigest()
+
+
+PROBES = (
+    (probes.OneStep, [[1, -1], [-1, -1]], [[1, 1], [1, 1]]),
+    (probes.ObservationValue, [[1, -1], [-1, -1]], [[1, 1], [-1, -1]]),
+    (probes.ActionValue, [[1, -1], [-1, -1]], [[-1, 1], [-1, 1]]),
+    (probes.Delayed, [[1, -1], [1, 0]], [[0.99, 0.99], [1, 1]]),
+)
+"""Environments, what is seen in them, and what each action is worth then."""
+
+
+def learn_the_probes(folder):
+    """Values that are known, after 500 updates of all processes."""
+    more = {"total_frames": 4_096, "batch_size": 32, "capacity": 2_048, "learning_rate": 3e-3, "epsilon_start": 1.0}
+    config = dataclasses.replace(VECTORS, epsilon_end=1.0, tau=0.05, **more)
+    agent = agent_of(config, num_processes=jax.process_count(), num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
+    found = []
+    for env_class, observations, wanted in PROBES:
+        envs = make_vector_env(env_class, config.num_envs // jax.process_count())
+        collector = Collector(envs, seed=jax.process_index())
+        *_, last = host_loop(agent, agent.init(jax.random.key(3)), collector, config, Peers())
+        learner = last.state.learner
+        assert int(learner.num_updates) >= 500
+        assert last.state.replay.rows.action.shape == (512, 2)
+        values = np.asarray(agent.q_values(learner.params, np.array(observations, np.float32)))
+        assert np.allclose(values, wanted, atol=0.1), (env_class.__name__, values)
+        found.append([digest(learner), digest(last.state.replay), last.frames])
+    return found
+
+
+def train(folder, config=FRAMES, stop_after=None):
+    """`jaxdqn.train` to its end, or to where all leave it."""
+    episodes = 0
+    for step in jaxdqn.train(dataclasses.replace(config, output=str(folder / "run"))):
+        episodes += len(step.progress.episodes)
+        if step.progress.frames == stop_after:
+            break
+    state = step.progress.state
+    ring = state.replay.rows
+    found = {"learner": digest(state.learner), "ring": digest(ring), "obs": list(ring.obs.shape), "episodes": episodes}
+    return {**found, "frames": step.progress.frames, "evaluated": step.evaluation is not None}
+
+
+def stop_early(folder):
+    return train(folder, stop_after=208)
+
+
+def go_on(folder):
+    *_, step = jaxdqn.resume(folder / "run")
+    return {"learner": digest(step.progress.state.learner), "ring": digest(step.progress.state.replay.rows)}
+
+
+def device_loop(folder, stop_after=None):
+    return train(folder, dataclasses.replace(VECTORS, loop="device", total_frames=320), stop_after)
+
+
+def stop_device_loop_early(folder):
+    return device_loop(folder, stop_after=208)
+
+
+def fail_to_save_once(folder):
+    """The second process has no room for its first part of a state."""
+    write, said, tries = run_state.write_part, [], []
+
+    def fail(*args, **options):
+        tries.append(1)
+        if jax.process_index() == 1 and len(tries) == 1:
+            raise OSError("no room")
+        return write(*args, **options)
+
+    run_state.write_part = fail
+    config = dataclasses.replace(FRAMES, pixels=False, output=str(folder / "run"))
+    *_, step = jaxdqn.train(config, say=said.append)
+    return {"learner": digest(step.progress.state.learner), "said": said}
+
+
+def share_memory(folder):
+    """There is room for the parts of both processes, and for a row less."""
+    row = row_bytes((4,), np.float32)
+    config, found = dataclasses.replace(VECTORS, capacity=1_024, total_frames=64, warmup_frames=48), []
+    for rows in (1_024, 1_000):
+        available = rows * row + 64
+        free_space.psutil.virtual_memory = lambda available=available: SimpleNamespace(available=available)
+        run = dataclasses.replace(config, output=str(folder / f"{rows}"))
+        try:
+            found.append([step.progress.frames for step in jaxdqn.train(run)][-1])
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+class NaNRewards(probes.OneStep):
+    """The second process's rewards are none after a while."""
+
+    steps = 0
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        self.steps += 1
+        return obs, float("nan") if self.steps == 40 and jax.process_index() == 1 else reward, *rest
+
+
+def fail_on_one(folder):
+    config = dataclasses.replace(VECTORS, output=str(folder / "run"))
+    try:
+        for _ in jaxdqn.train(config, env_fn=NaNRewards):
+            pass
+    except FloatingPointError as error:
+        return {"said": str(error)}
+    return {"said": "nothing"}
+
+
+ROLES = (
+    learn_the_probes,
+    train,
+    stop_early,
+    go_on,
+    device_loop,
+    stop_device_loop_early,
+    fail_on_one,
+    fail_to_save_once,
+    share_memory,
+)
+
+
+def be_a_peer(role, port, index, count, folder):
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index), initialization_timeout=60)
+    play = next(found for found in ROLES if found.__name__ == role)
+    print(json.dumps(play(Path(folder))), flush=True)
+
+
+if __name__ == "__main__":
+    be_a_peer(*sys.argv[1:])

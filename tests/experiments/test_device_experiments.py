@@ -1,0 +1,155 @@
+"""The experiments on the device, in a short form, and the figures that they report."""
+
+import csv
+import sys
+from importlib import import_module as script
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdqn
+
+pytestmark = pytest.mark.slow
+
+TINY = [
+    *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
+    *("--warmup-frames", "64", "--updates-per-batch", "1"),
+]
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_many_seeds_are_one_program_and_learning_rates_differ(tmp_path, capsys):
+    main = script("many_seeds").main
+    words = ["--seeds", "2", "--learning-rates", "1e-3", "1e-9", "--every", "128", "--episodes", "3"]
+    main([*words, "--output", str(tmp_path), "--", *TINY])
+    rows = rows_of(tmp_path / "many_seeds.csv")
+    assert [row["frames"] for row in rows] == ["128"] * 4 + ["256"] * 4
+    assert {row["variant"] for row in rows} == {"learning rate 0.001", "learning rate 1e-09"}
+    assert (tmp_path / "many_seeds.png").stat().st_size > 10_000
+    said = capsys.readouterr().out
+    assert "| learning rate 0.001 | 0 of 2 |" in said
+    assert "4 runs of 256 frames" in said
+    for wrong, says in (
+        (["--seeds", "0"], "0 must be at least 1"),
+        (["--learning-rates", "-1"], "must be above 0"),
+        (["--learning-rates", "nan"], "must be above 0"),
+        (["--", "--gamma", "2"], "gamma 2.0 must be between 0 and 1"),
+        (["--seeds", "90000", "--", "--capacity", "2000000"], "bytes of replay of 90000 seeds"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([*wrong[:2], "--output", str(tmp_path), *wrong[2:]] if wrong[0] != "--" else wrong)
+        assert stop.value.code == 2
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_factor_on_the_learning_rate_is_that_learning_rate(tmp_path):
+    import dataclasses
+
+    import jax
+
+    seeds = script("shared.seeds")
+    base = dataclasses.replace(
+        jaxdqn.Config(pixels=False), total_frames=256, num_envs=4, batch_size=16, capacity=512, warmup_frames=64
+    )
+    slow = dataclasses.replace(base, learning_rate=1e-4, learning_rate_end=5e-6)
+    found = []
+    for config, optimizer, factor in ((base, seeds.scaled_optimizer(base), 0.1), (slow, None, None)):
+        run = jaxdqn.make_device_run(config, optimizer=optimizer)
+        state = run.init(jax.random.key(0))
+        state = state if factor is None else seeds.with_learning_rate(state, factor)
+        found.append(jaxdqn.jit(run.train)(state)[0].agent.learner.params)
+    for ours, theirs in zip(*map(jax.tree.leaves, found), strict=True):
+        assert np.allclose(ours, theirs, atol=1e-5)
+
+
+def test_bootstrapping_past_an_end_is_torchrls():
+    """Constant value 10, reward 1, n 5: the targets that TorchRL 0.14 gives in the last five steps."""
+    wrong = script("n_step_ends").bootstrap_past_ends
+    targets = []
+    for steps_left in (5, 4, 3, 2, 1):
+        terminated = jnp.arange(5) == steps_left - 1
+        reward, discount, steps = wrong(jnp.ones(5), terminated, terminated, 0.99)
+        assert int(steps) == steps_left
+        targets.append(float(reward + discount * 10))
+    assert targets == pytest.approx([14.41, 13.55, 12.67, 11.79, 1.0], abs=0.01)
+    inside = wrong(jnp.ones(5), jnp.zeros(5, bool), jnp.zeros(5, bool), 0.99)
+    assert float(inside[1]) == pytest.approx(0.99**5)
+
+
+@pytest.mark.several
+def test_variants_are_trained_once_and_compared(tmp_path, capsys):
+    ends, variants = script("n_step_ends"), script("shared.variants")
+    words = ["--seeds", "0", "1", "--together", "2", "--every", "128", "--episodes", "2", "--output", str(tmp_path)]
+    variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*words, "--", *TINY])
+    rows = rows_of(tmp_path / "n_step_ends.csv")
+    assert len(rows) == 2 * 2 * 2
+    assert {row["variant"] for row in rows} == {"correct", "past the end"}
+    assert "| past the end | 0 of 2 | - |" in capsys.readouterr().out
+    assert (tmp_path / "n_step_ends.png").stat().st_size > 10_000
+    kept = (tmp_path / "correct-1.csv").stat().st_mtime_ns
+    variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*words, "--", *TINY])
+    assert (tmp_path / "correct-1.csv").stat().st_mtime_ns == kept
+    for wrong, says in (
+        (["--only", "nothing"], "invalid choice: 'nothing'"),
+        ([*words, "--", *TINY, "--gamma", "0.5"], "correct.json says that runs there have gamma 0.99 and not 0.5"),
+        ([*words, "--episodes", "3", "--", *TINY], "episodes 2 and not 3: choose another --output"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=wrong)
+        assert stop.value.code == 2
+        assert says in capsys.readouterr().err
+    # What is asked for is shown, and no more: one variant and one seed of what is there.
+    one = [*words[:2], *words[3:], "--only", "correct"]
+    variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*one, "--", *TINY])
+    assert {(row["variant"], row["seed"]) for row in rows_of(tmp_path / "n_step_ends.csv")} == {("correct", "0")}
+
+
+def test_the_settings_of_the_collapse_experiment_can_be_run():
+    import dataclasses
+
+    from jaxdqn.presets import PRESETS
+
+    configs = [dataclasses.replace(PRESETS["cartpole"], **each.changes) for each in script("collapse").VARIANTS]
+    assert configs[0] == PRESETS["cartpole"]
+    assert len(set(configs)) == len(configs)
+
+
+def test_tables_and_means_by_hand():
+    variants, seeds = script("shared.variants"), script("shared.seeds")
+    rows = [
+        {"variant": "a", "seed": seed, "frames": frames, "mean": mean}
+        for seed, means in ((0, (100, 480, 300, 500)), (1, (100, 200, 300, 400)))
+        for frames, mean in zip((1_000, 2_000, 3_000, 4_000), means, strict=True)
+    ]
+    assert variants.table(rows, ["a"]).splitlines()[-1] == (
+        "| a | 1 of 2 | 2,000 | 400, at least 300 | 50% | 450, at least 400 |"
+    )
+    assert seeds.interquartile_mean(np.array([0, 1, 2, 3, 4, 5, 6, 1000])) == 3.5
+    assert seeds.interquartile_mean(np.array([7.0])) == 7
+    low, high = seeds.bootstrap_interval(np.array([[1.0], [2.0], [3.0], [4.0]] * 5))
+    assert 1.5 < low < 2.5 < high < 3.5
+    assert seeds.bootstrap_interval(np.full((4, 3), 5.0)) == (5, 5)
+
+
+def test_the_twin_experiment_reports_and_draws(tmp_path, monkeypatch, capsys):
+    twin = script("cartpole_twin")
+    monkeypatch.setattr(sys, "argv", ["x", "--trajectories", "2", "--states", "5", "--output", str(tmp_path)])
+    twin.main()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("physics  steps ")
+    assert said[1].startswith("picture  mean 0.0")
+    assert (tmp_path / "picture.png").stat().st_size > 1_000
+    monkeypatch.setattr(sys, "argv", ["x", "--trajectories", "0", "--states", "0", "--transfer", str(tmp_path / "no")])
+    with pytest.raises(SystemExit) as stop:
+        twin.main()
+    assert stop.value.code == 2
+    assert "does not exist" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="trained on Acrobot-v1 and not on CartPole-v1"):
+        twin.transfer(SimpleNamespace(config=jaxdqn.Config(env="Acrobot-v1")), 1)

@@ -1,0 +1,130 @@
+"""The experiments' scripts, in a short form."""
+
+import csv
+import json
+import re
+import sys
+from importlib import import_module as script
+
+import pytest
+
+import jaxdqn
+
+pytestmark = pytest.mark.slow
+
+TINY = [
+    *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
+    *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "128", "--evaluation-episodes", "4"),
+]
+
+
+def test_other_environments_are_scored_with_neutral_defaults_and_never_trained_twice(tmp_path, capsys):
+    main = script("other_environments").main
+    words = ["--envs", "CartPole-v1", "--seeds", "0", "1", "--total-frames", "1500", "--episodes", "2"]
+    for _ in range(2):
+        main([*words, "--output", str(tmp_path)])
+        out = capsys.readouterr().out
+        returns = r"\d+\.\d ± \d+\.\d"
+        assert re.search(rf"\| CartPole-v1 \| 1,500 \| 475 \| 0, 1 \| {returns}, {returns} \| \d+ \|", out)
+    assert "frame" not in out.split("env CartPole-v1")[0]  # nothing was trained the second time
+    with (tmp_path / "other_environments.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["env"], row["seed"], row["episodes"]) for row in rows] == [
+        ("CartPole-v1", "0", "2"),
+        ("CartPole-v1", "1", "2"),
+    ]
+    fields = json.loads((tmp_path / "CartPole-v1-1" / "config.json").read_text())
+    wanted = jaxdqn.Config(total_frames=1500, seed=1, capacity=1504, output=str(tmp_path / "CartPole-v1-1"))
+    assert fields == json.loads(json.dumps(wanted.to_dict()))
+    assert (tmp_path / "curves.png").stat().st_size > 5_000
+
+
+def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, capsys):
+    main = script("cartpole_pixels").main
+    words = ["--seeds", "0", "1", "--episodes", "3", "--output", str(tmp_path)]
+    main([*words, "--", *TINY])
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    for row in rows:
+        run = tmp_path / f"seed{row['seed']}"
+        for which in ("best", "last"):
+            mean = jaxdqn.load(run, which).evaluate(3, seed=0).mean
+            assert float(row[f"{which}_mean"]) == pytest.approx(mean, abs=0.05)
+        assert int(row["best_frames"]) == json.loads((run / "checkpoints" / "index.json").read_text())["best"]
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    trained = (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns
+    main([*words, "--", *TINY])
+    assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
+    # A run that was interrupted is trained again; one of another config is left alone.
+    evaluations = tmp_path / "seed1" / "evaluations.csv"
+    evaluations.write_text("\n".join(evaluations.read_text().splitlines()[:2]) + "\n")
+    main([*words, "--", *TINY])
+    assert len(evaluations.read_text().splitlines()) == 3
+    assert f"{tmp_path / 'seed1'} was interrupted: it is trained again" in capsys.readouterr().out
+    for flags, says in ((["--gamma", "0.5"], "another config"), (["--seed", "7"], "--seed is given by the experiment")):
+        with pytest.raises(SystemExit) as stop:
+            main([*words, "--", *TINY, *flags])
+        assert stop.value.code == 2
+        assert says in capsys.readouterr().err
+    assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
+
+
+def test_throughput_times_what_is_installed_and_says_what_is_not(monkeypatch, capsys):
+    rows = script("shared.throughput_rows")
+    monkeypatch.setattr(rows, "has", lambda *packages: False)
+    throughput = script("throughput")
+    monkeypatch.setattr(sys, "argv", ["throughput.py", "--json", "--rounds", "1", "--only", "replay", "preprocess"])
+    throughput.main()
+    found = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert set(found) == {
+        *("replay_add_32", "replay_sample_256", "replay_bytes_torchrl"),
+        *("grey_resize_pillow", "grey_resize_torch"),
+    }
+    assert all(row["ours"] > 0 and row["unit"] for row in found.values())
+    for name in ("replay_add_32", "replay_sample_256", "grey_resize_torch"):
+        assert found[name]["peer"] is found[name]["ratio"] is None
+        assert found[name]["note"] == "the peer needs pip install -e '.[bench]'"
+    pillow = found["grey_resize_pillow"]
+    assert pillow["ratio"] == pytest.approx(pillow["ours"] / pillow["peer"])
+    assert found["replay_bytes_torchrl"]["ratio"] < 1 / 30
+    for words, says in (
+        (["--rounds", "0"], "--rounds 0 must be at least 1"),
+        (["--only", "nothing"], "invalid choice"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["throughput.py", *words])
+        with pytest.raises(SystemExit) as stop:
+            throughput.main()
+        assert stop.value.code == 2
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("loop", "collector"), [pytest.param("host", "sync", marks=pytest.mark.long), ("host", "async"), ("device", "sync")]
+)
+def test_the_demo_of_ours_gives_its_figures(loop, collector, monkeypatch):
+    demo = script("jaxdqn_demo")
+    tiny = jaxdqn.Config(pixels=False, num_envs=2, frames_per_batch=16, batch_size=8, updates_per_batch=1)
+    monkeypatch.setitem(jaxdqn.PRESETS, "tiny", tiny)
+    found = demo.run(160, "tiny", loop, collector)
+    assert set(found) == {"frames_per_second", "peak_bytes"}
+    assert found["frames_per_second"] > 0
+    assert found["peak_bytes"] > 2**26
+
+
+def test_a_demo_that_is_too_short_to_be_timed_is_refused(monkeypatch):
+    monkeypatch.setitem(jaxdqn.PRESETS, "tiny", jaxdqn.Config(pixels=False, num_envs=2, frames_per_batch=16))
+    with pytest.raises(ValueError, match="--frames 64 are too few: the first 5 batches"):
+        script("jaxdqn_demo").run(64, "tiny", "host", "sync")
+
+
+def test_the_time_to_the_first_update_ends_with_a_row_that_has_updates(monkeypatch, tmp_path):
+    throughput = script("throughput")
+    metrics = tmp_path / "metrics.csv"
+    assert not throughput.has_updates(metrics)
+    metrics.write_text("frames,updates\n32,0\n64,")
+    assert not throughput.has_updates(metrics)
+    metrics.write_text("frames,updates\n32,0\n64,8\n")
+    assert throughput.has_updates(metrics)
+    with pytest.raises(RuntimeError, match=r"(?s)jaxdqn train nothing made no update:.*unknown preset"):
+        throughput.seconds_to_first_update("nothing", str(tmp_path))

@@ -1,0 +1,51 @@
+"""The smallest runs on the device, and how two states are compared."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdqn.config import Config
+
+CONFIG = Config(
+    pixels=False,
+    loop="device",
+    total_frames=60,
+    num_envs=2,
+    frames_per_batch=10,
+    batch_size=4,
+    updates_per_batch=2,
+    capacity=60,
+    warmup_frames=20,
+    n_steps=1,
+    evaluate_every=40,
+    reward_scale=0.1,
+)
+HOST = dataclasses.replace(CONFIG, loop="host", evaluate_every=0, evaluation_episodes=1)
+PIXELS = dataclasses.replace(
+    CONFIG,
+    pixels=True,
+    frame_size=44,
+    frame_stack=2,
+    total_frames=100,
+    batch_size=8,
+    updates_per_batch=5,
+    random_shift=1,
+    mirror=True,
+    normalisation_frames=16,
+    evaluate_every=0,
+)
+
+
+def equal(tree, other):
+    def leaf(x):
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(leaf(a), leaf(b)) for a, b in pairs)
+
+
+def apart(tree, other):
+    """The largest difference of two trees."""
+    return max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (tree, other)), strict=True))

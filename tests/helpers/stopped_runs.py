@@ -1,0 +1,56 @@
+"""Runs that are stopped and resumed, and the tables that they leave."""
+
+import csv
+import dataclasses
+
+from running import kill
+
+from jaxdqn.checkpoints.run_state import States
+from jaxdqn.config import Config
+
+VECTORS = Config(
+    pixels=False,
+    total_frames=320,
+    num_envs=4,
+    frames_per_batch=16,
+    batch_size=16,
+    updates_per_batch=2,
+    capacity=128,
+    warmup_frames=48,
+    n_steps=3,
+    evaluate_every=96,
+    evaluation_episodes=4,
+    checkpoint_every=64,
+    log_every=48,
+)
+
+
+def config_in(folder, **changes):
+    return dataclasses.replace(
+        VECTORS, **{"output": str(folder), "evaluate_every": 0, "checkpoint_every": 32, **changes}
+    )
+
+
+def quiet(note):
+    pass
+
+
+def table(path):
+    """Rows without the columns that depend on the machine."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if not k.endswith(("_seconds", "_per_second"))} for row in rows]
+
+
+def finish(steps, stop_after=None):
+    """Iterate a run; leave it in the middle of what follows a batch, as a killed process does."""
+    step = None
+    for step in steps:
+        if stop_after is not None and step.progress.frames >= stop_after:
+            kill(steps)
+            break
+    return step
+
+
+def newest(run, config):
+    return States(run / "states", keep=config.keep, with_replay=True).newest()

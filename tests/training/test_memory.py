@@ -1,0 +1,93 @@
+"""A run that memory does not hold is refused before it begins, with the capacity that would fit."""
+
+import dataclasses
+import json
+
+import numpy as np
+import probes
+import pytest
+from running import leave_free
+from small_runs import HOST
+
+import jaxdqn
+from jaxdqn.cli.main import main
+from jaxdqn.replay import row_bytes
+
+ROW = row_bytes((2,), np.float32)
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(params=["remembered", pytest.param("own", marks=pytest.mark.makes_agents)])
+def agents(request):
+    """Agents of the suite, and those that runs make for themselves."""
+
+
+ON_DEVICE = {"loop": "device", "env": "jaxdqn/Ball-v0", "pixels": True, "frame_size": 44}
+
+
+@pytest.mark.parametrize(
+    ("fields", "how"),
+    [
+        ({}, {"env_fn": probes.Delayed}),
+        ({"replay_storage": "host"}, {"env_fn": probes.Delayed}),
+        (ON_DEVICE, {}),
+    ],
+    ids=["device", "host", "device loop"],
+)
+def test_replay_that_memory_does_not_hold_is_refused(agents, fields, how, tmp_path, monkeypatch):
+    leave_free(monkeypatch, 20 * ROW + 8)
+    with pytest.raises(ValueError, match=r"capacity 60 needs .* bytes of replay and .* are free: "):
+        list(jaxdqn.train(dataclasses.replace(HOST, **fields, output=str(tmp_path / "run")), **how))
+    assert not (tmp_path / "run").exists()
+
+
+def test_so_it_is_after_a_run_of_the_same_config(agents, tmp_path, monkeypatch):
+    config = dataclasses.replace(HOST, output=str(tmp_path / "run"))
+    leave_free(monkeypatch, 60 * ROW + 8)
+    *_, end = jaxdqn.train(config, env_fn=probes.Delayed)
+    assert end.progress.frames == 60
+    leave_free(monkeypatch, 59 * ROW + 8)
+    with pytest.raises(ValueError, match=r"capacity 60 needs .* the largest that fits is 58"):
+        list(jaxdqn.train(dataclasses.replace(config, output=str(tmp_path / "other")), env_fn=probes.Delayed))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_resume_that_memory_does_not_hold_leaves_the_run_as_it_was(agents, tmp_path, monkeypatch):
+    config = dataclasses.replace(HOST, output=str(tmp_path / "run"))
+    with jaxdqn.train(config, env_fn=probes.Delayed) as run:
+        for step in run:
+            if step.progress.frames == 40:
+                break
+    before = files_of(tmp_path)
+    with monkeypatch.context() as little:
+        leave_free(little, 20 * ROW + 8)
+        with pytest.raises(ValueError, match="capacity 60 needs"):
+            list(jaxdqn.resume(tmp_path / "run", env_fn=probes.Delayed))
+    assert files_of(tmp_path) == before
+    *_, end = jaxdqn.resume(tmp_path / "run", env_fn=probes.Delayed, say=lambda note: None)
+    assert end.progress.frames == 60
+
+
+@pytest.mark.makes_agents
+def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
+    leave_free(monkeypatch, 8)
+    words = ["train", "--no-pixels", "--capacity", "2000", "--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("jaxdqn: capacity 2000 needs")
+    assert line.endswith("free some memory")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.makes_agents
+@pytest.mark.slow
+def test_a_capacity_that_is_left_open_is_half_of_what_is_free(tmp_path, monkeypatch):
+    leave_free(monkeypatch, 100 * ROW + 8)
+    config = dataclasses.replace(HOST, capacity=None, output=str(tmp_path / "run"))
+    *_, end = jaxdqn.train(config, env_fn=probes.Delayed)
+    assert end.progress.state.replay.rows.action.shape == (25, 2)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["capacity"] == 50
