@@ -27,7 +27,7 @@ from jaxdqn.config import Config
 from jaxdqn.evaluation.trained_agent import read_config
 from jaxdqn.presets import PRESETS
 from jaxdqn.reporting.plots import draw_curve, read_table
-from jaxdqn.storage.atomic import written_aside
+from jaxdqn.storage.atomic import atomic_write
 
 SOLVED = 475.0
 
@@ -119,7 +119,7 @@ def score(run: Path, episodes: int) -> dict[str, Any]:
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """The table so far."""
-    with written_aside(path) as aside, aside.open("w", newline="") as file:
+    with atomic_write(path) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -25,10 +25,10 @@ WARM_UP_BATCHES = 5
 
 def run(frames: int, preset: str, loop: str, collector: str) -> dict[str, float]:
     """Train for some frames; the figures of the loop after its first batches."""
-    from jaxdqn.distributed.devices import keep_programs
+    from jaxdqn.distributed.devices import enable_compilation_cache
     from jaxdqn.presets import PRESETS
 
-    keep_programs()
+    enable_compilation_cache()
     fields = {"total_frames": frames, "loop": loop, "collector": collector, "warmup_frames": 0}
     config = dataclasses.replace(PRESETS[preset], **fields)
     warmed, warm_frames = 0.0, 0
@@ -51,7 +51,7 @@ def begin(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progress]:
     import jax
 
     import jaxdqn
-    from jaxdqn.training.setup import assemble, look_at_env
+    from jaxdqn.training.setup import inspect_env, make_setup
 
     if config.loop == "device":
         device_run = jaxdqn.make_device_run(config)
@@ -60,7 +60,7 @@ def begin(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progress]:
     envs = jaxdqn.make_vector_env(build, config.num_envs, workers=config.collector == "async")
     cleanup.callback(envs.close)
     with contextlib.closing(build()) as env:
-        parts = assemble(config, env, look_at_env(env, config.frame_stack))
+        parts = make_setup(config, env, inspect_env(env, config.frame_stack))
     collector = jaxdqn.Collector(envs, seed=0, frame_stack=parts.stack, reward_scale=config.reward_scale)
     return jaxdqn.host_loop(parts.agent, parts.state, collector, config)
 

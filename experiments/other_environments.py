@@ -23,7 +23,7 @@ import jaxdqn
 from jaxdqn.cli.flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.reporting.plots import COLOURS, read_table
-from jaxdqn.storage.atomic import written_aside
+from jaxdqn.storage.atomic import atomic_write
 
 
 class Task(NamedTuple):
@@ -139,7 +139,7 @@ def draw(tasks: Sequence[Task], output: Path) -> None:
         panel.tick_params(labelsize=7)
     figure.supxlabel("frames", fontsize=9)
     figure.supylabel("greedy return", fontsize=9)
-    with written_aside(output / "curves.png") as aside:
+    with atomic_write(output / "curves.png") as aside:
         figure.savefig(aside, format="png")
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, Key, Shaped
 
 from jaxdqn import exploration
 from jaxdqn.augmentation import augment_batch, check_augmentation
-from jaxdqn.compilation import jit, one_after_another
+from jaxdqn.compilation import jit, sequential_vmap_on_cpu
 from jaxdqn.config import Config
 from jaxdqn.learner import LearnerState, Metrics, Params, copy, init_learner, learn_if, make_update
 from jaxdqn.losses import LOSSES, Loss
@@ -153,7 +153,7 @@ def make_agent(
     if obs_stats is not None:
         optimizer = leave_obs_stats(optimizer)
     q_values = make_q_values(network, obs.scale)
-    seed_by_seed = one_after_another if obs.is_image else (lambda function: function)
+    seed_by_seed = sequential_vmap_on_cpu if obs.is_image else (lambda function: function)
     on_device = config.replay_storage == "device"
     replay = make_replay(
         capacity=config.planned_capacity,

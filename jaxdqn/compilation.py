@@ -28,7 +28,7 @@ def compiler_options() -> dict[str, str] | None:
     return _CPU_OPTIONS
 
 
-def one_after_another(function: Callable[..., Any]) -> Callable[..., Any]:
+def sequential_vmap_on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, of which `jax.vmap` on the CPU makes a loop.
 
     Convolutions with kernels of their own for each of several seeds would become one grouped convolution, which XLA

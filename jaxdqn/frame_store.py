@@ -24,7 +24,7 @@ from jaxtyping import Array, DTypeLike, Int, Key, Shaped
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.learner import METRICS, Metrics, copy
 from jaxdqn.preprocessing import join_frames
-from jaxdqn.replay import ReplayState, refuse_what_does_not_fit
+from jaxdqn.replay import ReplayState, check_fits
 from jaxdqn.types import Batch, Rows
 
 PIECES = 4
@@ -116,7 +116,7 @@ def check_store(
         smallest: Rows of the smallest ring that can be sampled from.
     """
     row_bytes = prod(obs_shape) * np.dtype(obs_dtype).itemsize
-    refuse_what_does_not_fit(capacity, num_envs, row_bytes, bytes_available, smallest, where)
+    check_fits(capacity, num_envs, row_bytes, bytes_available, smallest, where)
 
 
 def _reserve(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -35,7 +35,7 @@ class GlobalProgram:
         if not self._spans:
             return self._program(*args)
         results = self._program(*self._of_all(args))
-        return jax.tree.map(lambda x: _seen_from(self._here, x), results)
+        return jax.tree.map(lambda x: _reshard(self._here, x), results)
 
     def lower(self, *args: Any) -> Any:
         """As a jitted function's: what is compiled for these arguments."""
@@ -46,12 +46,12 @@ class GlobalProgram:
 
         def place(spec: P, tree: Any) -> Any:
             there = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(self._here, spec)), tree)  # most are already
-            return jax.tree.map(lambda x: _seen_from(self._mesh, x), there)
+            return jax.tree.map(lambda x: _reshard(self._mesh, x), there)
 
         return jax.tree.map(place, self._in_specs, args, is_leaf=lambda x: isinstance(x, P))
 
 
-def _seen_from(mesh: Mesh, x: Array) -> Array:
+def _reshard(mesh: Mesh, x: Array) -> Array:
     """The same buffers, as an array over this process's devices or over those of all."""
     before, spec = x.sharding.mesh, x.sharding.spec  # type: ignore[attr-defined]  # a NamedSharding
     sizes = [

@@ -128,7 +128,7 @@ def apply_rule(rule: ImageRule, image: Shaped[Any, "..."]) -> Shaped[Any, "..."]
     return preprocess_frame(image, rule.size, colour=rule.colour)
 
 
-def held_dtype(dtype: DTypeLike) -> np.dtype:
+def storage_dtype(dtype: DTypeLike) -> np.dtype:
     """What rows hold of an observation's dtype: bytes and truth values as bytes, all else as float32."""
     return np.dtype(np.uint8 if np.dtype(dtype) in (np.uint8, np.bool_) else np.float32)
 

@@ -30,7 +30,7 @@ from jaxdqn.config import Config
 from jaxdqn.global_program import GlobalProgram
 from jaxdqn.learner import LearnerState, Metrics, copy, learn_if
 from jaxdqn.observations import spec_from
-from jaxdqn.replay import ReplayState, refuse_what_does_not_fit, row_bytes, smallest_slots
+from jaxdqn.replay import ReplayState, check_fits, row_bytes, smallest_slots
 from jaxdqn.schedules import learning_start, with_capacity
 from jaxdqn.types import Batch, Rows
 
@@ -131,7 +131,7 @@ def make_parallel_agent(config: Config, mesh: Mesh, **how: Any) -> Agent:
     if free is not None:  # of the whole, so that the capacity that is named is the config's
         smallest = smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs
         bytes_a_row = row_bytes(obs.shape, np.dtype(obs.dtype))
-        refuse_what_does_not_fit(config.planned_capacity, config.num_envs, bytes_a_row, free, smallest)
+        check_fits(config.planned_capacity, config.num_envs, bytes_a_row, free, smallest)
     part = make_agent(part_of(config, count), axis_name=AXIS, **how)
     whole, split, columns = P(), P(AXIS), P(None, AXIS)
     ring = ReplayState(rows=columns, cursor=whole, size=whole)  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def smallest_slots(n_steps: int, stack: int) -> int:
     return stack + n_steps + 1
 
 
-def refuse_what_does_not_fit(
+def check_fits(
     capacity: int,
     num_envs: int,
     bytes_a_row: int,
@@ -168,7 +168,7 @@ def make_replay(
     bytes_a_row = row_bytes(obs_shape, obs_dtype)
     num_bytes = slots * num_envs * bytes_a_row + 8
     if bytes_available is not None:
-        refuse_what_does_not_fit(capacity, num_envs, bytes_a_row, bytes_available, smallest * num_envs)
+        check_fits(capacity, num_envs, bytes_a_row, bytes_available, smallest * num_envs)
 
     def init() -> ReplayState:
         shape = (slots, num_envs)

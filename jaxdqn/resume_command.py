@@ -8,14 +8,14 @@ import shlex
 from pathlib import Path
 
 
-def how_to_go_on(folder: Path) -> str:
+def resume_hint(folder: Path) -> str:
     """The command that goes on with a run, and from where."""
     kept = sorted(path.name for path in (folder / "states").glob("*[0-9]"))
     where = f"from frame {int(kept[-1][:10]):,}" if kept else "from its beginning"
-    return f"`jaxdqn resume {quoted(folder)}{named_envs(folder)}` goes on {where}"
+    return f"`jaxdqn resume {quote_path(folder)}{env_flags(folder)}` goes on {where}"
 
 
-def named_envs(folder: Path, *, played: bool = False) -> str:
+def env_flags(folder: Path, *, played: bool = False) -> str:
     """The flags that name a run's environments, where their ids import modules and so must be named.
 
     Args:
@@ -32,13 +32,13 @@ def named_envs(folder: Path, *, played: bool = False) -> str:
     return "".join(f" --{flag} {shlex.quote(env)}" for flag, env in envs.items() if ":" in str(env or ""))
 
 
-def quoted(folder: Path) -> str:
+def quote_path(folder: Path) -> str:
     """Quote a folder for a shell, in a command that is printed for a user to type."""
-    name = short(folder)
+    name = relative_path(folder)
     return shlex.quote(f"./{name}" if name.startswith("-") else name)  # else it would be read as a flag
 
 
-def short(folder: Path) -> str:
+def relative_path(folder: Path) -> str:
     """A folder's path from the current one, where it lies within."""
     with contextlib.suppress(OSError, ValueError):  # the current one may be gone
         return str(folder.relative_to(Path.cwd()))

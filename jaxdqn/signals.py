@@ -56,13 +56,13 @@ class Stop:
         """Whether the run is to stop as soon as its state can be kept."""
         return (self._agreed if self._with_others else self._signal) is not None
 
-    def keeps(self, whether: bool) -> None:
+    def allow_graceful(self, whether: bool) -> None:
         """Say whether there is a state worth keeping from now on, and time to do it; else a signal stops at once."""
         self._keeps = whether
         if not whether:
-            self.take_time()
+            self.cancel_deadline()
 
-    def take_time(self) -> None:
+    def cancel_deadline(self) -> None:
         """Let the alarm be: the state is being kept."""
         if self._signal is not None:
             _set_alarm(0.0)
@@ -187,7 +187,7 @@ def _set_alarm(seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def ctrl_c_held() -> Iterator[None]:
+def defer_ctrl_c() -> Iterator[None]:
     """A Ctrl-C within takes effect afterwards; processes and threads that are started within are deaf to it for good.
 
     For imports of extensions, some of which crash or hang where a KeyboardInterrupt is raised in the middle, and for

@@ -18,7 +18,7 @@ from jaxdqn.config import Config
 from jaxdqn.loops.device_run import DeviceRun, RunState
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.schedules import config_optimizer
-from jaxdqn.storage.atomic import written_aside
+from jaxdqn.storage.atomic import atomic_write
 
 
 class Scores(NamedTuple):
@@ -131,7 +131,7 @@ def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, draws: int = 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """A CSV file, whole or not there."""
-    with written_aside(path) as aside, aside.open("w", newline="") as file:
+    with atomic_write(path) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

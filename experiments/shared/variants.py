@@ -17,7 +17,7 @@ from jaxdqn.config import Config
 from jaxdqn.presets import PRESETS
 from jaxdqn.reporting.plots import COLOURS, read_table
 from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.storage.atomic import write_json, written_aside
+from jaxdqn.storage.atomic import atomic_write, write_json
 from shared.command_line import positive, split_flags
 from shared.seeds import Scores, bootstrap_interval, interquartile_mean, train_side_by_side, write_table
 
@@ -188,7 +188,7 @@ def draw(rows: Rows, names: Sequence[str], output: Path) -> None:
         panel.set_title(name, fontsize=10)
     figure.supxlabel("frames", fontsize=10)
     figure.supylabel("greedy return", fontsize=10)
-    with written_aside(output) as aside:
+    with atomic_write(output) as aside:
         figure.savefig(aside, format=output.suffix.lstrip("."))
 
 

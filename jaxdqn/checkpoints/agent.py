@@ -101,7 +101,7 @@ class Checkpoints:
         *,
         frames: int,
         best_returns: Sequence[float] | None = None,
-        others: Set[int] = frozenset(),
+        protected_frames: Set[int] = frozenset(),
     ) -> None:
         """Keep an agent as the last one, and as the best one where `best_returns` are given.
 
@@ -110,7 +110,7 @@ class Checkpoints:
             spec: What the environment told the agent.
             frames: Frames it has trained for.
             best_returns: Returns of the evaluation that makes it the best so far.
-            others: Frames of agents that are to be kept besides.
+            protected_frames: Frames of agents that are to be kept besides.
         """
         index = self.index()
         index["last"] = frames
@@ -119,17 +119,17 @@ class Checkpoints:
             index.update(best=frames, best_mean=statistics.fmean(returns), best_returns=returns)
         target = self._folder / f"{frames:08d}"
         if not target.exists():
-            with sealed_folder(target, {"frames": frames}) as aside:
-                save_arrays(aside / "params", params)
-                write_json(aside / "agent.json", {**spec.to_dict(), "frames": frames})
-        self._set_index(index, others)
+            with sealed_folder(target, {"frames": frames}) as partial:
+                save_arrays(partial / "params", params)
+                write_json(partial / "agent.json", {**spec.to_dict(), "frames": frames})
+        self._set_index(index, protected_frames)
 
-    def go_back(self, index: dict[str, Any], others: Set[int] = frozenset()) -> list[str]:
+    def restore_index(self, index: dict[str, Any], protected_frames: Set[int] = frozenset()) -> list[str]:
         """Name the agents of an earlier moment, as far as they are whole, and delete later ones.
 
         Args:
             index: What `index` gave then.
-            others: Frames of agents that are to be kept besides.
+            protected_frames: Frames of agents that are to be kept besides.
 
         Returns:
             What is not as it was then.
@@ -145,12 +145,14 @@ class Checkpoints:
         if "best" in there:
             there |= {name: index[name] for name in ("best_mean", "best_returns") if name in index}
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._set_index(there, others)
+        self._set_index(there, protected_frames)
         return notes
 
-    def _set_index(self, index: dict[str, Any], others: Set[int]) -> None:
+    def _set_index(self, index: dict[str, Any], protected_frames: Set[int]) -> None:
         write_json(self._index_file, index)
-        kept = {f"{frames:08d}" for frames in {index[name] for name in ("last", "best") if name in index} | others}
+        kept = {
+            f"{frames:08d}" for frames in {index[name] for name in ("last", "best") if name in index} | protected_frames
+        }
         for folder in self._folder.iterdir():
             ours = re.fullmatch(r"\d{8,}(\.partial)?", folder.name) and folder.is_dir() and not folder.is_symlink()
             if ours and folder.name not in kept:

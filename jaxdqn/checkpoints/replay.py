@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxdqn.agent import Agent, AgentState
-from jaxdqn.checkpoints.reuse import Earlier, Reuse
+from jaxdqn.checkpoints.reuse import EarlierReplay, Reuse
 from jaxdqn.replay import ReplayState
 from jaxdqn.types import Rows
 
@@ -48,7 +48,7 @@ def write_replay(
     *,
     rows: int,
     read_obs: Callable[[Any], np.ndarray] | None = None,
-    earlier: Earlier | None = None,
+    earlier: EarlierReplay | None = None,
 ) -> dict[str, Any]:
     """Write a ring's rows.
 

@@ -39,7 +39,7 @@ class WrittenFile(NamedTuple):
     slots: int
 
 
-class Written(NamedTuple):
+class WrittenReplay(NamedTuple):
     """A ring as it lies on disk.
 
     Attributes:
@@ -57,7 +57,7 @@ class Written(NamedTuple):
     times: int = 0
 
 
-class Earlier(NamedTuple):
+class EarlierReplay(NamedTuple):
     """Checkpoints of a ring that are there when another one is written.
 
     Attributes:
@@ -65,14 +65,14 @@ class Earlier(NamedTuple):
         expiring: One that is deleted when the new one is whole: its files may be linked. None where there is none.
     """
 
-    newest: Written
-    expiring: Written | None
+    newest: WrittenReplay
+    expiring: WrittenReplay | None
 
 
 class Reuse:
     """Takes files of earlier checkpoints over into a new one."""
 
-    def __init__(self, earlier: Earlier, *, rows: int, slots: int, length: int) -> None:
+    def __init__(self, earlier: EarlierReplay, *, rows: int, slots: int, length: int) -> None:
         """Find out which slots have other rows by now.
 
         Args:
@@ -154,7 +154,7 @@ def _digest(old: Path, copy: Path | None = None) -> str | None:
                 target.write(piece)
 
 
-def _overwritten(before: Written, rows: int, slots: int) -> np.ndarray:
+def _overwritten(before: WrittenReplay, rows: int, slots: int) -> np.ndarray:
     """Which slots have other rows than when they were written before `[L]`."""
     changed = np.ones(slots, bool)
     if 0 <= rows - before.rows < slots:

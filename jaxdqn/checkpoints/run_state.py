@@ -23,23 +23,23 @@ from typing import Any
 import numpy as np
 
 from jaxdqn.agent import Agent, AgentState
-from jaxdqn.checkpoints.reuse import Earlier, Written
+from jaxdqn.checkpoints.reuse import EarlierReplay, WrittenReplay
 from jaxdqn.checkpoints.shards import (
-    Found,
-    check_facts,
-    flat,
+    SavedState,
+    check_manifest,
+    check_same_arrays,
+    flatten,
     part_of_state,
     read_rest,
     read_rows,
-    refuse_other,
-    unflat,
+    unflatten,
     write_part,
-    written_in,
+    written_files_in,
 )
-from jaxdqn.distributed.processes import Peers
+from jaxdqn.distributed.processes import ProcessGroup
 from jaxdqn.envs.vector.snapshots import Snapshot
-from jaxdqn.storage.atomic import named, seen
-from jaxdqn.storage.manifest import DamagedError, aside_of, digest_of, read_manifest, seal, sealed_folder, verified
+from jaxdqn.storage.atomic import wait_until_visible, with_path_in_oserror
+from jaxdqn.storage.manifest import DamagedError, digest_of, partial_path, read_manifest, seal, sealed_folder, verified
 from jaxdqn.storage.pytrees import load_arrays, save_arrays
 
 FORMAT = 2
@@ -52,20 +52,20 @@ class States:
     Where a run has several processes, all of them must call `save` and `load` together; each writes and reads its part.
     """
 
-    def __init__(self, folder: Path, *, keep: int, with_replay: bool, peers: Peers | None = None) -> None:
+    def __init__(self, folder: Path, *, keep: int, with_replay: bool, group: ProcessGroup | None = None) -> None:
         """Look at a folder, which need not exist yet.
 
         Args:
             folder: `states` of a run.
             keep: How many to keep.
             with_replay: Whether replay is kept in them.
-            peers: The processes of the run; None where this is the only one.
+            group: The processes of the run; None where this is the only one.
         """
-        self._peers = peers or Peers.alone()
+        self._group = group or ProcessGroup.alone()
         self._folder = folder
         self._keep = keep
         self._with_replay = with_replay
-        self._written: dict[str, Written] = {}  # the rows of states that were found whole, oldest first
+        self._written: dict[str, WrittenReplay] = {}  # the rows of states that were found whole, oldest first
 
     def save(
         self,
@@ -89,16 +89,16 @@ class States:
 
         Raises:
             OSError: If it cannot be written; nothing is left of it then, and the others are as they were.
-            PeerError: If it cannot be on another process.
+            ProcessError: If it cannot be on another process.
         """
-        peers, ring = self._peers, state.replay
-        leaves, names = flat(_without_rows(state))
-        rest_leaves, rest_names = flat(rest)
-        rows = frames // (ring.rows.action.shape[1] * peers.count)
+        group, ring = self._group, state.replay
+        leaves, names = flatten(_without_rows(state))
+        rest_leaves, rest_names = flatten(rest)
+        rows = frames // (ring.rows.action.shape[1] * group.count)
         about = {
             "format": FORMAT,
             "frames": frames,
-            "processes": peers.count,
+            "processes": group.count,
             "leaves": names,
             "rest": rest_names,
             "cursor": int(ring.cursor),
@@ -107,38 +107,38 @@ class States:
             **facts,
         }
         part = {"ring": ring if self._with_replay else None, "rows": rows, "read_obs": read_obs, "envs": envs}
-        name, expiring = peers.of_first(lambda: self._begin(frames))
+        name, expiring = group.broadcast_from_first(lambda: self._begin(frames))
         target = self._folder / name
         # Files of a state that is deleted next are taken over.
         taken_over = next((self._written[old] for old in reversed(expiring) if old in self._written), None)
         newest = next(reversed(self._written.values()), None)
-        earlier = None if newest is None else Earlier(newest, taken_over)
+        earlier = None if newest is None else EarlierReplay(newest, taken_over)
         part |= {"earlier": earlier, "rest": rest_leaves or None}
-        aside = aside_of(target)
+        partial = partial_path(target)
         try:
-            with peers.together() as told, named(target):
-                if peers.first:
-                    save_arrays(aside / "arrays", leaves)
-                    known = write_part(aside, **part)
+            with group.exchange() as exchange, with_path_in_oserror(target):
+                if group.is_first:
+                    save_arrays(partial / "arrays", leaves)
+                    known = write_part(partial, **part)
                 else:
                     known = {}
-                    with sealed_folder(part_of_state(aside, peers.index), {}, known) as own:
+                    with sealed_folder(part_of_state(partial, group.index), {}, known) as own:
                         known |= write_part(own, **part)
-                    told.mine = digest_of(part_of_state(aside, peers.index))
-            with peers.together(), named(target):
-                if peers.first:
-                    _wait_for_parts(aside, told.all)
-                    seal(aside, target, about, known)
+                    exchange.local = digest_of(part_of_state(partial, group.index))
+            with group.exchange(), with_path_in_oserror(target):
+                if group.is_first:
+                    _wait_for_parts(partial, exchange.gathered)
+                    seal(partial, target, about, known)
         finally:
-            if peers.first:
-                shutil.rmtree(aside, ignore_errors=True)
-        with peers.together():
-            own, times = part_of_state(target, peers.index), 0 if taken_over is None else taken_over.times + 1
-            if self._with_replay and seen(own.is_dir):
-                self._written[name] = written_in(own, about["cursor"], rows, times)
+            if group.is_first:
+                shutil.rmtree(partial, ignore_errors=True)
+        with group.exchange():
+            own, times = part_of_state(target, group.index), 0 if taken_over is None else taken_over.times + 1
+            if self._with_replay and wait_until_visible(own.is_dir):
+                self._written[name] = written_files_in(own, about["cursor"], rows, times)
             for old in expiring:
                 self._written.pop(old, None)
-                if peers.first:
+                if group.is_first:
                     shutil.rmtree(self._folder / old, ignore_errors=True)  # or when the next one is written
         return target
 
@@ -149,16 +149,16 @@ class States:
         # The same moment again, with an evaluation that was due: nothing is replaced, so that one is there at any time.
         again = [int(name[11:] or 0) + 1 for name in taken if int(name[:10]) == frames]
         name = f"{frames:010d}" + (f"-{max(again)}" if again else "")
-        aside_of(self._folder / name).mkdir(parents=True)
+        partial_path(self._folder / name).mkdir(parents=True)
         return name, taken[: max(len(taken) + 1 - self._keep, 0)]
 
     def all(self) -> list[Path]:
         """Folders of the states that are there, oldest first."""
-        found = self._folder.iterdir() if self._folder.is_dir() else ()
-        states = [path for path in found if path.is_dir() and re.fullmatch(r"\d{10}(-\d+)?", path.name)]
+        saved = self._folder.iterdir() if self._folder.is_dir() else ()
+        states = [path for path in saved if path.is_dir() and re.fullmatch(r"\d{10}(-\d+)?", path.name)]
         return sorted(states, key=lambda path: [int(part) for part in path.name.split("-")])
 
-    def newest(self) -> Found | None:
+    def newest(self) -> SavedState | None:
         """The newest state that is what was written; None where there is none at all.
 
         Raises:
@@ -174,9 +174,9 @@ class States:
                         f"{folder} has format {facts.get('format')} and this jaxdqn reads {FORMAT}: "
                         f"resume with the jaxdqn that wrote it ({wrote})"
                     )
-                check_facts(folder, facts)
-                absent: list[str] = []
-                return Found(folder, verified(folder, absent), notes, absent)
+                check_manifest(folder, facts)
+                missing_processes: list[str] = []
+                return SavedState(folder, verified(folder, missing_processes), notes, missing_processes)
             except DamagedError as error:
                 notes.append(str(error))
         if notes:
@@ -185,12 +185,12 @@ class States:
 
     def agents(self) -> set[int]:
         """Frames of the agents that the states name as the last one and the best one."""
-        found: set[int] = set()
+        saved: set[int] = set()
         for folder in self.all():
             with contextlib.suppress(DamagedError):
                 index = read_manifest(folder)["index"]
-                found |= {index[name] for name in ("last", "best") if name in index}
-        return found
+                saved |= {index[name] for name in ("last", "best") if name in index}
+        return saved
 
     def drop_after(self, frames: int) -> None:
         """Delete the states of a future that will be another."""
@@ -207,11 +207,11 @@ class States:
         """Write all of replay at the next time: rows that are on disk were changed."""
         self._written.clear()
 
-    def load(self, found: Found, agent: Agent, state: AgentState, rest: Any = None) -> tuple[AgentState, Any]:
+    def load(self, saved: SavedState, agent: Agent, state: AgentState, rest: Any = None) -> tuple[AgentState, Any]:
         """A run's state from disk.
 
         Args:
-            found: What `newest` gave.
+            saved: What `newest` gave.
             agent: The agent; with a frame store, the one within it.
             state: Its fresh state, which is consumed.
             rest: Like the `rest` that was saved; given back as it is where as many processes are not there now.
@@ -219,27 +219,29 @@ class States:
         Raises:
             ValueError: If it holds another architecture.
         """
-        peers = self._peers
-        like, names = flat(_without_rows(state))
-        refuse_other(found, names, found.facts["leaves"])
-        (loaded,) = unflat(load_arrays(found.folder / "arrays", like), _without_rows(state))
-        if found.is_of(peers.count):
-            refuse_other(found, flat(rest)[1], found.facts["rest"])
+        group = self._group
+        like, names = flatten(_without_rows(state))
+        check_same_arrays(saved, names, saved.facts["leaves"])
+        (loaded,) = unflatten(load_arrays(saved.folder / "arrays", like), _without_rows(state))
+        if saved.is_of(group.count):
+            check_same_arrays(saved, flatten(rest)[1], saved.facts["rest"])
             if rest is not None:
-                (rest,) = unflat(read_rest(found.part(peers.index), flat(rest)[0]), rest)
-        if found.has_replay:
-            state = read_rows(found, agent, state, peers.index, peers.count)
-            rows = found.facts["frames"] // (state.replay.rows.action.shape[1] * peers.count)
-            if found.is_of(peers.count):
-                self._written[found.folder.name] = written_in(found.part(peers.index), found.facts["cursor"], rows)
+                (rest,) = unflatten(read_rest(saved.part(group.index), flatten(rest)[0]), rest)
+        if saved.has_replay:
+            state = read_rows(saved, agent, state, group.index, group.count)
+            rows = saved.facts["frames"] // (state.replay.rows.action.shape[1] * group.count)
+            if saved.is_of(group.count):
+                self._written[saved.folder.name] = written_files_in(
+                    saved.part(group.index), saved.facts["cursor"], rows
+                )
         return loaded._replace(replay=state.replay), rest
 
 
-def _wait_for_parts(aside: Path, digests: list[str | None]) -> None:
+def _wait_for_parts(partial: Path, digests: list[str | None]) -> None:
     """Raise `OSError` unless this process sees what the others have written into a state."""
     for index, digest in enumerate(digests[1:], 1):
-        folder = part_of_state(aside, index)
-        if not seen(lambda: digest_of(folder) == digest):  # noqa: B023, it is called at once
+        folder = part_of_state(partial, index)
+        if not wait_until_visible(lambda: digest_of(folder) == digest):  # noqa: B023, it is called at once
             raise OSError(errno.EIO, "what another process has written is not seen", str(folder))
 
 

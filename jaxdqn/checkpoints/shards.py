@@ -20,27 +20,27 @@ import numpy as np
 
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.checkpoints.replay import read_replay, slots_of, write_replay
-from jaxdqn.checkpoints.reuse import Earlier, Written, WrittenFile
+from jaxdqn.checkpoints.reuse import EarlierReplay, WrittenFile, WrittenReplay
 from jaxdqn.envs.functional.adapters import is_key
 from jaxdqn.envs.vector.snapshots import Snapshot
 from jaxdqn.replay import ReplayState
 from jaxdqn.storage.manifest import DamagedError, read_manifest
 
 
-class Found(NamedTuple):
+class SavedState(NamedTuple):
     """A state on disk, every byte of it checked.
 
     Attributes:
         folder: Where it is.
         facts: What its manifest says.
         notes: What is to be told: newer ones that are damaged.
-        absent: Processes whose parts are not there, as where they lay on disks of their own.
+        missing_processes: Processes whose parts are not there, as where they lay on disks of their own.
     """
 
     folder: Path
     facts: dict[str, Any]
     notes: list[str]
-    absent: list[str]
+    missing_processes: list[str]
 
     @property
     def processes(self) -> int:
@@ -50,7 +50,7 @@ class Found(NamedTuple):
     @property
     def has_replay(self) -> bool:
         """Whether the rows of all environments are there."""
-        return self.facts["replay"] and not self.absent
+        return self.facts["replay"] and not self.missing_processes
 
     def part(self, index: int) -> Path:
         """The folder of a process's part."""
@@ -58,7 +58,7 @@ class Found(NamedTuple):
 
     def is_of(self, processes: int) -> bool:
         """Whether so many processes can go on from it each with its own part."""
-        return self.processes == processes and not self.absent
+        return self.processes == processes and not self.missing_processes
 
 
 _KINDS: dict[str, type] = {
@@ -72,7 +72,7 @@ _KINDS: dict[str, type] = {
 }
 
 
-def check_facts(folder: Path, facts: dict[str, Any]) -> None:
+def check_manifest(folder: Path, facts: dict[str, Any]) -> None:
     """Raise `DamagedError` where a state's manifest lacks what `States` writes into each, or has it of another kind."""
     for name, kind in _KINDS.items():
         value = facts.get(name)
@@ -93,7 +93,7 @@ def write_part(
     rest: dict[str, np.ndarray] | None,
     envs: Snapshot | None,
     read_obs: Callable[[Any], np.ndarray] | None,
-    earlier: Earlier | None,
+    earlier: EarlierReplay | None,
 ) -> dict[str, Any]:
     """Write a process's part.
 
@@ -121,10 +121,10 @@ def write_part(
     return {f"replay/{name}": entry for name, entry in known.items()}
 
 
-def read_envs(found: Found, index: int, processes: int) -> Snapshot | None:
+def read_envs(saved: SavedState, index: int, processes: int) -> Snapshot | None:
     """A process's gymnasium environments; None where they could not be saved, or were split otherwise."""
-    path = found.part(index) / "envs.npz"
-    if not path.is_file() or not found.is_of(processes):
+    path = saved.part(index) / "envs.npz"
+    if not path.is_file() or not saved.is_of(processes):
         return None
     with np.load(path, allow_pickle=False) as archive:
         return dict(archive)
@@ -136,11 +136,11 @@ def read_rest(folder: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray
         return {name: archive[name].view(x.dtype).reshape(x.shape) for name, x in like.items()}
 
 
-def read_rows(found: Found, agent: Agent, state: AgentState, index: int, processes: int) -> AgentState:
+def read_rows(saved: SavedState, agent: Agent, state: AgentState, index: int, processes: int) -> AgentState:
     """A fresh agent's state with the rows of a process's environments, however many processes had written them.
 
     Args:
-        found: The state, which has replay.
+        saved: The state, which has replay.
         agent: As `read_replay` has it.
         state: As `read_replay` has it.
         index: Which of the processes this is.
@@ -148,26 +148,26 @@ def read_rows(found: Found, agent: Agent, state: AgentState, index: int, process
     """
     slots, here = state.replay.rows.action.shape
     for name, most in (("cursor", slots - 1), ("size", slots)):
-        if found.facts[name] > most:
-            raise ValueError(f"{found.folder} has {name} {found.facts[name]} of at most {most}: it is damaged")
-    width = here * processes // found.processes
+        if saved.facts[name] > most:
+            raise ValueError(f"{saved.folder} has {name} {saved.facts[name]} of at most {most}: it is damaged")
+    width = here * processes // saved.processes
     parts = []
-    for part in range(found.processes):
+    for part in range(saved.processes):
         columns = slice(max(here * index - width * part, 0), max(here * (index + 1) - width * part, 0))
         if columns.start < min(columns.stop, width):
-            parts.append((replay_paths(found.part(part)), columns))
-    return read_replay(parts, agent, state, cursor=found.facts["cursor"], size=found.facts["size"])
+            parts.append((replay_paths(saved.part(part)), columns))
+    return read_replay(parts, agent, state, cursor=saved.facts["cursor"], size=saved.facts["size"])
 
 
-def refuse_other(found: Found, ours: list[str], theirs: list[str]) -> None:
+def check_same_arrays(saved: SavedState, ours: list[str], theirs: list[str]) -> None:
     """Raise `ValueError` where a state holds other arrays than a run has, by what `flat` says of them."""
     for mine, other in zip(ours, theirs, strict=False):
         if mine != other:
             wide = mine.replace("64", "32") == other.replace("64", "32")
             why = "set JAX_ENABLE_X64 as it was then" if wide else "it is of another architecture"
-            raise ValueError(f"{found.folder} holds {other} where this run has {mine}: {why}")
+            raise ValueError(f"{saved.folder} holds {other} where this run has {mine}: {why}")
     if len(ours) != len(theirs):
-        raise ValueError(f"{found.folder} holds {len(theirs)} arrays and this run has {len(ours)}")
+        raise ValueError(f"{saved.folder} holds {len(theirs)} arrays and this run has {len(ours)}")
 
 
 def replay_paths(folder: Path) -> list[Path]:
@@ -175,14 +175,14 @@ def replay_paths(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(read_manifest(folder)["files"]) if name.startswith("replay/")]
 
 
-def written_in(folder: Path, cursor: int, rows: int, times: int = 0) -> Written:
+def written_files_in(folder: Path, cursor: int, rows: int, times: int = 0) -> WrittenReplay:
     """A process's rows as they lie on disk, where all of them were found whole.
 
     Args:
         folder: Its part.
         cursor: Slot of the next row.
         rows: Rows of each environment by then.
-        times: As `Written` has it.
+        times: As `WrittenReplay` has it.
     """
     listed = read_manifest(folder)["files"]
     files = {
@@ -190,21 +190,21 @@ def written_in(folder: Path, cursor: int, rows: int, times: int = 0) -> Written:
         for name, entry in listed.items()
         if name.startswith("replay/")
     }
-    return Written(folder / "replay", cursor, rows, files, times)
+    return WrittenReplay(folder / "replay", cursor, rows, files, times)
 
 
-def flat(*trees: Any) -> tuple[dict[str, np.ndarray], list[str]]:
+def flatten(*trees: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     """Arrays by number, and what each is; keys as the numbers that they are made of."""
-    found = jax.tree_util.tree_leaves_with_path(trees)
-    arrays = [jax.random.key_data(leaf) if is_key(leaf) else leaf for _, leaf in found]
+    saved = jax.tree_util.tree_leaves_with_path(trees)
+    arrays = [jax.random.key_data(leaf) if is_key(leaf) else leaf for _, leaf in saved]
     names = [
         f"{jax.tree_util.keystr(path)[3:]} {array.dtype}{list(array.shape)}"
-        for (path, _), array in zip(found, arrays, strict=True)
+        for (path, _), array in zip(saved, arrays, strict=True)
     ]
     return {f"{index:04d}": np.asarray(array) for index, array in enumerate(arrays)}, names
 
 
-def unflat(arrays: dict[str, np.ndarray], *trees: Any) -> Any:
+def unflatten(arrays: dict[str, np.ndarray], *trees: Any) -> Any:
     """The inverse of `flat`: arrays in place of those of some trees."""
     old, structure = jax.tree.flatten(trees)
     new = [jax.numpy.array(arrays[f"{index:04d}"]) for index in range(len(old))]

@@ -15,9 +15,9 @@ import jaxdqn
 from jaxdqn.cli.flags import Evaluate, Play, Plot, Resume, parse, parse_train
 from jaxdqn.cli.runner import Stopped, in_one_line, show_run
 from jaxdqn.config import Config
-from jaxdqn.distributed.options import Launch
+from jaxdqn.distributed.options import DistributedOptions
 from jaxdqn.presets import PRESETS
-from jaxdqn.signals import ctrl_c_held
+from jaxdqn.signals import defer_ctrl_c
 
 if TYPE_CHECKING:
     from jaxdqn.training.obs_stats import RolloutAhead
@@ -44,36 +44,36 @@ def train(args: Sequence[str]) -> None:
             near = difflib.get_close_matches(preset, PRESETS, 1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
             raise ValueError(f"unknown preset {preset!r}: {hint}")
-    config, launch = parse_train(args, None if preset is None else PRESETS[preset])
+    config, options = parse_train(args, None if preset is None else PRESETS[preset])
     name = preset or ("cartpole" if not _names_env(args) else re.sub(r"[^\w.-]", "-", config.env.split("/")[-1]))
-    if launch.distributed:
-        _train(config, name, None, launch)
+    if options.distributed:
+        _train(config, name, None, options)
         return
     # The environments are imported only now, when there is something to run.
-    with ctrl_c_held():
+    with defer_ctrl_c():
         from jaxdqn.training.obs_stats import RolloutAhead
 
     with contextlib.closing(RolloutAhead(config)) as rollout:
-        _train(config, name, rollout, launch)
+        _train(config, name, rollout, options)
 
 
 def _names_env(args: Sequence[str]) -> bool:
     return any(word == "--env" or word.startswith("--env=") for word in args)
 
 
-def _train(config: Config, name: str, rollout: RolloutAhead | None, launch: Launch) -> None:
+def _train(config: Config, name: str, rollout: RolloutAhead | None, options: DistributedOptions) -> None:
     # And JAX only here: the rollout draws meanwhile.
-    with ctrl_c_held():
+    with defer_ctrl_c():
         from jaxdqn.training.entry import train as run_training
 
-    show_run(config, lambda **how: run_training(config, rollout=rollout, name=name, **how), launch)
+    show_run(config, lambda **how: run_training(config, rollout=rollout, name=name, **how), options)
 
 
 def resume(args: Sequence[str]) -> None:
     """`jaxdqn resume RUN [--total-frames N]`."""
     options = parse(Resume, "resume", args)
     options.check()
-    with ctrl_c_held():
+    with defer_ctrl_c():
         from jaxdqn.evaluation.trained_agent import read_config
         from jaxdqn.training.entry import resume as go_on
 
@@ -89,7 +89,7 @@ def evaluate(args: Sequence[str]) -> None:
     options = parse(Evaluate, "evaluate", args)
     if options.episodes < 1:
         raise ValueError(f"--episodes {options.episodes} must be at least 1")
-    with ctrl_c_held():
+    with defer_ctrl_c():
         from jaxdqn.distributed.devices import find_devices
         from jaxdqn.evaluation.trained_agent import load
 
@@ -118,7 +118,7 @@ def play(args: Sequence[str]) -> None:
     options = parse(Play, "play", args)
     if options.output.suffix.lower() != ".gif":
         raise ValueError(f"--output {str(options.output)!r} must end in .gif")
-    with ctrl_c_held():
+    with defer_ctrl_c():
         from jaxdqn.distributed.devices import find_devices
         from jaxdqn.envs.vector.episodes import CutEpisode
         from jaxdqn.evaluation.trained_agent import load
@@ -152,7 +152,7 @@ def plot(args: Sequence[str]) -> None:
     options = parse(Plot, "plot", args)
     if not options.runs:
         raise ValueError("name at least one run's folder")
-    with ctrl_c_held():
+    with defer_ctrl_c():
         from jaxdqn.reporting.plots import draw_curve, env_of_run
 
     runs = list({run.resolve(): run for run in reversed(options.runs)}.values())[::-1]  # each once
@@ -167,7 +167,7 @@ def doctor(args: Sequence[str]) -> None:
         return
     if args:
         raise ValueError(f"unknown argument {args[0]!r}: jaxdqn doctor takes none")
-    with ctrl_c_held():
+    with defer_ctrl_c():
         from jaxdqn.cli.doctor import examine
 
     wrong = 0

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import tyro
 
 from jaxdqn.config import Config
-from jaxdqn.distributed.options import Launch
+from jaxdqn.distributed.options import DistributedOptions
 from jaxdqn.presets import PRESETS
 
 T = TypeVar("T")
@@ -26,19 +26,19 @@ PRESET_HELP = (
 
 
 @dataclass(frozen=True)
-class Train(Launch, Config):
+class Train(DistributedOptions, Config):
     """All that `jaxdqn train` takes."""
 
-    def split(self) -> tuple[Config, Launch]:
+    def split(self) -> tuple[Config, DistributedOptions]:
         """What is the run's, and what is this process's."""
         both = dataclasses.asdict(self)
-        names = {field.name for field in dataclasses.fields(Launch)}
+        names = {field.name for field in dataclasses.fields(DistributedOptions)}
         config = Config(**{name: value for name, value in both.items() if name not in names})
-        return config, Launch(**{name: both[name] for name in names})
+        return config, DistributedOptions(**{name: both[name] for name in names})
 
 
 @dataclass(frozen=True)
-class Resume(Launch):
+class Resume(DistributedOptions):
     """Go on with a run that was stopped, from its newest whole state."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")] = dataclasses.field(kw_only=True)
@@ -134,11 +134,11 @@ def parse_config(args: Sequence[str], preset: Config | None = None) -> Config:
     return parse(Config, "train", args, _preset_for(args, preset))
 
 
-def parse_train(args: Sequence[str], preset: Config | None = None) -> tuple[Config, Launch]:
-    """As `parse_config`, with the flags of `Launch` among them."""
-    config, launch = parse(Train, "train", args, Train(**_preset_for(args, preset).to_dict())).split()
-    launch.check()
-    return config, launch
+def parse_train(args: Sequence[str], preset: Config | None = None) -> tuple[Config, DistributedOptions]:
+    """As `parse_config`, with the flags of `DistributedOptions` among them."""
+    config, options = parse(Train, "train", args, Train(**_preset_for(args, preset).to_dict())).split()
+    options.check()
+    return config, options
 
 
 def _preset_for(args: Sequence[str], preset: Config | None) -> Config:

@@ -22,9 +22,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     guard_streams()
     words, code = list(sys.argv[1:] if args is None else args), 0
     try:
-        from jaxdqn.signals import ctrl_c_held
+        from jaxdqn.signals import defer_ctrl_c
 
-        with ctrl_c_held():  # and not at the top, where Ctrl-C during the import would be a traceback
+        with defer_ctrl_c():  # and not at the top, where Ctrl-C during the import would be a traceback
             from jaxdqn.cli.commands import run_command
 
         with warnings.catch_warnings():

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxdqn.config import Config
-from jaxdqn.distributed.options import Launch
-from jaxdqn.resume_command import how_to_go_on, named_envs, quoted, short
-from jaxdqn.signals import ctrl_c_held
+from jaxdqn.distributed.options import DistributedOptions
+from jaxdqn.resume_command import env_flags, quote_path, relative_path, resume_hint
+from jaxdqn.signals import defer_ctrl_c
 
 if TYPE_CHECKING:
-    from jaxdqn.distributed.watchdog import Witness
+    from jaxdqn.distributed.watchdog import Watchdog
     from jaxdqn.signals import Stop
     from jaxdqn.training.training_run import TrainingRun
 
@@ -32,51 +32,51 @@ class Stopped(Exception):  # noqa: N818, it is said and not caught
 
 def show_run(
     config: Config,
-    begin: Callable[..., TrainingRun],
-    launch: Launch,
+    start: Callable[..., TrainingRun],
+    options: DistributedOptions,
     folder: Path | None = None,
 ) -> None:
     """Let a run go on to its end, and show it.
 
     Args:
         config: The run.
-        begin: Gives its steps, from what `train` takes.
-        launch: How this process finds the others that train with it.
+        start: Gives its steps, from what `train` takes.
+        options: How this process finds the others that train with it.
         folder: The run's own, where that is known beforehand.
 
     Raises:
         Stopped: Where a fault ends it that is not one of the flags.
     """
-    from jaxdqn.distributed.devices import find_devices, keep_programs
+    from jaxdqn.distributed.devices import enable_compilation_cache, find_devices
     from jaxdqn.signals import Stop
 
     stop = Stop()
-    if not launch.distributed:
+    if not options.distributed:
         find_devices()
-        keep_programs()
-        _follow(config, begin, stop, folder)
+        enable_compilation_cache()
+        _follow(config, start, stop, folder)
         return
-    with ctrl_c_held():
-        from jaxdqn.distributed.initialize import joined
+    with defer_ctrl_c():
+        from jaxdqn.distributed.initialize import process_group
 
     # Programs are not kept: where one process finds a program and another has to compile it, they may wait in vain.
-    with joined(launch, stop, report) as (peers, witness):
+    with process_group(options, stop, report) as (group, watchdog):
         if folder is not None:
-            witness.watch(folder)
-        _follow(config, lambda **how: begin(peers=peers, **how), stop, folder, witness, quiet=not peers.first)
+            watchdog.watch(folder)
+        _follow(config, lambda **how: start(group=group, **how), stop, folder, watchdog, quiet=not group.is_first)
 
 
 def _follow(
     config: Config,
-    begin: Callable[..., TrainingRun],
+    start: Callable[..., TrainingRun],
     stop: Stop,
     folder: Path | None,
-    witness: Witness | None = None,
+    watchdog: Watchdog | None = None,
     *,
     quiet: bool = False,
 ) -> None:
     from jaxdqn.cli.console import Display
-    from jaxdqn.distributed.processes import LostPeerError, PeerError
+    from jaxdqn.distributed.processes import LostProcessError, ProcessError
     from jaxdqn.envs.vector.stepper import fault_of
     from jaxdqn.envs.vector.workers import WorkerError
 
@@ -84,27 +84,29 @@ def _follow(
     with Display(config, quiet=quiet) as display, stop.listening(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: display.say(f"warning: {plain(str(message))}")
         try:
-            with contextlib.closing(begin(stop=stop, say=display.say, show=display.say)) as steps:
+            with contextlib.closing(start(stop=stop, say=display.say, show=display.say)) as steps:
                 for step in steps:
-                    if witness is not None and not begun:
-                        witness.watch(step.folder)
+                    if watchdog is not None and not begun:
+                        watchdog.watch(step.folder)
                     folder, begun = step.folder, True
                     display.show(step)
         except Exception as error:
-            known = isinstance(error, ValueError | OSError | ArithmeticError | WorkerError | PeerError | LostPeerError)
+            known = isinstance(
+                error, ValueError | OSError | ArithmeticError | WorkerError | ProcessError | LostProcessError
+            )
             fault = fault_of(error) or machine_fault(error)
             if fault is None and (not known or (not begun and isinstance(error, ValueError | OSError))):
                 raise
             # Not the fault of what was typed, and nothing of ours to be looked at: the exit code is 1.
-            where = f"; {how_to_go_on(folder)}" if folder is not None else ""
+            where = f"; {resume_hint(folder)}" if folder is not None else ""
             raise Stopped(f"training stopped: {fault or in_one_line(error)}{where}") from error
         except (KeyboardInterrupt, SystemExit):
-            display.say(f"stopped; {how_to_go_on(folder)}" if folder is not None else "stopped before the first batch")
+            display.say(f"stopped; {resume_hint(folder)}" if folder is not None else "stopped before the first batch")
             raise
     if folder is not None and not quiet:
         kept = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        print(f"kept in {short(folder)}: {', '.join(kept)}")
-        print(f"next: jaxdqn evaluate {quoted(folder)}{named_envs(folder, played=True)} --episodes 100")
+        print(f"kept in {relative_path(folder)}: {', '.join(kept)}")
+        print(f"next: jaxdqn evaluate {quote_path(folder)}{env_flags(folder, played=True)} --episodes 100")
 
 
 def report(error: BaseException) -> int:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from jaxdqn.distributed.options import Launch, split_address
+from jaxdqn.distributed.options import DistributedOptions, split_address
 
 EVERYWHERE = "0.0.0.0"
 
 
-class Listening(NamedTuple):
+class BindAddress(NamedTuple):
     """Where process 0 listens.
 
     Attributes:
@@ -28,35 +28,35 @@ class Listening(NamedTuple):
     note: str | None
 
 
-def found_by_cluster(launch: Launch) -> Launch:
+def resolve_cluster(options: DistributedOptions) -> DistributedOptions:
     """The flags, and what the cluster tells where they leave something open.
 
     Raises:
         ValueError: If `--coordinator-bind` is given and nothing tells who the coordinator is.
     """
-    launch = dataclasses.replace(launch, coordinator=launch.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"))
-    given = (launch.coordinator, launch.num_processes, launch.process_id)
+    options = dataclasses.replace(options, coordinator=options.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"))
+    given = (options.coordinator, options.num_processes, options.process_id)
     if None in given:
         with contextlib.suppress(Exception):  # `initialize` asks again, and says what is wrong
             # JAX asks the cluster within `initialize`, which tells the answer when it listens already.
             from jax._src.clusters import ClusterEnv
 
-            found: Any = ClusterEnv.auto_detect_unset_distributed_params(*given, None, None, launch.connect_timeout)
+            found: Any = ClusterEnv.auto_detect_unset_distributed_params(*given, None, None, options.connect_timeout)
             coordinator, count, index, *_ = found
-            launch = dataclasses.replace(launch, coordinator=coordinator, num_processes=count, process_id=index)
-    if launch.coordinator_bind is not None and None in (launch.coordinator, launch.process_id):
+            options = dataclasses.replace(options, coordinator=coordinator, num_processes=count, process_id=index)
+    if options.coordinator_bind is not None and None in (options.coordinator, options.process_id):
         raise ValueError(
-            f"--coordinator-bind {launch.coordinator_bind}: nothing tells which process is the coordinator: "
+            f"--coordinator-bind {options.coordinator_bind}: nothing tells which process is the coordinator: "
             "give --coordinator HOST:PORT --num-processes N --process-id I"
         )
-    return launch
+    return options
 
 
-def listening_of(launch: Launch) -> Listening:
+def choose_bind_address(options: DistributedOptions) -> BindAddress:
     """Where this process listens, which is process 0.
 
     Args:
-        launch: As `found_by_cluster` gives it.
+        options: As `resolve_cluster` gives it.
 
     Returns:
         The address of `--coordinator-bind` (`JAX_COORDINATOR_BIND_ADDRESS`) where that is given, else the coordinator's
@@ -66,13 +66,13 @@ def listening_of(launch: Launch) -> Listening:
         ValueError: If an address cannot be read or is not this machine's, its port is taken, or this process would not
             reach itself there.
     """
-    if launch.coordinator is None:
-        return Listening(None, None)  # `initialize` says what is missing
-    host, port = split_address(launch.coordinator)
+    if options.coordinator is None:
+        return BindAddress(None, None)  # `initialize` says what is missing
+    host, port = split_address(options.coordinator)
     if not host or port is None:
-        raise ValueError(f"coordinator {launch.coordinator!r} must be HOST:PORT, as in 10.0.0.1:12345")
+        raise ValueError(f"coordinator {options.coordinator!r} must be HOST:PORT, as in 10.0.0.1:12345")
     known, own = _addresses(host), _own_addresses()
-    flag, bind = "--coordinator-bind", launch.coordinator_bind
+    flag, bind = "--coordinator-bind", options.coordinator_bind
     if bind is None:
         flag, bind = "JAX_COORDINATOR_BIND_ADDRESS", os.environ.get("JAX_COORDINATOR_BIND_ADDRESS")
     if bind is not None:
@@ -84,28 +84,28 @@ def listening_of(launch: Launch) -> Listening:
         bind_port = bind_port or port
         if here and not mine.is_unspecified and (mine not in here or bind_port != port):
             raise ValueError(
-                f"{flag} {bind}: process 0 itself looks for {launch.coordinator}, which is {here[0]} here: "
+                f"{flag} {bind}: process 0 itself looks for {options.coordinator}, which is {here[0]} here: "
                 f"give --coordinator {_join(mine, bind_port)}"
             )
-        _refuse_taken(mine, bind_port, f"{flag} {bind}")
-        return Listening(_join(mine, bind_port), None)
+        _check_port_free(mine, bind_port, f"{flag} {bind}")
+        return BindAddress(_join(mine, bind_port), None)
     literal = _is_literal(host)
     # Debian gives a machine's own name the address 127.0.1.1, where no other host would find it.
     alone = len(known) == 1 and _is_own(known[0], own) and not (known[0].is_loopback and not literal)
     if not (alone or host == "localhost"):
-        _refuse_taken(ipaddress.ip_address(EVERYWHERE), port, f"coordinator {launch.coordinator}")
-        said = f"process 0 listens on all interfaces, as {launch.coordinator} names no address of this machine alone"
-        return Listening(None, f"{said}: --coordinator-bind HOST chooses one")
+        _check_port_free(ipaddress.ip_address(EVERYWHERE), port, f"coordinator {options.coordinator}")
+        said = f"process 0 listens on all interfaces, as {options.coordinator} names no address of this machine alone"
+        return BindAddress(None, f"{said}: --coordinator-bind HOST chooses one")
     address = known[0]
-    _refuse_taken(address, port, f"coordinator {launch.coordinator}")
+    _check_port_free(address, port, f"coordinator {options.coordinator}")
     if address.is_unspecified:
-        return Listening(
+        return BindAddress(
             _join(address, port), "process 0 listens on all interfaces: --coordinator-bind HOST chooses one"
         )
     said = (
         f"process 0 listens on {address} alone, for which {host} stands here: --coordinator-bind {EVERYWHERE} for all"
     )
-    return Listening(_join(address, port), None if literal or host == "localhost" else said)
+    return BindAddress(_join(address, port), None if literal or host == "localhost" else said)
 
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -140,7 +140,7 @@ def _join(address: IPAddress, port: int) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
-def _refuse_taken(address: IPAddress, port: int, said: str) -> None:
+def _check_port_free(address: IPAddress, port: int, said: str) -> None:
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed a moment ago is free

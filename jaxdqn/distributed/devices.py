@@ -27,7 +27,7 @@ def find_devices() -> list[jax.Device]:
         raise ValueError(f"{where} no device: {re.sub(_OWN_HINT, '', said).rstrip('.')}{mend}") from error
 
 
-def keep_programs() -> None:
+def enable_compilation_cache() -> None:
     """Keep compiled programs from one process to the next, in `~/.cache/jaxdqn` (`$XDG_CACHE_HOME/jaxdqn`).
 
     Where the user has named a folder to JAX, it is that one. Where it cannot be written, JAX warns and compiles.

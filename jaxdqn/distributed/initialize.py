@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from jaxdqn.distributed.coordinator import found_by_cluster, listening_of
+from jaxdqn.distributed.coordinator import choose_bind_address, resolve_cluster
 from jaxdqn.distributed.devices import find_devices
-from jaxdqn.distributed.options import Launch
-from jaxdqn.distributed.processes import LostPeerError, Peers
-from jaxdqn.distributed.watchdog import Witness
+from jaxdqn.distributed.options import DistributedOptions
+from jaxdqn.distributed.processes import LostProcessError, ProcessGroup
+from jaxdqn.distributed.watchdog import Watchdog
 from jaxdqn.signals import Stop
 
 HEARTBEAT_SECONDS = 15
@@ -28,36 +28,36 @@ SHUTDOWN_SECONDS = 60
 """How long a process that has done its part waits for the others to have done theirs."""
 
 
-def join(launch: Launch) -> None:
+def initialize(options: DistributedOptions) -> None:
     """Join this process to the others; where they do not come in time, one line is said and the process ends with 2.
 
     Before anything else is asked of JAX.
 
     Args:
-        launch: Where the others are; what it leaves open the cluster tells, where JAX knows it.
+        options: Where the others are; what it leaves open the cluster tells, where JAX knows it.
 
     Raises:
         ValueError: If neither tells, or this process cannot be the coordinator there.
     """
     # Its own handler would swallow SIGTERM until ours is there.
     jax.config.update("jax_enable_preemption_service", False)
-    waiting = threading.Timer(launch.connect_timeout, _give_up, [launch])  # JAX would end this process with a crash
+    waiting = threading.Timer(options.connect_timeout, _give_up, [options])  # JAX would end this process with a crash
     waiting.daemon = True
     waiting.start()
     try:
-        with _ended_by_ctrl_c():
-            launch = found_by_cluster(launch)
+        with _exit_on_ctrl_c():
+            options = resolve_cluster(options)
             address = None
-            if launch.process_id == 0:
-                address, note = listening_of(launch)
+            if options.process_id == 0:
+                address, note = choose_bind_address(options)
                 if note is not None:
                     print(f"jaxdqn: --distributed: {note}", file=sys.stderr, flush=True)
             jax.distributed.initialize(
-                coordinator_address=launch.coordinator,
-                num_processes=launch.num_processes,
-                process_id=launch.process_id,
+                coordinator_address=options.coordinator,
+                num_processes=options.num_processes,
+                process_id=options.process_id,
                 coordinator_bind_address=address,
-                initialization_timeout=launch.connect_timeout + 60,
+                initialization_timeout=options.connect_timeout + 60,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=SHUTDOWN_SECONDS,
             )
@@ -78,7 +78,7 @@ def join(launch: Launch) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
+def _exit_on_ctrl_c() -> Iterator[None]:
     """Ctrl-C ends the process within, where C++ waits and Python would hear of it only afterwards."""
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
@@ -87,39 +87,41 @@ def _ended_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _give_up(launch: Launch) -> None:
-    where = launch.coordinator or "the coordinator that the cluster names"
-    if launch.process_id == 0:
-        said = f"not all {launch.num_processes or ''} processes have come to {where}".replace("  ", " ")
+def _give_up(options: DistributedOptions) -> None:
+    where = options.coordinator or "the coordinator that the cluster names"
+    if options.process_id == 0:
+        said = f"not all {options.num_processes or ''} processes have come to {where}".replace("  ", " ")
         mend = "start the others with the same flags and a --process-id of their own"
     else:
         said = f"{where} has not answered, or not all processes have come there"
         mend = "see that process 0 runs there, and that its port is open"
-    print(f"jaxdqn: --distributed: {said} within {launch.connect_timeout} s: {mend}", file=sys.stderr, flush=True)
+    print(f"jaxdqn: --distributed: {said} within {options.connect_timeout} s: {mend}", file=sys.stderr, flush=True)
     os._exit(2)
 
 
 @contextlib.contextmanager
-def joined(launch: Launch, stop: Stop, report: Callable[[BaseException], int]) -> Iterator[tuple[Peers, Witness]]:
+def process_group(
+    options: DistributedOptions, stop: Stop, report: Callable[[BaseException], int]
+) -> Iterator[tuple[ProcessGroup, Watchdog]]:
     """The processes of a run, while it goes on.
 
     An error that the others do not know of ends this process within the block, at once and with no farewell, for which
     they would have to come: they learn by that that it is gone.
 
     Args:
-        launch: As `join` has it.
+        options: As `join` has it.
         stop: This process's.
         report: Says an error, and gives the exit code.
     """
-    join(launch)
+    initialize(options)
     with contextlib.ExitStack() as held:
-        peers = witness = None
+        group = watchdog = None
         try:
-            peers = Peers(stop)
-            witness = held.enter_context(Witness(f"process {peers.index} of {peers.count}"))
-            yield peers, witness
+            group = ProcessGroup(stop)
+            watchdog = held.enter_context(Watchdog(f"process {group.index} of {group.count}"))
+            yield group, watchdog
         except BaseException as error:
-            if peers is not None and peers.know_of(error):
+            if group is not None and group.is_known_to_all(error):
                 raise
             try:
                 code = report(error)
@@ -128,8 +130,8 @@ def joined(launch: Launch, stop: Stop, report: Callable[[BaseException], int]) -
                 code = 1
             sys.stdout.flush()
             sys.stderr.flush()
-            if witness is not None:
-                witness.rest()
-            if peers is not None and isinstance(error.__cause__, LostPeerError) and peers.count > 2:
+            if watchdog is not None:
+                watchdog.dismiss()
+            if group is not None and isinstance(error.__cause__, LostProcessError) and group.count > 2:
                 time.sleep(HEARTBEAT_SECONDS + 5)  # in which JAX ends this process, and says which was lost
             os._exit(code)

@@ -30,7 +30,7 @@ def split_address(address: str) -> tuple[str, int | None]:
 
 
 @dataclass(frozen=True)
-class Launch:
+class DistributedOptions:
     """How a process finds the others that it is to train with."""
 
     distributed: bool = False

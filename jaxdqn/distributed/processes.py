@@ -26,32 +26,32 @@ BLOCK = 1024
 _KINDS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (FloatingPointError, OSError, ValueError)}
 """What is raised as such on all processes."""
 
-_SAID_OF_THE_LOST = ("gloo", "nccl", "connection closed", "connection reset", "socket", "unavailable", "coordination")
+_LOST_PROCESS_WORDS = ("gloo", "nccl", "connection closed", "connection reset", "socket", "unavailable", "coordination")
 
 
-class PeerError(RuntimeError):
+class ProcessError(RuntimeError):
     """Another process of the run has failed; the message says which, and how."""
 
 
-class LostPeerError(RuntimeError):
+class LostProcessError(RuntimeError):
     """Another process of the run is gone, without a word."""
 
 
-class Told:
+class Exchange:
     """What a process tells the others at a place, and what all have told.
 
     Attributes:
-        mine: As JSON takes it; set within the block.
-        all: Each process's, in their order; there after the block.
+        local: As JSON takes it; set within the block.
+        gathered: Each process's, in their order; there after the block.
     """
 
     def __init__(self) -> None:
         """Nothing has been said yet."""
-        self.mine: Any = None
-        self.all: list[Any] = []
+        self.local: Any = None
+        self.gathered: list[Any] = []
 
 
-class Peers:
+class ProcessGroup:
     """The processes that `jax.distributed` has joined; one alone where it has joined none.
 
     Attributes:
@@ -68,11 +68,11 @@ class Peers:
         self._begin(jax.process_index(), jax.process_count(), stop or Stop())
 
     @classmethod
-    def alone(cls) -> Peers:
+    def alone(cls) -> ProcessGroup:
         """This process by itself, whatever has been joined."""
-        peers = cls.__new__(cls)
-        peers._begin(0, 1, Stop())
-        return peers
+        group = cls.__new__(cls)
+        group._begin(0, 1, Stop())
+        return group
 
     def _begin(self, index: int, count: int, stop: Stop) -> None:
         self.index, self.count = index, count
@@ -82,50 +82,50 @@ class Peers:
         self._turn = 0
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this process is the one that keeps the run's folder."""
         return self.index == 0
 
-    def know_of(self, error: BaseException | None) -> bool:
+    def is_known_to_all(self, error: BaseException | None) -> bool:
         """Whether all processes know of an error, and are on their way out as well."""
         if isinstance(error, KeyboardInterrupt | SystemExit):
             return self._stop.left
         if isinstance(error, FloatingPointError):  # of one process it was told, of the learner it is the same on all
             return True
-        return error is not None and (error is self._told or self.know_of(error.__cause__))
+        return error is not None and (error is self._told or self.is_known_to_all(error.__cause__))
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[Told]:
+    def exchange(self) -> Iterator[Exchange]:
         """A block that ends well on all processes, or on none. Nothing in it may wait for another process.
 
         Raises:
-            PeerError: If another has failed; `ValueError`, `OSError` and `FloatingPointError` are raised as such.
-            LostPeerError: If another is gone.
+            ProcessError: If another has failed; `ValueError`, `OSError` and `FloatingPointError` are raised as such.
+            LostProcessError: If another is gone.
         """
-        told = Told()
+        exchange = Exchange()
         if self.count == 1:
-            yield told
-            told.all = [told.mine]
+            yield exchange
+            exchange.gathered = [exchange.local]
             return
         failed: Exception | None = None
         try:
-            yield told
+            yield exchange
         except Exception as error:
             failed = error
         failed, self._pending, self._turn = failed or self._pending, None, self._turn + 1
-        record = {"told": told.mine, "failed": _in_words(failed), "stop": self._stop.asked, "turn": self._turn}
+        record = {"told": exchange.local, "failed": _in_words(failed), "stop": self._stop.asked, "turn": self._turn}
         found = self._gather(record)
         self._stop.agree(max(other["stop"] for other in found))
         for index, other in enumerate(found):
             if other["failed"] is not None and failed is None:
                 name, said = other["failed"]
-                failed = _KINDS.get(name, PeerError)(f"process {index} of {self.count}: {said}")
+                failed = _KINDS.get(name, ProcessError)(f"process {index} of {self.count}: {said}")
             if other["turn"] != self._turn and failed is None:
-                failed = PeerError(f"process {index} is at turn {other['turn']}, and {self.index} at {self._turn}")
+                failed = ProcessError(f"process {index} is at turn {other['turn']}, and {self.index} at {self._turn}")
         if failed is not None:
             self._told = failed
             raise failed
-        told.all = [other["told"] for other in found]
+        exchange.gathered = [other["told"] for other in found]
 
     @contextlib.contextmanager
     def later(self) -> Iterator[None]:
@@ -137,48 +137,50 @@ class Peers:
                 raise
             self._pending = error
 
-    def of_first(self, function: Callable[[], Any]) -> Any:
+    def broadcast_from_first(self, function: Callable[[], Any]) -> Any:
         """What a function gives on the first process, as JSON takes it, on all; raises as `together`."""
-        with self.together() as told:
-            if self.first:
-                told.mine = function()
-        return told.all[0]
+        with self.exchange() as exchange:
+            if self.is_first:
+                exchange.local = function()
+        return exchange.gathered[0]
 
-    def arrays_of_first(self, tree: Any) -> Any:
+    def broadcast_arrays(self, tree: Any) -> Any:
         """The first process's arrays in place of this process's, on the same devices."""
         if self.count == 1:
             return tree
-        with self.lost_ones_named():
+        with self.name_lost_process():
             found = multihost_utils.broadcast_one_to_all(tree)
         return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), found, tree)
 
-    def refuse_apart(self, tree: Any) -> None:
-        """Raise `PeerError` on all processes where arrays that should be the same on all of them are not."""
+    def check_identical(self, tree: Any) -> None:
+        """Raise `ProcessError` on all processes where arrays that should be the same on all of them are not."""
         if self.count == 1:
             return
-        with self.together() as told:
+        with self.exchange() as exchange:
             leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
-            told.mine = hashlib.sha256(b"".join(leaves)).hexdigest()
-        with self.together():
-            for index, digest in enumerate(told.all):
-                if digest != told.all[0]:
-                    raise PeerError(f"the learner of process {index} has parted from that of process 0: resume the run")
+            exchange.local = hashlib.sha256(b"".join(leaves)).hexdigest()
+        with self.exchange():
+            for index, digest in enumerate(exchange.gathered):
+                if digest != exchange.gathered[0]:
+                    raise ProcessError(
+                        f"the learner of process {index} has parted from that of process 0: resume the run"
+                    )
 
     @contextlib.contextmanager
-    def lost_ones_named(self) -> Iterator[None]:
-        """What JAX raises within where a process is gone becomes a `LostPeerError`, with JAX's own words."""
+    def name_lost_process(self) -> Iterator[None]:
+        """What JAX raises within where a process is gone becomes a `LostProcessError`, with JAX's own words."""
         try:
             yield
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             said = " ".join(str(error).split())
-            if self.count == 1 or not any(word in said.lower() for word in _SAID_OF_THE_LOST):
+            if self.count == 1 or not any(word in said.lower() for word in _LOST_PROCESS_WORDS):
                 raise
             others = [str(index) for index in range(self.count) if index != self.index]
             which = f"process {others[0]}" if len(others) == 1 else f"one of the processes {', '.join(others)}"
-            raise LostPeerError(f"{which} was lost ({said[:200]})") from error
+            raise LostProcessError(f"{which} was lost ({said[:200]})") from error
 
     def _gather(self, record: Any) -> list[Any]:
-        with self.lost_ones_named():
+        with self.name_lost_process():
             return _interruptible(_gather, json.dumps(record).encode())
 
 
@@ -192,7 +194,7 @@ def _interruptible(function: Callable[[bytes], list[Any]], data: bytes) -> list[
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="peers", daemon=True).start()
+    threading.Thread(target=run, name="exchange", daemon=True).start()
     return future.result()
 
 

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from jaxdqn.resume_command import how_to_go_on
+from jaxdqn.resume_command import resume_hint
 
 
-class Witness:
+class Watchdog:
     """Tells what became of a run whose process ends without having said so itself."""
 
     def __init__(self, name: str) -> None:
@@ -44,18 +44,18 @@ class Witness:
             self._process.stdin.write(f"{folder.absolute()}\n".encode())
             self._process.stdin.flush()
 
-    def rest(self) -> None:
+    def dismiss(self) -> None:
         """End it: everything has been said."""
         self._process.kill()
         self._process.wait()
 
-    def __enter__(self) -> Witness:
+    def __enter__(self) -> Watchdog:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.rest()
+        self.dismiss()
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     folder = ""
     for line in sys.stdin:
         folder = line.strip()
-    where = f"; {how_to_go_on(Path(folder))}" if folder else ""
+    where = f"; {resume_hint(Path(folder))}" if folder else ""
     name = sys.argv[1]
     print(
         f"jaxdqn: training stopped: {name} was ended from outside, or by JAX because a peer was lost "

@@ -39,7 +39,7 @@ def functional_env(env: str, *, pixels: bool | None = True, frame_size: int = 64
     return functional_maker(env)(pixels=bool(pixels), frame_size=frame_size)
 
 
-def functional_within(env: gym.Env) -> FunctionalEnv:
+def functional_form(env: gym.Env) -> FunctionalEnv:
     """The functional environment that a user's gymnasium environment is made of.
 
     Args:
@@ -60,7 +60,7 @@ def functional_within(env: gym.Env) -> FunctionalEnv:
     return inner.functional
 
 
-def as_seen(
+def with_observations(
     env: FunctionalEnv,
     *,
     pixels: bool | None = None,
@@ -96,7 +96,7 @@ def as_seen(
     return env, spec
 
 
-class Judged(NamedTuple):
+class Validated(NamedTuple):
     """The state of an environment whose floats are made bytes, which cannot say that one was none.
 
     Attributes:
@@ -110,7 +110,7 @@ class Judged(NamedTuple):
 
 def _with_rule(env: FunctionalEnv, rule: ImageRule, spec: ObsSpec) -> FunctionalEnv:
     if rule.resized and np.issubdtype(env.observation_space.dtype, np.floating):
-        own = _judged(env.reset, env.step, env.observe, env.draw)
+        own = _validated(env.reset, env.step, env.observe, env.draw)
         env = env._replace(**own)
     reset, step, observe = _functions(env.reset, env.step, env.observe, rule)
     dtype: Any = np.dtype(spec.dtype)
@@ -132,17 +132,17 @@ def _functions(reset: Any, step: Any, observe: Any, rule: ImageRule) -> tuple[An
 
 
 @lru_cache
-def _judged(reset: Any, step: Any, observe: Any, draw: Any) -> dict[str, Any]:
+def _validated(reset: Any, step: Any, observe: Any, draw: Any) -> dict[str, Any]:
     """The functions of an environment whose state says whether its image is one."""
 
-    def judged(state: State, obs: Array) -> Judged:
-        return Judged(state, ((obs >= 0) & (obs <= 1)).all())
+    def judged(state: State, obs: Array) -> Validated:
+        return Validated(state, ((obs >= 0) & (obs <= 1)).all())
 
-    def reset_judged(key: Array) -> tuple[Judged, Array]:
+    def reset_judged(key: Array) -> tuple[Validated, Array]:
         state, obs = reset(key)
         return judged(state, obs), obs
 
-    def step_judged(key: Array, state: Judged, action: Array) -> tuple[Any, ...]:
+    def step_judged(key: Array, state: Validated, action: Array) -> tuple[Any, ...]:
         inner, obs, *rest = step(key, state.state, action)
         return judged(inner, obs), obs, *rest
 

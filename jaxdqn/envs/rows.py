@@ -14,7 +14,7 @@ from jaxdqn.preprocessing import array_namespace, next_stack
 from jaxdqn.types import Rows
 
 
-class Cursor(NamedTuple):
+class EnvCursor(NamedTuple):
     """Where each environment stands between two steps: all of it that the next rows depend on.
 
     Attributes:
@@ -32,7 +32,7 @@ class Cursor(NamedTuple):
     returns: Float[Any, " N"]
 
 
-class Answer(NamedTuple):
+class StepResult(NamedTuple):
     """What environments in `NEXT_STEP` autoreset mode answer to actions.
 
     Attributes:
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
     valid: Bool[Any, " N"] | bool = True
 
 
-class Ended(NamedTuple):
+class EpisodeEnds(NamedTuple):
     """Which episodes ended in a step, or in several `[T, N]`.
 
     Attributes:
@@ -64,7 +64,7 @@ class Ended(NamedTuple):
     length: Int[Any, "*T N"]
 
 
-def open_episodes(obs: Shaped[Any, "N ..."], frame_stack: int | None) -> Cursor:
+def open_episodes(obs: Shaped[Any, "N ..."], frame_stack: int | None) -> EnvCursor:
     """The cursor of environments that were reset.
 
     Args:
@@ -73,7 +73,7 @@ def open_episodes(obs: Shaped[Any, "N ..."], frame_stack: int | None) -> Cursor:
     """
     xp = array_namespace(obs)
     num_envs = obs.shape[0]
-    return Cursor(
+    return EnvCursor(
         obs=obs,
         stack=next_stack(None, obs, xp.ones(num_envs, bool), frame_stack),
         last=xp.zeros(num_envs, bool),
@@ -83,8 +83,8 @@ def open_episodes(obs: Shaped[Any, "N ..."], frame_stack: int | None) -> Cursor:
 
 
 def advance(
-    now: Cursor, actions: Int[Any, " N"], answer: Answer, *, frame_stack: int | None, reward_scale: float
-) -> tuple[Rows, Cursor, Ended]:
+    now: EnvCursor, actions: Int[Any, " N"], step_result: StepResult, *, frame_stack: int | None, reward_scale: float
+) -> tuple[Rows, EnvCursor, EpisodeEnds]:
     """What one step of all environments leaves.
 
     After a final observation the environments ignore the action: that step is a reset, gives nothing and ends nothing,
@@ -93,7 +93,7 @@ def advance(
     Args:
         now: Where they stood.
         actions: What was done.
-        answer: What they answered.
+        step_result: What they answered.
         frame_stack: Frames to a stack; None hands observations on as they are.
         reward_scale: Factor on the rewards of rows; episodes report raw returns.
 
@@ -105,18 +105,18 @@ def advance(
     row = Rows(
         obs=now.obs,
         action=xp.asarray(actions, xp.int32),
-        reward=xp.where(live, answer.reward, 0.0).astype(xp.float32) * xp.float32(reward_scale),
-        terminated=answer.terminated & live,
+        reward=xp.where(live, step_result.reward, 0.0).astype(xp.float32) * xp.float32(reward_scale),
+        terminated=step_result.terminated & live,
         last=now.last,
         episode_step=now.episode_step,
     )
-    returns = xp.where(live, now.returns + answer.reward, 0.0)
-    ended = (answer.terminated | answer.truncated) & live
-    cursor = Cursor(
-        obs=answer.obs,
-        stack=next_stack(now.stack, answer.obs, now.last, frame_stack),
+    returns = xp.where(live, now.returns + step_result.reward, 0.0)
+    ended = (step_result.terminated | step_result.truncated) & live
+    cursor = EnvCursor(
+        obs=step_result.obs,
+        stack=next_stack(now.stack, step_result.obs, now.last, frame_stack),
         last=ended,
         episode_step=xp.where(now.last, 0, now.episode_step + 1).astype(xp.int32),
         returns=returns,
     )
-    return row, cursor, Ended(ended, returns, now.episode_step + 1)
+    return row, cursor, EpisodeEnds(ended, returns, now.episode_step + 1)

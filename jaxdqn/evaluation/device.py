@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxdqn.compilation import one_after_another
+from jaxdqn.compilation import sequential_vmap_on_cpu
 from jaxdqn.envs.functional.env import FunctionalEnv, vectorise
 from jaxdqn.envs.rows import advance, open_episodes
 from jaxdqn.learner import Params, QFunction
@@ -39,7 +39,7 @@ def make_device_evaluation(
     if min(episodes, longest) < 1:
         raise ValueError(f"episodes {episodes} and longest {longest} must be at least 1")
     envs = vectorise(env, episodes)
-    q_values = one_after_another(q_function)
+    q_values = sequential_vmap_on_cpu(q_function)
 
     def evaluate(params: Params, key: Key[Array, ""]) -> Float[Array, " E"]:
         reset_key, key = jax.random.split(key)
@@ -53,8 +53,8 @@ def make_device_evaluation(
             states, cursor, key, done, returns, steps = carry
             key, step_key = jax.random.split(key)
             actions = jnp.argmax(q_values(params, cursor.stack), axis=-1).astype(jnp.int32)
-            states, answer = envs.step(step_key, states, cursor.last, actions)
-            _, cursor, ended = advance(cursor, actions, answer, frame_stack=frame_stack, reward_scale=1.0)
+            states, step_result = envs.step(step_key, states, cursor.last, actions)
+            _, cursor, ended = advance(cursor, actions, step_result, frame_stack=frame_stack, reward_scale=1.0)
             returns = jnp.where(done, returns, ended.raw_return)  # what an episode has got so far, until it ends
             return states, cursor, key, done | ended.ended, returns, steps + 1
 

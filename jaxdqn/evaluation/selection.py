@@ -50,23 +50,23 @@ class Selection:
         """Which agents are the last one and the best one."""
         return self._checkpoints.index()
 
-    def keep_last(self, progress: Progress, others: Set[int] = frozenset()) -> Params:
+    def keep_last(self, progress: Progress, protected_frames: Set[int] = frozenset()) -> Params:
         """Keep an agent as the last one, as `evaluate` does first of all; gives its parameters."""
         assert progress.state is not None  # loops give it where the config evaluates
         learner = progress.state.learner
         params = learner.target_params if self._greedy_params == "target" else learner.params
-        self._checkpoints.save(params, self._spec, frames=progress.frames, others=others)
+        self._checkpoints.save(params, self._spec, frames=progress.frames, protected_frames=protected_frames)
         return params
 
-    def evaluate(self, progress: Progress, others: Set[int] = frozenset()) -> Evaluation:
+    def evaluate(self, progress: Progress, protected_frames: Set[int] = frozenset()) -> Evaluation:
         """Evaluate an agent, and keep it as the last one and perhaps as the best.
 
         Args:
             progress: Where the run stands.
-            others: Frames of agents that are to be kept besides.
+            protected_frames: Frames of agents that are to be kept besides.
         """
         # First of all: what was learned can be played, whatever becomes of the evaluation.
-        params = self.keep_last(progress, others)
+        params = self.keep_last(progress, protected_frames)
         policy = greedy_policy(self._agent.q_values, params)
         episodes: list[Episode] = self._evaluator.play(policy, self._seeds[: self._screening])
         screening = summarise(episodes)
@@ -79,7 +79,9 @@ class Selection:
         if is_best:
             self._best_returns, self._best_mean = evaluation.returns, evaluation.mean
             returns = evaluation.returns
-            self._checkpoints.save(params, self._spec, frames=progress.frames, best_returns=returns, others=others)
+            self._checkpoints.save(
+                params, self._spec, frames=progress.frames, best_returns=returns, protected_frames=protected_frames
+            )
         return evaluation
 
     def _reaches_best(self, returns: list[float]) -> bool:

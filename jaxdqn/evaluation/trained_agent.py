@@ -52,7 +52,7 @@ def build_eval_fn(config: Config, env_fn: EnvFn | None, *, render: bool = False)
     )
 
 
-def refuse_import(env: str, flag: str) -> None:
+def check_no_import(env: str, flag: str) -> None:
     """Raise `ValueError` if an id that was read from a file imports a module: that runs code of whoever wrote it.
 
     Args:
@@ -120,7 +120,7 @@ class TrainedAgent:
         if self._env is not None:
             config = dataclasses.replace(config, env=self._env, eval_env=None)
         elif env_fn is None:
-            refuse_import(config.evaluation_env, "--env")
+            check_no_import(config.evaluation_env, "--env")
         env = build_eval_fn(config, env_fn, render=render)()
         try:
             check_same_env(env, self.spec, "load it with the env_fn it was trained with")

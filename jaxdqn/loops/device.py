@@ -13,12 +13,12 @@ from jaxtyping import Array, Int
 
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Peers
+from jaxdqn.distributed.processes import ProcessGroup
 from jaxdqn.envs.vector.episodes import episodes_of
-from jaxdqn.envs.vector.stepper import refuse_not_finite
+from jaxdqn.envs.vector.stepper import check_finite
 from jaxdqn.loops.device_run import BatchTrace, DeviceRun, RunState
-from jaxdqn.loops.finite import refuse_metrics_not_finite
-from jaxdqn.loops.progress import Progress, episodes_of_all, evaluates_at, keeps_at, learning_start_of
+from jaxdqn.loops.finite import check_metrics_finite
+from jaxdqn.loops.progress import Progress, evaluates_at, gathered_episodes, keeps_at, learning_start_after
 
 LONGEST = 64
 """Batches of a chunk, at most: what its traces have room for."""
@@ -30,7 +30,7 @@ Chunk = Callable[[RunState, Int[Array, ""]], tuple[RunState, BatchTrace]]
 
 
 def device_loop(
-    run: DeviceRun, state: RunState, config: Config, peers: Peers | None = None
+    run: DeviceRun, state: RunState, config: Config, group: ProcessGroup | None = None
 ) -> Generator[Progress, None, None]:
     """Collect, observe, learn in chunks of batches, until the config's frames are spent.
 
@@ -43,7 +43,7 @@ def device_loop(
         run: The pure functions.
         state: Their state, fresh or from an earlier loop, which then goes on where it stopped; consumed.
         config: The run.
-        peers: As `host_loop` has it.
+        group: As `host_loop` has it.
 
     Raises:
         FloatingPointError: If an observation, a reward, a loss or a gradient is not finite; batches before it have been
@@ -52,25 +52,25 @@ def device_loop(
     Yields:
         Progress after each batch, of which the last one of a chunk has `state` and `run_state`.
     """
-    peers = peers or Peers.alone()
-    if peers.count == 1:
+    group = group or ProcessGroup.alone()
+    if group.count == 1:
         collect, learn, longest = _chunk(run.collect), _chunk(run.batch), LONGEST
     else:
         collect, learn, longest = _one_batch(run, learns=False), _one_batch(run, learns=True), 1
     frames, updates = int(state.agent.actor.frame), int(state.agent.learner.num_updates)
     done = frames // config.frames_per_batch
-    with peers.together():
-        refuse_not_finite("first observation", np.asarray(state.cursor.obs), frames)
+    with group.exchange():
+        check_finite("first observation", np.asarray(state.cursor.obs), frames)
         if run.env.valid is not None:
-            _refuse_not_finite({"first image": np.asarray(jax.vmap(run.env.valid)(state.envs))[None]}, frames)
-    warm_up = -(-learning_start_of(state.agent, run.agent, config.num_envs) // config.frames_per_batch) - 1
+            _check_flags_finite({"first image": np.asarray(jax.vmap(run.env.valid)(state.envs))[None]}, frames)
+    warm_up = -(-learning_start_after(state.agent, run.agent, config.num_envs) // config.frames_per_batch) - 1
     stops = [batch for batch in range(1, config.num_batches + 1) if batch == warm_up or _is_stop(batch, config)]
     allowed = 1
     while done < config.num_batches:
         length = min(next(stop for stop in stops if stop > done) - done, allowed)
         learning = done >= warm_up
         started = time.monotonic()
-        with peers.lost_ones_named():
+        with group.name_lost_process():
             state, traces = (learn if learning else collect)(state, jnp.int32(length))
             traces = jax.device_get(traces)
         seconds = time.monotonic() - started
@@ -78,26 +78,26 @@ def device_loop(
         allowed = int(np.clip(length * SECONDS / max(seconds, 1e-9), 1, min(2 * allowed, longest)))
         for index in range(length):
             ended, finite, metrics = jax.tree.map(lambda x, index=index: x[index], traces)
-            with peers.together() as told:
-                _refuse_not_finite(finite, frames)
-                told.mine = episodes_of(ended)
+            with group.exchange() as exchange:
+                _check_flags_finite(finite, frames)
+                exchange.local = episodes_of(ended)
             done, frames = done + 1, frames + config.frames_per_batch
             updates += config.updates_per_batch if learning else 0
             if learning:
-                refuse_metrics_not_finite(metrics, frames)
+                check_metrics_finite(metrics, frames)
             whole = index == length - 1
             yield Progress(
                 frames=frames,
                 updates=updates,
                 epsilon=float(run.agent.epsilon(jnp.int32(frames))),
-                episodes=episodes_of_all(told),
+                episodes=gathered_episodes(exchange),
                 metrics={name: float(value) for name, value in metrics.items()} if learning else {},
                 state=state.agent if whole else None,
                 run_state=state if whole else None,
             )
 
 
-def _refuse_not_finite(finite: dict[str, np.ndarray], frames: int) -> None:
+def _check_flags_finite(finite: dict[str, np.ndarray], frames: int) -> None:
     """Raise `FloatingPointError` that names the first reward, observation or image of a batch that is not finite."""
     for name, fine in finite.items():
         if not fine.all():

@@ -21,17 +21,17 @@ from jaxtyping import Array, Bool, Key
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.envs.by_id import as_seen, functional_env
+from jaxdqn.envs.by_id import functional_env, with_observations
 from jaxdqn.envs.functional.env import FunctionalEnv, State, random_rollout, vectorise
 from jaxdqn.envs.registry import functional_ids
-from jaxdqn.envs.rows import Cursor, Ended, advance, open_episodes
+from jaxdqn.envs.rows import EnvCursor, EpisodeEnds, advance, open_episodes
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.learner import Metrics
 from jaxdqn.losses import Loss
 from jaxdqn.observations import ObsSpec, stats_frames, stats_of
 from jaxdqn.parallel import agent_of
 from jaxdqn.preprocessing import ObservationStats
-from jaxdqn.replay import refuse_what_does_not_fit, row_bytes, smallest_slots
+from jaxdqn.replay import check_fits, row_bytes, smallest_slots
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.schedules import warm_up_batches, with_capacity
 from jaxdqn.storage.free_space import free_bytes
@@ -50,7 +50,7 @@ class RunState(NamedTuple):
 
     agent: AgentState
     envs: State
-    cursor: Cursor
+    cursor: EnvCursor
     key: Key[Array, ""]
 
 
@@ -65,7 +65,7 @@ class BatchTrace(NamedTuple):
             collected, so that those of a whole run begin after its `warm_up_batches`.
     """
 
-    ended: Ended
+    ended: EpisodeEnds
     finite: dict[str, Bool[Array, "*T N"]]
     metrics: Metrics
 
@@ -141,13 +141,13 @@ def make_device_run(
     if config.has_foreign_symmetries(own_env):
         config = config.without_symmetries()
     seen: dict[str, Any] = {"pixels": config.pixels, "frame_size": config.frame_size, "colour": config.colour}
-    env, obs = as_seen(env_of(config) if env is None else env, **seen, frame_stack=config.frame_stack)
+    env, obs = with_observations(env_of(config) if env is None else env, **seen, frame_stack=config.frame_stack)
     free = bytes_available
     if free is None:
         parts = config.num_devices if axis_name is None else jax.local_device_count()
         free = free_bytes(parts) * config.num_devices
     config = with_capacity(config, obs, free, copies=num_seeds)
-    refuse_what_does_not_fit(
+    check_fits(
         config.planned_capacity,
         config.num_envs,
         row_bytes(obs.shape, np.dtype(obs.dtype)),
@@ -184,13 +184,13 @@ def rollout_stats_of(env: FunctionalEnv, config: Config, obs: ObsSpec) -> Observ
 
 
 def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> DeviceRun:
-    """The run of an agent that is made already, on an environment as `as_seen` gives it."""
+    """The run of an agent that is made already, on an environment as `with_observations` gives it."""
     envs = vectorise(env, config.num_envs)
     stack = obs.stack
     warm_up = warm_up_batches(config, stack=stack or 1)
 
     @jit
-    def open_envs(key: Key[Array, ""]) -> tuple[State, Cursor, Key[Array, ""]]:
+    def open_envs(key: Key[Array, ""]) -> tuple[State, EnvCursor, Key[Array, ""]]:
         reset_key, key = jax.random.split(key)
         states, obs = envs.reset(reset_key)
         cursor = open_episodes(obs, stack)
@@ -205,16 +205,16 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
         agent_key, env_key = jax.random.split(key)
         return start(agent.init(agent_key), env_key)
 
-    def step(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], tuple[Rows, Ended, dict[str, Any]]]:
+    def step(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], tuple[Rows, EpisodeEnds, dict[str, Any]]]:
         actor, states, cursor, key = carry
         key, step_key = jax.random.split(key)
         actor, actions = agent.act(actor, cursor.stack)
-        states, answer = envs.step(step_key, states, cursor.last, actions)
-        row, cursor, ended = advance(cursor, actions, answer, frame_stack=stack, reward_scale=config.reward_scale)
-        values = jnp.isfinite(answer.obs).reshape(config.num_envs, -1).all(axis=1)
+        states, step_result = envs.step(step_key, states, cursor.last, actions)
+        row, cursor, ended = advance(cursor, actions, step_result, frame_stack=stack, reward_scale=config.reward_scale)
+        values = jnp.isfinite(step_result.obs).reshape(config.num_envs, -1).all(axis=1)
         finite = {"reward": jnp.isfinite(row.reward), "observation": values}
         if env.valid is not None:
-            finite["image"] = jnp.asarray(answer.valid)
+            finite["image"] = jnp.asarray(step_result.valid)
         return (actor, states, cursor, key), (row, ended, finite)
 
     def collect(state: RunState) -> tuple[RunState, BatchTrace]:

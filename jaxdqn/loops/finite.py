@@ -13,7 +13,7 @@ from jaxdqn.agent import AgentState
 from jaxdqn.learner import METRICS, LearnerState
 
 
-def refuse_metrics_not_finite(metrics: dict[str, Any], frames: int) -> None:
+def check_metrics_finite(metrics: dict[str, Any], frames: int) -> None:
     """Raise `FloatingPointError` that names the field, where an update's loss, gradient or value is not finite.
 
     Args:
@@ -30,7 +30,7 @@ def refuse_metrics_not_finite(metrics: dict[str, Any], frames: int) -> None:
                 raise FloatingPointError(f"the {words} is {wrong[0]} in the updates after frame {frames:,}")
 
 
-def refuse_state_not_finite(state: AgentState, frames: int) -> None:
+def check_state_finite(state: AgentState, frames: int) -> None:
     """Raise `FloatingPointError` where the newest update has left a parameter that is not finite."""
     if not bool(_finite(state.learner)):
         raise FloatingPointError(f"a parameter is not finite after the updates of frame {frames:,}")

@@ -14,16 +14,16 @@ import numpy as np
 
 from jaxdqn.agent import ActorState, Agent, AgentState
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Peers
+from jaxdqn.distributed.processes import ProcessGroup
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import Episode
-from jaxdqn.loops.finite import refuse_metrics_not_finite
-from jaxdqn.loops.progress import Progress, episodes_of_all, learning_start_of
+from jaxdqn.loops.finite import check_metrics_finite
+from jaxdqn.loops.progress import Progress, gathered_episodes, learning_start_after
 from jaxdqn.types import Rows
 
 
 def host_loop(
-    agent: Agent, state: AgentState, collector: Collector, config: Config, peers: Peers | None = None
+    agent: Agent, state: AgentState, collector: Collector, config: Config, group: ProcessGroup | None = None
 ) -> Generator[Progress, None, None]:
     """Collect, observe, learn, until the config's frames are spent.
 
@@ -40,7 +40,7 @@ def host_loop(
         state: Their state, fresh or from an earlier loop, which then goes on where it stopped; consumed.
         collector: The environments.
         config: The run.
-        peers: The processes that train together, each with its share of the config's environments; all of them call
+        group: The processes that train together, each with its share of the config's environments; all of them call
             this. None: this one alone.
 
     Yields:
@@ -48,15 +48,15 @@ def host_loop(
 
     Raises:
         FloatingPointError: If an observation, a reward, a loss or a gradient is not finite.
-        PeerError: If another process has failed.
+        ProcessError: If another process has failed.
         ValueError: If the collector has another number of environments than this process's share of the config's.
     """
-    peers = peers or Peers.alone()
-    if collector.num_envs * peers.count != config.num_envs:
-        share = f" times {peers.count} processes" if peers.count > 1 else ""
+    group = group or ProcessGroup.alone()
+    if collector.num_envs * group.count != config.num_envs:
+        share = f" times {group.count} processes" if group.count > 1 else ""
         raise ValueError(f"num_envs {config.num_envs} is not the collector's {collector.num_envs}{share}: make it so")
     frames, updates = int(state.actor.frame), int(state.learner.num_updates)
-    learning_start = learning_start_of(state, agent, config.num_envs)
+    learning_start = learning_start_after(state, agent, config.num_envs)
     batches = range(frames // config.frames_per_batch, config.num_batches)
 
     def collect(actor: ActorState) -> tuple[ActorState, Rows, list[Episode]]:
@@ -73,9 +73,9 @@ def host_loop(
     with _ended_at_once(ThreadPoolExecutor(1, "collector")) as thread:
         ahead = thread.submit(collect, state.actor) if config.collector == "async" and batches else None
         for batch in batches:
-            with peers.together() as told:
-                actor, rows, told.mine = ahead.result() if ahead else collect(state.actor)
-            episodes = episodes_of_all(told)
+            with group.exchange() as exchange:
+                actor, rows, exchange.local = ahead.result() if ahead else collect(state.actor)
+            episodes = gathered_episodes(exchange)
             newest = state.actor.params  # an actor that was ahead of the learner has older ones
             state = agent.observe(state._replace(actor=actor._replace(params=newest)), rows)
             if ahead and batch + 1 < config.num_batches:
@@ -83,10 +83,10 @@ def host_loop(
             frames += config.frames_per_batch
             metrics: dict[str, float] = {}
             if frames >= learning_start:
-                with peers.lost_ones_named():
+                with group.name_lost_process():
                     state, traces = agent.learn(state)
                     traces = jax.device_get(traces)
-                refuse_metrics_not_finite(traces, frames)
+                check_metrics_finite(traces, frames)
                 metrics = {name: float(np.mean(values)) for name, values in traces.items()}
                 updates += config.updates_per_batch
             yield Progress(frames, updates, float(agent.epsilon(state.actor.frame)), episodes, metrics, state)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Told
+from jaxdqn.distributed.processes import Exchange
 from jaxdqn.envs.vector.episodes import Episode
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ class Progress(NamedTuple):
     run_state: RunState | None = None
 
 
-def episodes_of_all(told: Told) -> list[Episode]:
+def gathered_episodes(exchange: Exchange) -> list[Episode]:
     """Episodes of which the processes of a run have told, in their order."""
-    return [Episode(*episode) for of_one in told.all for episode in of_one]
+    return [Episode(*episode) for of_one in exchange.gathered for episode in of_one]
 
 
-def learning_start_of(state: AgentState, agent: Agent, num_envs: int) -> int:
+def learning_start_after(state: AgentState, agent: Agent, num_envs: int) -> int:
     """Frames from which on a loop learns: `agent.learning_start`, and later where the ring lacks rows of the run.
 
     After a resume without replay the ring is filled as it was at first, with no update for the frames in between.

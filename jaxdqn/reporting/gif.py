@@ -16,7 +16,7 @@ from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector.episodes import Episode, EpisodeStepper
 from jaxdqn.evaluation.trained_agent import TrainedAgent
 from jaxdqn.reporting.gif_panel import STEPS, Panel
-from jaxdqn.storage.atomic import written_aside
+from jaxdqn.storage.atomic import atomic_write
 
 MS_A_FRAME = 40  # 25 pictures a second: viewers slow down anything below 20 ms
 
@@ -64,9 +64,15 @@ def draw_episode(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int
         pictures, episode = _play(env, agent, spawn_seeds(seed, 1, Purpose.PICTURE)[0], every, longest)
     finally:
         env.close()
-    with written_aside(output) as aside:
+    with atomic_write(output) as partial:
         pictures[0].save(
-            aside, format="GIF", save_all=True, append_images=pictures[1:], duration=MS_A_FRAME, loop=0, optimize=False
+            partial,
+            format="GIF",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=MS_A_FRAME,
+            loop=0,
+            optimize=False,
         )
     return episode
 

@@ -14,7 +14,7 @@ from jaxdqn.envs.vector.episodes import Episode
 from jaxdqn.evaluation.evaluator import Evaluation
 from jaxdqn.loops.progress import Progress, passed
 from jaxdqn.reporting.tensorboard import EventFile
-from jaxdqn.resume_command import short
+from jaxdqn.resume_command import relative_path
 from jaxdqn.storage.atomic import write_json
 from jaxdqn.storage.csv_table import Table
 from jaxdqn.versions import versions
@@ -48,7 +48,7 @@ EVALUATIONS = (
 )
 
 
-class Recorder:
+class Logger:
     """Writes what a run leaves; every row is whole on disk before the next is begun."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Recorder:
         self._config = config
         self._episodes = [Episode(*episode) for episode in before["episodes"]]
         self._num_episodes = int(before["num_episodes"])
-        write_json(folder / "config.json", dataclasses.replace(config, output=short(folder)).to_dict())
+        write_json(folder / "config.json", dataclasses.replace(config, output=relative_path(folder)).to_dict())
         write_json(folder / "versions.json", {**versions(), "own": dict(own or {})})
         self._metrics = Table(folder / "metrics.csv", METRICS, until=frames)
         # An evaluation that was due is not among them, though it is of the same frame.

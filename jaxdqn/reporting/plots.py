@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxdqn.evaluation.trained_agent import read_config
-from jaxdqn.storage.atomic import read_json, written_aside
+from jaxdqn.storage.atomic import atomic_write, read_json
 
 COLOURS = (
     *((31, 119, 180), (214, 96, 20), (44, 140, 80), (150, 90, 170), (120, 120, 60), (180, 60, 90)),
@@ -173,8 +173,8 @@ def draw_curve(
         axes.set(xticks=[], yticks=[])
     explanation = "bold: greedy evaluation\nthin: training, exploring" if len(runs) > 1 else None
     _draw_legend(figure, axes, handles, texts, explanation)
-    with written_aside(output) as aside:
-        figure.savefig(aside, format=output.suffix.lstrip(".") or "png")
+    with atomic_write(output) as partial:
+        figure.savefig(partial, format=output.suffix.lstrip(".") or "png")
 
 
 def _draw_run(axes: Any, curve: Curve, index: int) -> tuple[Any, Any]:

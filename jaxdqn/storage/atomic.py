@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-SEEN_WITHIN = 20.0
+VISIBLE_WITHIN = 20.0
 """Seconds within which a file that one process has written is seen by others, on a file system of a network."""
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, which replaces it in one step when the block ends well.
 
     A reader sees the old file or the new one, never a part; a block that raises, or is interrupted, leaves the old one.
@@ -29,15 +29,15 @@ def written_aside(path: Path) -> Iterator[Path]:
     if not path.name or (path.exists() and not path.is_file()):
         raise ValueError(f"{str(path)!r} is no file that can be written: choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + ".partial")
     try:
-        with named(path):
-            yield aside
-            flush_file(aside)
-        aside.replace(path)
+        with with_path_in_oserror(path):
+            yield partial
+            flush_file(partial)
+        partial.replace(path)
         flush_folder(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def flush_file(path: Path) -> None:
@@ -57,7 +57,7 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
+def with_path_in_oserror(path: Path) -> Iterator[None]:
     """An `OSError` within that names no file, as that of a full disk, names this one."""
     try:
         yield
@@ -67,9 +67,9 @@ def named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def seen(there: Callable[[], bool]) -> bool:
-    """Wait for what another process has written; whether it has come within `SEEN_WITHIN`."""
-    deadline = time.monotonic() + SEEN_WITHIN
+def wait_until_visible(there: Callable[[], bool]) -> bool:
+    """Wait for what another process has written; whether it has come within `VISIBLE_WITHIN`."""
+    deadline = time.monotonic() + VISIBLE_WITHIN
     while not there():
         if time.monotonic() > deadline:
             return False
@@ -79,8 +79,8 @@ def seen(there: Callable[[], bool]) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value, indented, in one step."""
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(value, indent=2) + "\n")
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxdqn.storage.atomic import named, written_aside
+from jaxdqn.storage.atomic import atomic_write, with_path_in_oserror
 
 
 class Table:
@@ -26,7 +26,7 @@ class Table:
         self._path = path
         self._columns = columns
         kept = _whole_lines(path, columns, until) if until and path.is_file() else []
-        with written_aside(path) as aside, aside.open("w", newline="") as file:
+        with atomic_write(path) as partial, partial.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([columns, *kept])
         self._file = path.open("ab", buffering=0)
 
@@ -36,7 +36,7 @@ class Table:
         csv.DictWriter(line, self._columns, lineterminator="\n").writerow(row)
         data, size = line.getvalue().encode(), self._file.seek(0, os.SEEK_END)
         try:
-            with named(self._path):
+            with with_path_in_oserror(self._path):
                 while data:  # where there was room for a part, the next byte tells why
                     data = data[self._file.write(data) :]
         except OSError:
@@ -56,5 +56,5 @@ def _whole_lines(path: Path, columns: Sequence[str], until: int) -> list[list[st
     with path.open(newline="") as file:
         header, *lines = list(csv.reader(file)) or [[]]
     kept = [line for line in lines if len(line) == len(header) and line[0].isdecimal() and int(line[0]) <= until]
-    named = [dict(zip(header, line, strict=True)) for line in kept]
-    return [[row.get(column, "") for column in columns] for row in named]  # older ones have fewer columns
+    rows = [dict(zip(header, line, strict=True)) for line in kept]
+    return [[row.get(column, "") for column in columns] for row in rows]  # older files have fewer columns

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from jaxdqn.storage.atomic import flush_file, flush_folder, named, read_json, write_json
+from jaxdqn.storage.atomic import flush_file, flush_folder, read_json, with_path_in_oserror, write_json
 
 MANIFEST = "manifest.json"
 
@@ -28,45 +28,45 @@ def sealed_folder(target: Path, facts: dict[str, Any], known: dict[str, Any] | N
         facts: What the manifest says besides, as JSON takes it. Entries may be added within the block.
         known: As `seal` has it. Entries may be added within the block.
     """
-    aside = aside_of(target)
-    shutil.rmtree(aside, ignore_errors=True)
+    partial = partial_path(target)
+    shutil.rmtree(partial, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
-        with named(target):
-            yield aside
-        seal(aside, target, facts, known)
+        partial.mkdir(parents=True)
+        with with_path_in_oserror(target):
+            yield partial
+        seal(partial, target, facts, known)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def aside_of(target: Path) -> Path:
+def partial_path(target: Path) -> Path:
     """Where a folder is filled before it has its name."""
     return target.with_name(target.name + ".partial")
 
 
-def seal(aside: Path, target: Path, facts: dict[str, Any], known: dict[str, Any] | None = None) -> None:
+def seal(partial: Path, target: Path, facts: dict[str, Any], known: dict[str, Any] | None = None) -> None:
     """Write the manifest of a folder that has been filled, and give the folder its name.
 
     Everything is on the disk, and not only in its cache, before it has that. For a folder in it that is sealed itself,
     the manifest there stands for its files.
 
     Args:
-        aside: The folder.
+        partial: The folder.
         target: Its name.
         facts: As `sealed_folder` has it.
         known: Size and SHA-256 of files that need not be read for it, by their names in the folder.
     """
-    files = list(_files(aside))
+    files = list(_files(partial))
     for path in files:
         flush_file(path)
-    names = {path.relative_to(aside).as_posix(): path for path in files}
+    names = {path.relative_to(partial).as_posix(): path for path in files}
     listed = {name: (known or {}).get(name) or _entry(path) for name, path in names.items()}
     # The manifest is a file like others, and its own digest is in it: that of the rest of it.
     body = {**facts, "files": listed}
-    write_json(aside / MANIFEST, {**body, "sha256": _digest_of(body)})
-    for folder in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
+    write_json(partial / MANIFEST, {**body, "sha256": _digest_of(body)})
+    for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
         flush_folder(folder)
-    aside.rename(target)
+    partial.rename(target)
     flush_folder(target.parent)
 
 
@@ -108,12 +108,12 @@ def digest_of(folder: Path) -> str | None:
     return _entry(path)["sha256"] if path.is_file() else None
 
 
-def verified(folder: Path, absent: list[str] | None = None) -> dict[str, Any]:
+def verified(folder: Path, missing_processes: list[str] | None = None) -> dict[str, Any]:
     """What the manifest of a folder says, every file checked.
 
     Args:
         folder: The folder.
-        absent: Takes the names of sealed folders in it that are not there at all; None refuses that.
+        missing_processes: Takes the names of sealed folders in it that are not there at all; None refuses that.
 
     Raises:
         DamagedError: If a file is missing, is not what was written, or is not listed; a name that leads out of the
@@ -123,8 +123,8 @@ def verified(folder: Path, absent: list[str] | None = None) -> dict[str, Any]:
     listed = _listed(folder, body)
     for name, wanted in listed.items():
         path = folder / name
-        if absent is not None and path.name == MANIFEST and not path.parent.exists():
-            absent.append(path.parent.name)
+        if missing_processes is not None and path.name == MANIFEST and not path.parent.exists():
+            missing_processes.append(path.parent.name)
             continue
         if not path.is_file():
             raise DamagedError(f"{path} is missing")

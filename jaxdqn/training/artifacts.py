@@ -14,35 +14,37 @@ from jaxdqn.evaluation.selection import Selection
 from jaxdqn.evaluation.trained_agent import load
 from jaxdqn.loops.progress import Progress
 from jaxdqn.reporting.gif import record_gif
-from jaxdqn.reporting.logger import Recorder
+from jaxdqn.reporting.logger import Logger
 from jaxdqn.reporting.plots import draw_curve
-from jaxdqn.training.context import Job
-from jaxdqn.training.setup import Assembled
+from jaxdqn.training.context import RunContext
+from jaxdqn.training.setup import RunSetup
 
 
-class Clerk:
+class RunArtifacts:
     """Keeps a run's folder."""
 
-    def __init__(self, folder: Path, job: Job, parts: Assembled, evaluator: Evaluator, states: States) -> None:
+    def __init__(
+        self, folder: Path, context: RunContext, setup: RunSetup, evaluator: Evaluator, states: States
+    ) -> None:
         """Bring the folder to where the run stands, and open its logs.
 
         Args:
             folder: The run's.
-            job: The run.
-            parts: The agent.
+            context: The run.
+            setup: The agent.
             evaluator: Plays episodes for it.
             states: The run's, whose agents are kept, too.
         """
-        self._folder, self._config, self._custom, self._states = folder, job.config, job.custom, states
+        self._folder, self._config, self._custom, self._states = folder, context.config, context.overrides, states
         checkpoints, frames, log = Checkpoints(folder / "checkpoints"), 0, None
-        if job.found is not None:
-            frames, log = job.found.facts["frames"], job.found.facts["log"]
+        if context.saved is not None:
+            frames, log = context.saved.facts["frames"], context.saved.facts["log"]
             states.drop_after(frames)
-            for note in checkpoints.go_back(job.found.facts["index"], states.agents()):
-                job.say(note)
-        own = job.custom.named()
-        self._recorder = Recorder(folder, job.config, job.started, frames=frames, facts=log, own=own)
-        self._selection = Selection(job.config, parts.agent, evaluator, checkpoints, parts.spec)
+            for note in checkpoints.restore_index(context.saved.facts["index"], states.agents()):
+                context.say(note)
+        own = context.overrides.named()
+        self._recorder = Logger(folder, context.config, context.started, frames=frames, facts=log, own=own)
+        self._selection = Selection(context.config, setup.agent, evaluator, checkpoints, setup.spec)
 
     def log(self, progress: Progress) -> None:
         """A row of metrics, where one is due."""
@@ -50,13 +52,13 @@ class Clerk:
 
     def evaluate(self, progress: Progress) -> Evaluation:
         """Evaluate an agent and keep it, and log what was found."""
-        evaluation = self._selection.evaluate(progress, others=self._states.agents())
+        evaluation = self._selection.evaluate(progress, protected_frames=self._states.agents())
         self._recorder.log_evaluation(progress.frames, evaluation)
         return evaluation
 
     def keep_last(self, progress: Progress) -> None:
         """Keep an agent as the last one, which is not evaluated."""
-        self._selection.keep_last(progress, others=self._states.agents())
+        self._selection.keep_last(progress, protected_frames=self._states.agents())
 
     def facts(self) -> dict[str, Any]:
         """Where logs and agents stand, for the process that goes on, as JSON takes it."""
@@ -64,8 +66,8 @@ class Clerk:
 
     def draw_agent(self) -> None:
         """Draw the best agent at play."""
-        output, custom = self._folder / "agent.gif", self._custom
-        own: dict[str, Any] = {"env_fn": custom.played_on(self._config), "network": custom.network}
+        output, overrides = self._folder / "agent.gif", self._custom
+        own: dict[str, Any] = {"env_fn": overrides.evaluation_env_fn(self._config), "network": overrides.network}
         best = lambda: load(self._folder, env=self._config.evaluation_env, **own)  # noqa: E731
         _try("agent.gif", lambda: record_gif(best(), output, seed=self._config.seed))
 

@@ -10,31 +10,31 @@ from typing import Any
 
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.frame_store import FrameStore
-from jaxdqn.loops.finite import refuse_state_not_finite
+from jaxdqn.loops.finite import check_state_finite
 from jaxdqn.loops.progress import Progress, evaluates_at, keeps_at
 from jaxdqn.storage.manifest import DamagedError, amend
-from jaxdqn.training.artifacts import Clerk
-from jaxdqn.training.context import Job
-from jaxdqn.training.loop import Stepping
-from jaxdqn.training.setup import Assembled
+from jaxdqn.training.artifacts import RunArtifacts
+from jaxdqn.training.context import RunContext
+from jaxdqn.training.loop import TrainingLoop
+from jaxdqn.training.setup import RunSetup
 from jaxdqn.versions import versions
 
 
-class Keeper:
+class StateSaver:
     """Writes the states of a run."""
 
     def __init__(
         self,
-        job: Job,
-        parts: Assembled,
+        context: RunContext,
+        setup: RunSetup,
         states: States,
-        stepping: Stepping,
-        clerk: Clerk | None,
+        training_loop: TrainingLoop,
+        artifacts: RunArtifacts | None,
         store: FrameStore | None,
     ) -> None:
-        self._facts = {"config": job.config.to_dict(), "versions": versions(), "spec": parts.spec.to_dict()}
-        self._states, self._stepping, self._clerk, self._store = states, stepping, clerk, store
-        self._config, self._say, self._peers = job.config, job.say_once, job.peers
+        self._facts = {"config": context.config.to_dict(), "versions": versions(), "spec": setup.spec.to_dict()}
+        self._states, self._stepping, self._clerk, self._store = states, training_loop, artifacts, store
+        self._config, self._say, self._group = context.config, context.say_once, context.group
         self._kept: dict[int, Path] = {}  # the newest state, by its frame
         self._last_try = time.monotonic()
 
@@ -45,7 +45,7 @@ class Keeper:
             progress: Of the last batch that was shown.
             rest: The loop: batches that are trained already, of a chunk on the device, are logged, and belong to it.
         """
-        if self._peers.count > 1:
+        if self._group.count > 1:
             if progress.frames not in self._kept:
                 self._say(f"frame {progress.frames:,} was left by one process alone, and is not kept: call stop()")
             return
@@ -56,10 +56,10 @@ class Keeper:
                 self._clerk.log(progress)
             due = evaluates_at(self._config, progress.frames)
         if progress.frames in self._kept:
-            self.keep_agent(progress, self._kept[progress.frames])
+            self.save_agent(progress, self._kept[progress.frames])
             return
         try:
-            refuse_state_not_finite(progress.state, progress.frames)
+            check_state_finite(progress.state, progress.frames)
         except FloatingPointError as error:
             self._say(f"no checkpoint of frame {progress.frames:,}: {error}")
             return
@@ -70,7 +70,9 @@ class Keeper:
         if keeps_at(self._config, progress.frames):
             return True
         seconds = self._config.checkpoint_seconds
-        return seconds > 0 and bool(self._peers.of_first(lambda: time.monotonic() - self._last_try >= seconds))
+        return seconds > 0 and bool(
+            self._group.broadcast_from_first(lambda: time.monotonic() - self._last_try >= seconds)
+        )
 
     def keep(self, progress: Progress, *, evaluation_due: bool, leaving: bool = False) -> Path | None:
         """Write the state of this moment; where that fails the run goes on, the last one stays, and None is given.
@@ -78,9 +80,9 @@ class Keeper:
         With `leaving` the agent is kept as the last one, too.
         """
         assert progress.state is not None  # loops give it where the config asks for a checkpoint
-        self._peers.refuse_apart(progress.state.learner)
+        self._group.check_identical(progress.state.learner)
         try:
-            with self._peers.together():
+            with self._group.exchange():
                 if leaving and self._clerk is not None:
                     self._clerk.keep_last(progress)
                 rest, envs = self._stepping.snapshot(progress)
@@ -99,24 +101,24 @@ class Keeper:
         finally:
             self._last_try = time.monotonic()
 
-    def keep_agent(self, progress: Progress, folder: Path) -> None:
+    def save_agent(self, progress: Progress, folder: Path) -> None:
         """Keep the agent of a state that is on disk already as the last one."""
-        with self._failure_said(f"the agent of frame {progress.frames:,} is not kept"):
+        with self._report_failure(f"the agent of frame {progress.frames:,} is not kept"):
             if self._clerk is not None:
                 self._clerk.keep_last(progress)
                 amend(folder, self._clerk.facts())
 
-    def say_evaluated(self, folder: Path, frames: int) -> None:
+    def mark_evaluated(self, folder: Path, frames: int) -> None:
         """Say in the manifest of a state that its evaluation is done; where that fails, a resume does it again."""
-        with self._failure_said(f"{folder} does not say that frame {frames:,} was evaluated"):
+        with self._report_failure(f"{folder} does not say that frame {frames:,} was evaluated"):
             if self._clerk is not None:
                 amend(folder, {"evaluation_due": False, **self._clerk.facts()})
 
     @contextlib.contextmanager
-    def _failure_said(self, what: str) -> Iterator[None]:
+    def _report_failure(self, what: str) -> Iterator[None]:
         """A block of all processes in which a disk that fails ends nothing."""
         try:
-            with self._peers.together():
+            with self._group.exchange():
                 yield
         except (OSError, DamagedError) as error:
             self._say(f"{what}: {error}")

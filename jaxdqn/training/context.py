@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import optax
 
-from jaxdqn.checkpoints.shards import Found
+from jaxdqn.checkpoints.shards import SavedState
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Peers
+from jaxdqn.distributed.processes import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.losses import Loss
 from jaxdqn.returns import NStepReturn
@@ -29,7 +29,7 @@ _REPLACED = {
 """What of a config says nothing where something of the user's own takes its place."""
 
 
-class Custom(NamedTuple):
+class Overrides(NamedTuple):
     """What of a run is the user's own, in place of what the config names.
 
     Attributes:
@@ -48,7 +48,7 @@ class Custom(NamedTuple):
     eval_env_fn: EnvFn | None = None
     returns: NStepReturn | None = None
 
-    def played_on(self, config: Config) -> EnvFn | None:
+    def evaluation_env_fn(self, config: Config) -> EnvFn | None:
         """Builds the environment that agents are evaluated on; None: the config names it."""
         return self.eval_env_fn or (self.env_fn if config.eval_env is None else None)
 
@@ -57,49 +57,49 @@ class Custom(NamedTuple):
         given = {name: getattr(self, name) for name in self._fields}
         return {name: _defined_in(value) for name, value in given.items() if value is not None}
 
-    def without_effect(self, config: Config) -> list[str]:
+    def ignored_fields(self, config: Config) -> list[str]:
         """Which of a config's fields are set, and say nothing beside what is the user's own."""
         neutral, notes = Config(), []
         for name, fields in _REPLACED.items():
             if getattr(self, name) is None:
                 continue
-            found = [field for field in fields if getattr(config, field) != getattr(neutral, field)]
-            if found:
-                words = " and ".join(f"{field} {getattr(config, field)!r}" for field in found)
-                notes.append(f"{words} {'have' if len(found) > 1 else 'has'} no effect beside {name} of your own")
+            saved = [field for field in fields if getattr(config, field) != getattr(neutral, field)]
+            if saved:
+                words = " and ".join(f"{field} {getattr(config, field)!r}" for field in saved)
+                notes.append(f"{words} {'have' if len(saved) > 1 else 'has'} no effect beside {name} of your own")
         return notes
 
 
-class Job(NamedTuple):
+class RunContext(NamedTuple):
     """A run that is to be trained by this process, or by this one and others.
 
     Attributes:
         config: The run.
         build: Builds one environment to train on.
         build_eval: Builds one to evaluate on.
-        custom: What is the user's own.
-        found: The state to go on from; None begins anew.
+        overrides: What is the user's own.
+        saved: The state to go on from; None begins anew.
         started: When this process began with it, on the clock of `time.monotonic`.
         stop: As `train` has it.
         say: As `train` has it.
         show: As `train` has it.
-        peers: The processes.
+        group: The processes.
     """
 
     config: Config
     build: EnvFn
     build_eval: EnvFn
-    custom: Custom
-    found: Found | None
+    overrides: Overrides
+    saved: SavedState | None
     started: float
     stop: Stop
     say: Say
     show: Say
-    peers: Peers
+    group: ProcessGroup
 
     def say_once(self, note: str) -> None:
         """Say what all processes know."""
-        if self.peers.first:
+        if self.group.is_first:
             self.say(note)
 
 

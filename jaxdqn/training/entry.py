@@ -12,21 +12,21 @@ from typing import Any
 import flax.linen as nn
 import optax
 
-from jaxdqn.checkpoints.shards import Found
+from jaxdqn.checkpoints.shards import SavedState
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Peers
+from jaxdqn.distributed.processes import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
-from jaxdqn.envs.vector.worker_process import end_if_imported_by_worker
+from jaxdqn.envs.vector.worker_process import exit_if_imported_by_worker
 from jaxdqn.evaluation.trained_agent import read_config
 from jaxdqn.losses import Loss
 from jaxdqn.returns import NStepReturn
 from jaxdqn.signals import Stop
-from jaxdqn.training.context import Custom, Say, ignore, warn
+from jaxdqn.training.context import Overrides, Say, ignore, warn
 from jaxdqn.training.obs_stats import RolloutAhead
-from jaxdqn.training.preparation import make_job
-from jaxdqn.training.resume_checks import check_envs, check_found, check_own, check_total
-from jaxdqn.training.run_dir import check_output, claim_folder, locked, set_aside
-from jaxdqn.training.trainer import RunProgress, run_course, states_of
+from jaxdqn.training.preparation import make_context
+from jaxdqn.training.resume_checks import check_envs, check_overrides, check_saved_state, check_total
+from jaxdqn.training.run_dir import check_output, claim_folder, locked, move_to_earlier
+from jaxdqn.training.trainer import RunProgress, open_states, run_training
 from jaxdqn.training.training_run import TrainingRun
 
 
@@ -44,7 +44,7 @@ def train(
     stop: Stop | None = None,
     say: Say = warn,
     show: Say = ignore,
-    peers: Peers | None = None,
+    group: ProcessGroup | None = None,
 ) -> TrainingRun:
     """Train, and leave a run's folder: the whole job as an iterator.
 
@@ -68,7 +68,7 @@ def train(
             what the request stands for is raised. None: signals are heard as `TrainingRun` says.
         say: Takes a line where something goes otherwise than it should, such as a checkpoint that cannot be written.
         show: Takes a line every ten seconds of an evaluation: how far it is.
-        peers: The processes, with the same `stop`; None: those that `jax.distributed` has joined.
+        group: The processes, with the same `stop`; None: those that `jax.distributed` has joined.
 
     Yields:
         Progress after each batch of `config.frames_per_batch` rows.
@@ -76,49 +76,49 @@ def train(
     Raises:
         ValueError: If the environment, the output or the sizes cannot be used; nothing has been written then.
         FloatingPointError: If an observation, a reward, a loss or a gradient is not finite.
-        PeerError: If another process has failed.
-        LostPeerError: If another process is gone.
+        ProcessError: If another process has failed.
+        LostProcessError: If another process is gone.
     """
     listens, stop = stop is None, stop or Stop()
-    peers = peers or Peers(stop)
-    custom = Custom(env_fn, network, optimizer, loss, eval_env_fn, returns)
-    steps = _train(config, custom, rollout, name, stop, (say, show), peers)
-    return TrainingRun(steps, stop, alone=peers.count == 1, listens=listens)
+    group = group or ProcessGroup(stop)
+    overrides = Overrides(env_fn, network, optimizer, loss, eval_env_fn, returns)
+    steps = _train(config, overrides, rollout, name, stop, (say, show), group)
+    return TrainingRun(steps, stop, alone=group.count == 1, listens=listens)
 
 
 def _train(
     config: Config,
-    custom: Custom,
+    overrides: Overrides,
     rollout: RolloutAhead | None,
     name: str,
     stop: Stop,
     lines: tuple[Say, Say],
-    peers: Peers,
+    group: ProcessGroup,
 ) -> Generator[RunProgress, None, None]:
-    end_if_imported_by_worker()
+    exit_if_imported_by_worker()
     started, here = time.monotonic(), Path.cwd()
     with contextlib.ExitStack() as held:
-        with peers.together() as told:
-            told.mine = config.to_dict()
-            if peers.first:
+        with group.exchange() as exchange:
+            exchange.local = config.to_dict()
+            if group.is_first:
                 check_output(config)
-        with peers.together():
-            _refuse_others(told.all)
-        if config.has_foreign_symmetries(custom.env_fn is not None):
-            if peers.first:
+        with group.exchange():
+            _check_same_configs(exchange.gathered)
+        if config.has_foreign_symmetries(overrides.env_fn is not None):
+            if group.is_first:
                 what = f"random_shift {config.random_shift} and mirror {config.mirror}"
                 lines[0](f"{what} are for {config.symmetries_of} and left out here: symmetries_of None keeps them")
             config = config.without_symmetries()
-        for note in custom.without_effect(config) if peers.first else ():
+        for note in overrides.ignored_fields(config) if group.is_first else ():
             lines[0](note)
-        job, parts = make_job(config, custom, None, started, stop, lines, peers, rollout=rollout)
+        context, setup = make_context(config, overrides, None, started, stop, lines, group, rollout=rollout)
 
         def claim() -> Path:
-            folder = claim_folder(job.config, name, here)
+            folder = claim_folder(context.config, name, here)
             held.enter_context(locked(folder))
             return folder
 
-        yield from run_course(job, parts, claim, new=True)
+        yield from run_training(context, setup, claim, new=True)
 
 
 def resume(
@@ -137,7 +137,7 @@ def resume(
     stop: Stop | None = None,
     say: Say = warn,
     show: Say = ignore,
-    peers: Peers | None = None,
+    group: ProcessGroup | None = None,
 ) -> TrainingRun:
     """Go on with a run that was stopped, however it was: `train`, from the newest state that is whole.
 
@@ -159,7 +159,7 @@ def resume(
         stop: As `train` has it.
         say: As `train` has it; it is told what is not as it was.
         show: As `train` has it.
-        peers: As `train` has it; there may be more of them or fewer than before.
+        group: As `train` has it; there may be more of them or fewer than before.
 
     Yields:
         As `train`.
@@ -170,61 +170,61 @@ def resume(
         FloatingPointError: As `train`.
     """
     listens, stop = stop is None, stop or Stop()
-    peers = peers or Peers(stop)
-    custom = Custom(env_fn, network, optimizer, loss, eval_env_fn, returns)
+    group = group or ProcessGroup(stop)
+    overrides = Overrides(env_fn, network, optimizer, loss, eval_env_fn, returns)
     changes = {"total_frames": total_frames, "num_devices": num_devices, "env": env, "eval_env": eval_env}
-    steps = _resume(Path(run), changes, custom, stop, (say, show), peers)
-    return TrainingRun(steps, stop, alone=peers.count == 1, listens=listens)
+    steps = _resume(Path(run), changes, overrides, stop, (say, show), group)
+    return TrainingRun(steps, stop, alone=group.count == 1, listens=listens)
 
 
 def _resume(
-    folder: Path, changes: dict[str, Any], custom: Custom, stop: Stop, lines: tuple[Say, Say], peers: Peers
+    folder: Path, changes: dict[str, Any], overrides: Overrides, stop: Stop, lines: tuple[Say, Say], group: ProcessGroup
 ) -> Generator[RunProgress, None, None]:
-    end_if_imported_by_worker()
+    exit_if_imported_by_worker()
     started, total_frames = time.monotonic(), changes["total_frames"]
     folder, name = folder.absolute(), str(folder)  # environments may change the current folder
     with contextlib.ExitStack() as held:
-        with peers.together() as told:
+        with group.exchange() as exchange:
             config = dataclasses.replace(read_config(Path(name)), output=name)
             if changes["num_devices"] is not None:
                 config = dataclasses.replace(config, num_devices=changes["num_devices"])
-            check_envs(config, custom, changes["env"], changes["eval_env"])
-            told.mine = {**config.to_dict(), "new_total_frames": total_frames}
-            if peers.first:
+            check_envs(config, overrides, changes["env"], changes["eval_env"])
+            exchange.local = {**config.to_dict(), "new_total_frames": total_frames}
+            if group.is_first:
                 held.enter_context(locked(folder))
-            for note in check_own(folder, custom.named()):
+            for note in check_overrides(folder, overrides.named()):
                 lines[0](note)
-        with peers.together():
-            _refuse_others(told.all)
-        found = _newest(folder, config, peers)
-        with peers.together():
-            if found is not None:
-                notes = [f"{note}: going on from {found.folder}" for note in found.notes]
-                for note in [*notes, *check_found(found, config)] if peers.first else ():
+        with group.exchange():
+            _check_same_configs(exchange.gathered)
+        saved = _newest(folder, config, group)
+        with group.exchange():
+            if saved is not None:
+                notes = [f"{note}: going on from {saved.folder}" for note in saved.notes]
+                for note in [*notes, *check_saved_state(saved, config)] if group.is_first else ():
                     lines[0](note)
-            config = check_total(folder, config, total_frames, found)
-        job, parts = make_job(config, custom, found, started, stop, lines, peers)
-        if found is None:
-            moved = peers.of_first(lambda: str(set_aside(folder) or ""))
+            config = check_total(folder, config, total_frames, saved)
+        context, setup = make_context(config, overrides, saved, started, stop, lines, group)
+        if saved is None:
+            moved = group.broadcast_from_first(lambda: str(move_to_earlier(folder) or ""))
             aside = f"; what it had left is in {moved}" if moved else ""
-            job.say_once(f"{folder} holds no state: the run begins anew from config.json{aside}")
-        yield from run_course(job, parts, lambda: folder, new=False)
+            context.say_once(f"{folder} holds no state: the run begins anew from config.json{aside}")
+        yield from run_training(context, setup, lambda: folder, new=False)
 
 
-def _newest(folder: Path, config: Config, peers: Peers) -> Found | None:
+def _newest(folder: Path, config: Config, group: ProcessGroup) -> SavedState | None:
     """The newest state of a run that is whole, which the first process looks for."""
 
     def look() -> list[object] | None:
-        states = states_of(folder, config, peers)
+        states = open_states(folder, config, group)
         states.sweep()
-        found = states.newest()
-        return None if found is None else [str(found.folder), found.facts, found.notes, found.absent]
+        saved = states.newest()
+        return None if saved is None else [str(saved.folder), saved.facts, saved.notes, saved.missing_processes]
 
-    there = peers.of_first(look)
-    return None if there is None else Found(Path(there[0]), *there[1:])
+    there = group.broadcast_from_first(look)
+    return None if there is None else SavedState(Path(there[0]), *there[1:])
 
 
-def _refuse_others(configs: list[dict[str, Any]]) -> None:
+def _check_same_configs(configs: list[dict[str, Any]]) -> None:
     """Raise `ValueError` where processes that are to train together were started with different flags."""
     for index, config in enumerate(configs):
         for name, value in config.items():

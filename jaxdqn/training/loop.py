@@ -11,9 +11,9 @@ import jax
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.checkpoints.replay import cut_open_episodes
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.checkpoints.shards import Found, read_envs
+from jaxdqn.checkpoints.shards import SavedState, read_envs
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Peers
+from jaxdqn.distributed.processes import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.envs.seeds import Purpose, process_seed, spawn_seeds
 from jaxdqn.envs.vector.collector import Collector
@@ -23,10 +23,10 @@ from jaxdqn.loops.device import device_loop
 from jaxdqn.loops.device_run import DeviceRun, RunState
 from jaxdqn.loops.host import host_loop
 from jaxdqn.loops.progress import Progress
-from jaxdqn.training.setup import Assembled
+from jaxdqn.training.setup import RunSetup
 
 
-class Stepping(NamedTuple):
+class TrainingLoop(NamedTuple):
     """A run's loop, and the environments that it steps.
 
     Attributes:
@@ -43,7 +43,7 @@ class Stepping(NamedTuple):
     collector: Collector | None
     close: Callable[[], None]
 
-    def here(self, agent: Agent) -> Progress:
+    def current_progress(self, agent: Agent) -> Progress:
         """Where the run stands before the loop's first batch."""
         frames, updates = int(self.state.actor.frame), int(self.state.learner.num_updates)
         epsilon = float(agent.epsilon(self.state.actor.frame))
@@ -56,84 +56,87 @@ class Stepping(NamedTuple):
         return None, self.collector.snapshot() if self.collector is not None else None
 
 
-def begin(config: Config, build: EnvFn, parts: Assembled, peers: Peers) -> Stepping:
+def start_loop(config: Config, build: EnvFn, setup: RunSetup, group: ProcessGroup) -> TrainingLoop:
     """The config's loop, from its beginning; each process has environments of its own seed."""
-    seed = process_seed(spawn_seeds(config.seed, 1, Purpose.TRAINING)[0], peers.index)
-    if parts.run is not None:
-        return _on_device(parts.run, parts.run.start(parts.state, jax.random.key(seed)), config, peers)
-    return _on_host(config, build, parts, parts.state, seed, None, peers)
+    seed = process_seed(spawn_seeds(config.seed, 1, Purpose.TRAINING)[0], group.index)
+    if setup.run is not None:
+        return _on_device(setup.run, setup.run.start(setup.state, jax.random.key(seed)), config, group)
+    return _on_host(config, build, setup, setup.state, seed, None, group)
 
 
-def go_on(
+def resume_loop(
     config: Config,
     build: EnvFn,
-    parts: Assembled,
+    setup: RunSetup,
     states: States,
-    found: Found,
+    saved: SavedState,
     say: Callable[[str], None],
-    peers: Peers,
-) -> Stepping:
+    group: ProcessGroup,
+) -> TrainingLoop:
     """The config's loop, from a state on disk.
 
     Args:
         config: The run.
         build: Builds one environment.
-        parts: The agent, and a fresh state, which is consumed.
+        setup: The agent, and a fresh state, which is consumed.
         states: The run's states.
-        found: One of them.
+        saved: One of them.
         say: Is told what is not as it was.
-        peers: The processes.
+        group: The processes.
 
     Raises:
         ValueError: If the state is of another architecture.
     """
-    if not found.facts["replay"]:
+    if not saved.facts["replay"]:
         say("the state was kept without replay: it is filled again before anything is learned")
-    elif found.absent:
-        say(f"what {', '.join(found.absent)} kept is not there: replay is filled again before anything is learned")
-    others = not found.is_of(peers.count)
+    elif saved.missing_processes:
+        say(
+            f"what {', '.join(saved.missing_processes)} kept is not there: "
+            "replay is filled again before anything is learned"
+        )
+    others = not saved.is_of(group.count)
     if others:
-        now = "" if found.absent else f"the run had {found.processes} processes and has {peers.count} now: "
+        now = "" if saved.missing_processes else f"the run had {saved.processes} processes and has {group.count} now: "
         say(f"{now}environments begin new episodes, and the resume is not bit-exact")
-    index = found.facts["frames"] // config.frames_per_batch
-    seed = process_seed(spawn_seeds(config.seed, index + 1, Purpose.RESUMING)[-1], peers.index)
-    if parts.run is not None:
-        like = parts.run.start(parts.state, jax.random.key(seed))
-        state, rest = states.load(found, parts.agent, like.agent, like[1:])
+    index = saved.facts["frames"] // config.frames_per_batch
+    seed = process_seed(spawn_seeds(config.seed, index + 1, Purpose.RESUMING)[-1], group.index)
+    if setup.run is not None:
+        like = setup.run.start(setup.state, jax.random.key(seed))
+        state, rest = states.load(saved, setup.agent, like.agent, like[1:])
         if others:
             state, rest = state._replace(replay=cut_open_episodes(state.replay)), like[1:]
-        return _on_device(parts.run, RunState(state, *rest), config, peers)
-    state, _ = states.load(found, parts.agent, parts.state)
-    snapshot = read_envs(found, peers.index, peers.count)
+        return _on_device(setup.run, RunState(state, *rest), config, group)
+    state, _ = states.load(saved, setup.agent, setup.state)
+    snapshot = read_envs(saved, group.index, group.count)
     if snapshot is None:
         state = state._replace(replay=cut_open_episodes(state.replay))
         states.forget()
         if not others:
             say("the environments could not be saved: they begin new episodes, and the resume is not bit-exact")
-    return _on_host(config, build, parts, state, seed, snapshot, peers)
+    return _on_host(config, build, setup, state, seed, snapshot, group)
 
 
-def _on_device(run: DeviceRun, state: RunState, config: Config, peers: Peers) -> Stepping:
-    loop = device_loop(run, state, config, peers)
-    return Stepping(loop, state.agent, state, None, loop.close)
+def _on_device(run: DeviceRun, state: RunState, config: Config, group: ProcessGroup) -> TrainingLoop:
+    loop = device_loop(run, state, config, group)
+    return TrainingLoop(loop, state.agent, state, None, loop.close)
 
 
 def _on_host(
     config: Config,
     build: EnvFn,
-    parts: Assembled,
+    setup: RunSetup,
     state: AgentState,
     seed: int,
     snapshot: Snapshot | None,
-    peers: Peers,
-) -> Stepping:
-    make = partial(make_vector_env, build, config.num_envs // peers.count, workers=config.collector == "async")
+    group: ProcessGroup,
+) -> TrainingLoop:
+    make = partial(make_vector_env, build, config.num_envs // group.count, workers=config.collector == "async")
     envs = make()
     try:
         collector = Collector(
             envs,
             seed=seed,
-            frame_stack=parts.stack,
+            frame_stack=setup.stack,
             reward_scale=config.reward_scale,
             snapshot=snapshot,
             rebuild=make if config.restart_workers else None,
@@ -141,10 +144,10 @@ def _on_host(
     except BaseException:
         envs.close()
         raise
-    loop = host_loop(parts.agent, state, collector, config, peers)
+    loop = host_loop(setup.agent, state, collector, config, group)
 
     def close() -> None:
         loop.close()
         collector.close()
 
-    return Stepping(loop, state, None, collector, close)
+    return TrainingLoop(loop, state, None, collector, close)

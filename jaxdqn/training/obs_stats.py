@@ -16,10 +16,10 @@ from jaxdqn.config import Config
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn, spec_of_env
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector.episodes import random_stacks
-from jaxdqn.envs.vector.worker_process import ROLLOUT, end_if_imported_by_worker
+from jaxdqn.envs.vector.worker_process import ROLLOUT, exit_if_imported_by_worker
 from jaxdqn.observations import USUAL_FRAMES, stats_frames, stats_of
 from jaxdqn.preprocessing import ObservationStats
-from jaxdqn.signals import ctrl_c_held
+from jaxdqn.signals import defer_ctrl_c
 
 WORTH_A_PROCESS = 100
 """Frames from which on a process of its own is sooner done, which takes a second to start."""
@@ -56,7 +56,7 @@ class RolloutAhead:
 
     def __init__(self, config: Config) -> None:
         """Start the process, where the run needs statistics, and enough frames for them."""
-        end_if_imported_by_worker()
+        exit_if_imported_by_worker()
         self._process: multiprocessing.process.BaseProcess | None = None
         frames = USUAL_FRAMES if config.normalisation_frames is None else config.normalisation_frames
         if not config.pixels or config.loop == "device" or frames < WORTH_A_PROCESS:
@@ -66,7 +66,7 @@ class RolloutAhead:
         process = context.Process(target=_send_stats, args=(sender, config), name=ROLLOUT, daemon=True)
         try:
             resource_tracker.ensure_running()  # it comes with the first process, and would let Ctrl-C through again
-            with sender, ctrl_c_held():
+            with sender, defer_ctrl_c():
                 process.start()
         except (OSError, AssertionError):  # no process can be had, or this one may have none
             self._receiver.close()

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdqn.checkpoints.shards import Found
+from jaxdqn.checkpoints.shards import SavedState
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.episodes import Episode
-from jaxdqn.evaluation.trained_agent import refuse_import
+from jaxdqn.evaluation.trained_agent import check_no_import
 from jaxdqn.storage.atomic import read_json
-from jaxdqn.training.context import Custom
+from jaxdqn.training.context import Overrides
 from jaxdqn.versions import versions
 
 FREE = (
@@ -33,7 +33,7 @@ FREE = (
 """Fields that may be others in `config.json` than when the state was written."""
 
 
-def check_own(folder: Path, given: Mapping[str, str]) -> list[str]:
+def check_overrides(folder: Path, given: Mapping[str, str]) -> list[str]:
     """Refuse to go on without what of a user's own a run was trained with, or with more.
 
     Args:
@@ -62,31 +62,31 @@ def check_own(folder: Path, given: Mapping[str, str]) -> list[str]:
     return [f"{name} was {had[name]} and is {given[name]} now: the run may become another one" for name in others]
 
 
-def check_envs(config: Config, custom: Custom, env: str | None, eval_env: str | None) -> None:
+def check_envs(config: Config, overrides: Overrides, env: str | None, eval_env: str | None) -> None:
     """Refuse other environments than a run's, and such of `config.json` that import what nobody has named.
 
     Args:
         config: What `config.json` says.
-        custom: What of the run is the user's own.
+        overrides: What of the run is the user's own.
         env: What the user names.
         eval_env: The same.
 
     Raises:
         ValueError: If they are others, or an id imports a module.
     """
-    for field, named, own in (("env", env, custom.env_fn), ("eval_env", eval_env, custom.eval_env_fn)):
+    for field, named, own in (("env", env, overrides.env_fn), ("eval_env", eval_env, overrides.eval_env_fn)):
         there = getattr(config, field)
         if named is not None and named != there:
             raise ValueError(f"{field} {named!r} is not the run's, which is {there!r}: name that, or leave it out")
         if named is None and there is not None and own is None:
-            refuse_import(there, f"--{field.replace('_', '-')}")
+            check_no_import(there, f"--{field.replace('_', '-')}")
 
 
-def check_found(found: Found, config: Config) -> list[str]:
+def check_saved_state(saved: SavedState, config: Config) -> list[str]:
     """Refuse a state of another config.
 
     Args:
-        found: The state.
+        saved: The state.
         config: What `config.json` says now.
 
     Returns:
@@ -95,13 +95,13 @@ def check_found(found: Found, config: Config) -> list[str]:
     Raises:
         ValueError: If it is one; the fields are named.
     """
-    _check_types(found)
-    there, here = found.facts["config"], config.to_dict()
+    _check_types(saved)
+    there, here = saved.facts["config"], config.to_dict()
     other = [name for name in here if name not in FREE and name in there and there[name] != here[name]]
     if other:
         words = ", ".join(f"{name} {there[name]!r} and config.json {here[name]!r}" for name in other)
-        raise ValueError(f"{found.folder} has {words}: set config.json back")
-    was, now = found.facts["versions"], versions()
+        raise ValueError(f"{saved.folder} has {words}: set config.json back")
+    was, now = saved.facts["versions"], versions()
     changed = [f"{name} {was[name]} and now {now[name]}" for name in now if was.get(name, now[name]) != now[name]]
     notes = [f"the resume may not be bit-exact: {', '.join(changed)}"] if changed else []
     devices = there["num_devices"]
@@ -114,28 +114,28 @@ _KINDS: dict[str, Any] = {"config": dict, "versions": dict, "index": dict, "eval
 _LOG_KINDS: dict[str, Any] = {"elapsed_seconds": int | float, "num_episodes": int, "episodes": list, "evaluated": int}
 
 
-def _check_types(found: Found) -> None:
+def _check_types(saved: SavedState) -> None:
     """Refuse a manifest that is whole, and says what no run has written: it is a stranger's."""
-    facts = found.facts
+    facts = saved.facts
     log = facts.get("log")
     tables = [(facts, _KINDS), (facts, {"log": dict | None})]
     tables += [(log, _LOG_KINDS)] if isinstance(log, dict) else []
-    for told, kinds in tables:
+    for exchange, kinds in tables:
         for name, kind in kinds.items():
-            if name not in told or not isinstance(told[name], kind):
+            if name not in exchange or not isinstance(exchange[name], kind):
                 raise ValueError(
-                    f"{found.folder} says {name} {told.get(name)!r}, which no run has written: it is damaged"
+                    f"{saved.folder} says {name} {exchange.get(name)!r}, which no run has written: it is damaged"
                 )
     episodes = [] if log is None else log["episodes"]
     if not all(isinstance(each, list) and len(each) == len(Episode._fields) for each in episodes):
-        raise ValueError(f"{found.folder} says episodes {episodes}, which no run has written: it is damaged")
+        raise ValueError(f"{saved.folder} says episodes {episodes}, which no run has written: it is damaged")
     numbers = {name: facts["index"].get(name, 0) for name in ("last", "best")}
     for name, number in {**numbers, "num_devices": facts["config"].get("num_devices")}.items():
         if type(number) is not int or number < 0:
-            raise ValueError(f"{found.folder} says {name} {number!r}, which no run has written: it is damaged")
+            raise ValueError(f"{saved.folder} says {name} {number!r}, which no run has written: it is damaged")
 
 
-def check_total(folder: Path, config: Config, total_frames: int | None, found: Found | None) -> Config:
+def check_total(folder: Path, config: Config, total_frames: int | None, saved: SavedState | None) -> Config:
     """The config with another budget.
 
     Raises:
@@ -146,13 +146,13 @@ def check_total(folder: Path, config: Config, total_frames: int | None, found: F
         config = dataclasses.replace(config, total_frames=total_frames)
         if total_frames < before:
             raise ValueError(f"total_frames {total_frames} must not be below the run's {before}")
-    frames = _last_frame(folder) if found is None else found.facts["frames"]
-    if frames < config.run_frames and (found is not None or frames < before):
+    frames = _last_frame(folder) if saved is None else saved.facts["frames"]
+    if frames < config.run_frames and (saved is not None or frames < before):
         return config
-    if found is None:
+    if saved is None:
         raise ValueError(f"the run is complete at frame {frames:,} and holds no state to go on from: train a new one")
     pictures = all((folder / name).is_file() for name in ("curve.png", "agent.gif"))
-    if pictures and not found.facts["evaluation_due"]:
+    if pictures and not saved.facts["evaluation_due"]:
         raise ValueError(f"the run is complete at frame {frames:,}: go on with --total-frames above that")
     return config
 

@@ -142,7 +142,7 @@ def _lock(number: int, folder: Path) -> None:
             raise
 
 
-def set_aside(folder: Path) -> Path | None:
+def move_to_earlier(folder: Path) -> Path | None:
     """Move what a run has left, but its config, into a folder of its own within; None where there was nothing."""
     left = [path for path in folder.iterdir() if path.name not in ("config.json", "versions.json", LOCK)]
     left = [path for path in left if not path.name.startswith("earlier-")]

@@ -15,7 +15,7 @@ import optax
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.checkpoints.agent import AgentSpec
 from jaxdqn.config import Config
-from jaxdqn.envs.by_id import as_seen, functional_env, functional_within
+from jaxdqn.envs.by_id import functional_env, functional_form, with_observations
 from jaxdqn.envs.functional.env import FunctionalEnv
 from jaxdqn.envs.gymnasium.wrappers import name_of, spec_of_env
 from jaxdqn.frame_store import FrameStore, check_store
@@ -33,7 +33,7 @@ from jaxdqn.storage.free_space import ALONE, Sharing, free_bytes, free_disk_byte
 from jaxdqn.training.obs_stats import RolloutAhead, rollout_stats
 
 
-class Assembled(NamedTuple):
+class RunSetup(NamedTuple):
     """An agent that can be trained.
 
     Attributes:
@@ -54,7 +54,7 @@ class Assembled(NamedTuple):
         return self.spec.obs.stack
 
 
-def look_at_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
+def inspect_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
     """What an environment tells the agent.
 
     Args:
@@ -90,7 +90,7 @@ def planned_capacity(config: Config, spec: AgentSpec, free: FreeMemory) -> int:
     return with_capacity(config, spec.obs, free.for_obs).planned_capacity
 
 
-def assemble(
+def make_setup(
     config: Config,
     env: gym.Env,
     spec: AgentSpec,
@@ -103,7 +103,7 @@ def assemble(
     own_env: bool = False,
     fresh: bool = True,
     free: FreeMemory | None = None,
-) -> Assembled:
+) -> RunSetup:
     """Make an agent for an environment.
 
     Args:
@@ -146,14 +146,14 @@ def assemble(
     state = (
         initial_state(agent, config, obs, twin or env, rollout) if fresh else agent.init(jax.random.key(config.seed))
     )
-    return Assembled(spec, agent, state, None if twin is None else bind_run(share_of(config), agent, twin, obs))
+    return RunSetup(spec, agent, state, None if twin is None else bind_run(share_of(config), agent, twin, obs))
 
 
 def _twin(config: Config, env: gym.Env, spec: AgentSpec, own_env: bool) -> FunctionalEnv:
     """The functional form of an environment; raises `ValueError` if there is none, or it shows something else."""
     seen = {"pixels": spec.obs.is_image, "frame_size": config.frame_size}
-    found = functional_within(env) if own_env else functional_env(config.env, **seen)  # type: ignore[arg-type]
-    twin, obs = as_seen(found, **seen, colour=config.colour, frame_stack=spec.obs.stack)  # type: ignore[arg-type]
+    saved = functional_form(env) if own_env else functional_env(config.env, **seen)  # type: ignore[arg-type]
+    twin, obs = with_observations(saved, **seen, colour=config.colour, frame_stack=spec.obs.stack)  # type: ignore[arg-type]
     if obs != spec.obs:
         raise ValueError(
             f"env {name_of(env)} has observations {obs.shape} on the device and {spec.obs.shape} in gymnasium: set "

@@ -10,19 +10,19 @@ from typing import NamedTuple
 
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Peers
+from jaxdqn.distributed.processes import ProcessGroup
 from jaxdqn.evaluation.evaluator import Evaluation, Evaluator
 from jaxdqn.frame_store import with_frame_store
-from jaxdqn.loops.finite import refuse_state_not_finite
+from jaxdqn.loops.finite import check_state_finite
 from jaxdqn.loops.progress import Progress, evaluates_at
 from jaxdqn.signals import Stop
-from jaxdqn.storage.atomic import seen
-from jaxdqn.training.artifacts import Clerk
-from jaxdqn.training.checkpointing import Keeper
-from jaxdqn.training.context import Job
-from jaxdqn.training.loop import begin, go_on
+from jaxdqn.storage.atomic import wait_until_visible
+from jaxdqn.training.artifacts import RunArtifacts
+from jaxdqn.training.checkpointing import StateSaver
+from jaxdqn.training.context import RunContext
+from jaxdqn.training.loop import resume_loop, start_loop
 from jaxdqn.training.run_dir import release_folder
-from jaxdqn.training.setup import Assembled, make_store
+from jaxdqn.training.setup import RunSetup, make_store
 
 
 class RunProgress(NamedTuple):
@@ -39,119 +39,119 @@ class RunProgress(NamedTuple):
     folder: Path
 
 
-def states_of(folder: Path, config: Config, peers: Peers) -> States:
+def open_states(folder: Path, config: Config, group: ProcessGroup) -> States:
     """The states of a run."""
-    return States(folder / "states", keep=config.keep, with_replay=config.checkpoint_replay, peers=peers)
+    return States(folder / "states", keep=config.keep, with_replay=config.checkpoint_replay, group=group)
 
 
-def run_course(
-    job: Job, parts: Assembled, claim: Callable[[], Path], *, new: bool
+def run_training(
+    context: RunContext, setup: RunSetup, claim: Callable[[], Path], *, new: bool
 ) -> Generator[RunProgress, None, None]:
     """Train from the beginning, or from a state, to the end of the budget.
 
     Args:
-        job: The run.
-        parts: The agent.
+        context: The run.
+        setup: The agent.
         claim: Gives the run's folder, which may be made by it; called on the first process only.
         new: Whether the folder is given back where the run cannot begin.
     """
-    config, found, stop, peers = job.config, job.found, job.stop, job.peers
+    config, saved, stop, group = context.config, context.saved, context.stop, context.group
     stop.patience = config.stop_seconds
     with contextlib.ExitStack() as last, contextlib.ExitStack() as cleanup:
         evaluator = None
-        with peers.together():
-            if peers.first:
+        with group.exchange():
+            if group.is_first:
                 evaluator = Evaluator(
-                    job.build_eval,
-                    frame_stack=parts.stack,
+                    context.build_eval,
+                    frame_stack=setup.stack,
                     max_steps=config.max_episode_steps,
                     check=stop.check,
-                    say=job.show,
+                    say=context.show,
                 )
                 cleanup.callback(evaluator.close)
-        folder = Path(peers.of_first(lambda: str(claim())))
-        store, states = None, states_of(folder, config, peers)
-        with _given_back(folder, new=new and peers.first):
-            _refuse_unseen(folder, peers)
-            with peers.together():
+        folder = Path(group.broadcast_from_first(lambda: str(claim())))
+        store, states = None, open_states(folder, config, group)
+        with release_on_failure(folder, new=new and group.is_first):
+            _check_folder_visible(folder, group)
+            with group.exchange():
                 if config.replay_storage != "device":
-                    store = make_store(folder, config, parts.spec)
+                    store = make_store(folder, config, setup.spec)
                     cleanup.callback(store.close)
-                    updates, stacked = config.updates_per_batch, parts.spec.obs.is_image
-                    stored = with_frame_store(parts.agent, store, updates=updates, stacked=stacked)
-                    parts = parts._replace(agent=stored)
-                if found is None:
-                    stepping = begin(config, job.build, parts, peers)
+                    updates, stacked = config.updates_per_batch, setup.spec.obs.is_image
+                    stored = with_frame_store(setup.agent, store, updates=updates, stacked=stacked)
+                    setup = setup._replace(agent=stored)
+                if saved is None:
+                    training_loop = start_loop(config, context.build, setup, group)
                 else:
-                    stepping = go_on(config, job.build, parts, states, found, job.say_once, peers)
-        cleanup.callback(stepping.close)
-        clerk = None
-        with peers.together():
+                    training_loop = resume_loop(config, context.build, setup, states, saved, context.say_once, group)
+        cleanup.callback(training_loop.close)
+        artifacts = None
+        with group.exchange():
             if evaluator is not None:
-                clerk = Clerk(folder, job, parts, evaluator, states)
-                last.callback(clerk.draw_curve)
-                cleanup.callback(clerk.close)
+                artifacts = RunArtifacts(folder, context, setup, evaluator, states)
+                last.callback(artifacts.draw_curve)
+                cleanup.callback(artifacts.close)
         ended = False
-        keeper = Keeper(job, parts, states, stepping, clerk, store)
+        saver = StateSaver(context, setup, states, training_loop, artifacts, store)
 
-        def finish(progress: Progress, kept: Path | None = None) -> RunProgress:
+        def after_batch(progress: Progress, kept: Path | None = None) -> RunProgress:
             """What a batch asks for, once it is logged; `kept` is its state if that is on disk already."""
             nonlocal ended
             evaluation, evaluated = None, False
             if progress.state is None:
                 return RunProgress(progress, None, folder)
-            evaluate, keep = evaluates_at(config, progress.frames), keeper.due(progress)
+            evaluate, keep = evaluates_at(config, progress.frames), saver.due(progress)
             if evaluate or keep or stop.requested:
-                refuse_state_not_finite(progress.state, progress.frames)
+                check_state_finite(progress.state, progress.frames)
             # Before the evaluation, which may be long, or fail: what was learned is on disk then.
             if keep and kept is None and not stop.requested:
-                kept = keeper.keep(progress, evaluation_due=evaluate)
+                kept = saver.keep(progress, evaluation_due=evaluate)
             if evaluate and not stop.requested:
-                with peers.together() as told:
-                    with _unless_asked(stop):
-                        evaluation = clerk.evaluate(progress) if clerk is not None else None
-                    told.mine = evaluation is not None
-                evaluated = told.all[0]
+                with group.exchange() as exchange:
+                    with _until_requested(stop):
+                        evaluation = artifacts.evaluate(progress) if artifacts is not None else None
+                    exchange.local = evaluation is not None
+                evaluated = exchange.gathered[0]
             stopping = stop.requested  # asked once: what is asked for later waits for the next batch
             if stopping:
-                stop.take_time()
+                stop.cancel_deadline()
             if stopping and kept is None:
-                keeper.keep(progress, evaluation_due=evaluate and not evaluated, leaving=True)
+                saver.keep(progress, evaluation_due=evaluate and not evaluated, leaving=True)
             elif kept is not None and evaluated:
-                keeper.say_evaluated(kept, progress.frames)
+                saver.mark_evaluated(kept, progress.frames)
             elif kept is not None and stopping:
-                keeper.keep_agent(progress, kept)
+                saver.save_agent(progress, kept)
             if stopping:
                 stop.leave()  # raises what a signal stands for
                 ended = True
             return RunProgress(progress, evaluation, folder)
 
-        if found is not None and found.facts["evaluation_due"]:
-            stop.keeps(True)
-            yield finish(stepping.here(parts.agent), kept=found.folder)
-        for progress in stepping.loop:
-            stop.keeps(True)  # before the first batch there is nothing that a signal should wait for
-            with peers.later():
-                if clerk is not None:
-                    clerk.log(progress)
-            step = finish(progress)
+        if saved is not None and saved.facts["evaluation_due"]:
+            stop.allow_graceful(True)
+            yield after_batch(training_loop.current_progress(setup.agent), kept=saved.folder)
+        for progress in training_loop.loop:
+            stop.allow_graceful(True)  # before the first batch there is nothing that a signal should wait for
+            with group.later():
+                if artifacts is not None:
+                    artifacts.log(progress)
+            step = after_batch(progress)
             try:
                 yield step
             except GeneratorExit:
-                keeper.leave(progress, stepping.loop)
+                saver.leave(progress, training_loop.loop)
                 raise
             if ended:
                 return
-        stop.keeps(False)
-        with peers.together():
-            if clerk is not None and not stop.requested:
-                clerk.draw_agent()
+        stop.allow_graceful(False)
+        with group.exchange():
+            if artifacts is not None and not stop.requested:
+                artifacts.draw_agent()
         if stop.requested:
             stop.leave()
 
 
 @contextlib.contextmanager
-def _unless_asked(stop: Stop) -> Iterator[None]:
+def _until_requested(stop: Stop) -> Iterator[None]:
     """A block that a signal ends early, and no more than that: what is to be done then comes after it."""
     try:
         yield
@@ -161,7 +161,7 @@ def _unless_asked(stop: Stop) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _given_back(folder: Path, *, new: bool) -> Iterator[None]:
+def release_on_failure(folder: Path, *, new: bool) -> Iterator[None]:
     """Give the folder of a run that cannot begin back, where it is a new one."""
     try:
         yield
@@ -171,9 +171,9 @@ def _given_back(folder: Path, *, new: bool) -> Iterator[None]:
         raise
 
 
-def _refuse_unseen(folder: Path, peers: Peers) -> None:
+def _check_folder_visible(folder: Path, group: ProcessGroup) -> None:
     """Raise `ValueError` where a process does not see the folder that the first one keeps."""
-    if peers.count == 1:
+    if group.count == 1:
         return
 
     def leave_mark() -> str:
@@ -181,11 +181,11 @@ def _refuse_unseen(folder: Path, peers: Peers) -> None:
         mark.touch()
         return mark.name
 
-    mark = folder / peers.of_first(leave_mark)
+    mark = folder / group.broadcast_from_first(leave_mark)
     try:
-        with peers.together():
-            if not seen(mark.is_file):
+        with group.exchange():
+            if not wait_until_visible(mark.is_file):
                 raise ValueError(f"output {str(folder)!r} is not the first process's: choose a folder that all share")
     finally:
-        if peers.first:
+        if group.is_first:
             mark.unlink(missing_ok=True)

@@ -78,7 +78,7 @@ def test_states_are_written_by_the_clock_as_well(tmp_path, monkeypatch, loop):
     how = {} if loop == "device" else {"env_fn": probes.Delayed}
     often = {"loop": loop, "total_frames": 112, "checkpoint_every": 0, "keep": 100}
 
-    def states_of(name, **fields):
+    def open_states(name, **fields):
         run = tmp_path / name
         finish(jaxdqn.train(config_in(run, **often, **fields), say=quiet, **how))
         return [int(path.name) for path in States(run / "states", keep=100, with_replay=True).all()]
@@ -86,7 +86,7 @@ def test_states_are_written_by_the_clock_as_well(tmp_path, monkeypatch, loop):
     monkeypatch.setattr("jaxdqn.loops.device.SECONDS", 0.0)  # a chunk is a batch
     clock = iter(range(10_000))  # which goes on by a second at each look
     monkeypatch.setattr("jaxdqn.training.checkpointing.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
-    assert states_of("by the clock", checkpoint_seconds=3.0) == [48, 96, 112]
+    assert open_states("by the clock", checkpoint_seconds=3.0) == [48, 96, 112]
     assert atomic.read_json(tmp_path / "by the clock" / "config.json")["checkpoint_seconds"] == 3.0
 
 

@@ -10,7 +10,7 @@ from stopped_runs import config_in, finish, quiet
 
 import jaxdqn
 from jaxdqn.cli.main import main
-from jaxdqn.resume_command import how_to_go_on, named_envs
+from jaxdqn.resume_command import env_flags, resume_hint
 from jaxdqn.storage import manifest
 from jaxdqn.training.run_dir import LOCK, locked
 
@@ -56,8 +56,8 @@ def test_a_config_that_names_a_module_imports_nothing_unless_the_user_names_it(w
 
 @pytest.mark.slow
 def test_the_user_names_it_and_the_printed_command_does(strange_run, tmp_path, capsys):
-    assert "run --env their_module:Theirs-v0` goes on from frame 64" in how_to_go_on(strange_run)
-    assert named_envs(strange_run, played=True) == " --env their_module:Theirs-v0"
+    assert "run --env their_module:Theirs-v0` goes on from frame 64" in resume_hint(strange_run)
+    assert env_flags(strange_run, played=True) == " --env their_module:Theirs-v0"
     with pytest.raises(ValueError, match="env 'CartPole-v1' is not the run's, which is 'their_module:Theirs-v0'"):
         next(jaxdqn.resume(strange_run, env="CartPole-v1"))
     assert not (tmp_path / "imported").exists()

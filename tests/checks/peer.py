@@ -14,7 +14,7 @@ import probes
 import jaxdqn
 from jaxdqn.checkpoints import run_state
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Peers
+from jaxdqn.distributed.processes import ProcessGroup
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.loops.host import host_loop
@@ -69,7 +69,7 @@ def learn_the_probes(folder):
     for env_class, observations, wanted in PROBES:
         envs = make_vector_env(env_class, config.num_envs // jax.process_count())
         collector = Collector(envs, seed=jax.process_index())
-        *_, last = host_loop(agent, agent.init(jax.random.key(3)), collector, config, Peers())
+        *_, last = host_loop(agent, agent.init(jax.random.key(3)), collector, config, ProcessGroup())
         learner = last.state.learner
         assert int(learner.num_updates) >= 500
         assert last.state.replay.rows.action.shape == (512, 2)

@@ -10,8 +10,8 @@ import pytest
 
 import jaxdqn
 from jaxdqn.distributed import coordinator
-from jaxdqn.distributed.coordinator import found_by_cluster, listening_of
-from jaxdqn.distributed.options import Launch
+from jaxdqn.distributed.coordinator import choose_bind_address, resolve_cluster
+from jaxdqn.distributed.options import DistributedOptions
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ from jaxdqn.distributed.options import Launch
 )
 def test_flags_that_say_nothing_that_can_be_done_are_refused(fields, says):
     with pytest.raises(ValueError, match=says):
-        Launch(**fields).check()
-    Launch(distributed=True, coordinator="[::1]:1", num_processes=2, process_id=1).check()
+        DistributedOptions(**fields).check()
+    DistributedOptions(distributed=True, coordinator="[::1]:1", num_processes=2, process_id=1).check()
     for bind in ("10.0.0.1", "10.0.0.1:80", "node-1.cluster", "::", "[::1]", "[::1]:80"):
-        Launch(distributed=True, coordinator="node:1", coordinator_bind=bind).check()
+        DistributedOptions(distributed=True, coordinator="node:1", coordinator_bind=bind).check()
 
 
 @pytest.fixture
@@ -59,12 +59,14 @@ def addresses(monkeypatch):
     own = ["127.0.0.1", "10.1.1.1", "10.2.2.2", "::1", "fd00::1", "fe80::1%eth0"]
     found = {"any": [SimpleNamespace(address=address) for address in own]}
     monkeypatch.setattr(coordinator.psutil, "net_if_addrs", lambda: found)
-    monkeypatch.setattr(coordinator, "_refuse_taken", lambda *which: None)  # which binds, for real
+    monkeypatch.setattr(coordinator, "_check_port_free", lambda *which: None)  # which binds, for real
     monkeypatch.delenv("JAX_COORDINATOR_BIND_ADDRESS", raising=False)
 
 
 def listening(address, bind=None):
-    return listening_of(Launch(distributed=True, coordinator=address, coordinator_bind=bind, process_id=0))
+    return choose_bind_address(
+        DistributedOptions(distributed=True, coordinator=address, coordinator_bind=bind, process_id=0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_what_the_environment_says_is_named_as_such(addresses, monkeypatch):
         listening("elsewhere.cluster:7")
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "10.1.1.1")
     with pytest.raises(ValueError, match=r"coordinator '10.1.1.1' must be HOST:PORT"):
-        listening_of(found_by_cluster(Launch(distributed=True, num_processes=2, process_id=0)))
+        choose_bind_address(resolve_cluster(DistributedOptions(distributed=True, num_processes=2, process_id=0)))
 
 
 def test_a_port_that_is_taken_is_refused():
@@ -136,24 +138,24 @@ def test_a_cluster_tells_where_the_coordinator_is(monkeypatch):
     job = {"SLURM_JOB_ID": 4097, "SLURM_STEP_NODELIST": "node[003-004]", "SLURM_NTASKS": 2, "SLURM_LOCALID": 0}
     for name, value in {**job, "SLURM_PROCID": 1}.items():
         monkeypatch.setenv(name, str(value))
-    found = found_by_cluster(Launch(distributed=True))
+    found = resolve_cluster(DistributedOptions(distributed=True))
     assert (found.coordinator, found.num_processes, found.process_id) == ("node003:61441", 2, 1)
-    given = Launch(distributed=True, coordinator="here:7", num_processes=4, process_id=0)
-    assert found_by_cluster(given) == given
+    given = DistributedOptions(distributed=True, coordinator="here:7", num_processes=4, process_id=0)
+    assert resolve_cluster(given) == given
     for name in job:
         monkeypatch.delenv(name)
-    assert found_by_cluster(Launch(distributed=True)) == Launch(distributed=True)
+    assert resolve_cluster(DistributedOptions(distributed=True)) == DistributedOptions(distributed=True)
     with pytest.raises(
         ValueError, match=r"--coordinator-bind 10.0.0.1: nothing tells which process is the coordinator"
     ):
-        found_by_cluster(Launch(distributed=True, coordinator_bind="10.0.0.1"))
+        resolve_cluster(DistributedOptions(distributed=True, coordinator_bind="10.0.0.1"))
 
 
 def test_a_witness_speaks_for_a_process_that_was_killed(tmp_path):
     (tmp_path / "states" / "0000003000").mkdir(parents=True)
     code = (
-        "import os, signal, sys, pathlib; from jaxdqn.distributed.watchdog import Witness\n"
-        "with Witness('process 1 of 2') as witness:\n"
+        "import os, signal, sys, pathlib; from jaxdqn.distributed.watchdog import Watchdog\n"
+        "with Watchdog('process 1 of 2') as witness:\n"
         f"    witness.watch(pathlib.Path({str(tmp_path)!r}))\n"
         "    if sys.argv[1:]: os.kill(os.getpid(), signal.SIGKILL)\n"
     )

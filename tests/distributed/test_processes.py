@@ -12,11 +12,11 @@ import pytest
 
 import jaxdqn
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.checkpoints.shards import flat, read_rest, unflat, write_part
+from jaxdqn.checkpoints.shards import flatten, read_rest, unflatten, write_part
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import PeerError, Peers, Told
+from jaxdqn.distributed.processes import Exchange, ProcessError, ProcessGroup
 from jaxdqn.envs.seeds import process_seed, spawn_seeds
-from jaxdqn.loops.progress import learning_start_of
+from jaxdqn.loops.progress import learning_start_after
 from jaxdqn.signals import Stop
 from jaxdqn.storage.manifest import DamagedError, sealed_folder, verified
 from jaxdqn.types import Rows
@@ -26,19 +26,19 @@ CONFIG = Config(pixels=False, num_envs=4, frames_per_batch=8, batch_size=4, capa
 
 
 def test_a_process_alone_is_told_what_it_says():
-    peers = Peers()
-    assert (peers.index, peers.count, peers.first) == (0, 1, True)
-    with peers.together() as told:
-        told.mine = [1, 2]
-    assert told.all == [[1, 2]]
-    assert peers.of_first(lambda: "a name") == "a name"
-    with pytest.raises(ZeroDivisionError), peers.together():
+    group = ProcessGroup()
+    assert (group.index, group.count, group.is_first) == (0, 1, True)
+    with group.exchange() as told:
+        told.local = [1, 2]
+    assert told.gathered == [[1, 2]]
+    assert group.broadcast_from_first(lambda: "a name") == "a name"
+    with pytest.raises(ZeroDivisionError), group.exchange():
         _ = 1 / 0
 
 
 def test_a_process_among_others_stops_by_what_was_agreed():
     with Stop().listening() as stop:
-        stop.keeps(True)
+        stop.allow_graceful(True)
         stop.agree(0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked == signal.SIGTERM
@@ -63,26 +63,26 @@ def test_learning_starts_as_early_for_a_share_of_the_environments():
     """Two processes with half of the environments each hold, of 32 frames, 16 rows each."""
     agent, state = state_of(some_rows(8, 4), slice(0, 2))
     state = state._replace(actor=state.actor._replace(frame=np.int32(32)))
-    assert learning_start_of(state, agent, 4) == agent.learning_start
-    assert learning_start_of(state._replace(replay=agent.replay.init()), agent, 4) == 32 + agent.learning_start
+    assert learning_start_after(state, agent, 4) == agent.learning_start
+    assert learning_start_after(state._replace(replay=agent.replay.init()), agent, 4) == 32 + agent.learning_start
 
 
 def test_a_fault_that_can_wait_is_raised_where_all_meet():
-    with pytest.raises(OSError, match="full"), Peers.alone().later():  # nobody else has to be told
+    with pytest.raises(OSError, match="full"), ProcessGroup.alone().later():  # nobody else has to be told
         raise OSError("full")
-    apart = Peers.alone()
+    apart = ProcessGroup.alone()
     apart.count, apart._gather = 2, lambda record: [record, {**record, "failed": None}]
     with apart.later():
         raise OSError("full")
-    with pytest.raises(OSError, match="full") as found, apart.together():
+    with pytest.raises(OSError, match="full") as found, apart.exchange():
         pass
-    assert apart.know_of(found.value)
-    assert not apart.know_of(OSError("full"))
+    assert apart.is_known_to_all(found.value)
+    assert not apart.is_known_to_all(OSError("full"))
     apart._gather = lambda record: [record, {**record, "failed": ["FileNotFoundError", "gone"]}]
-    with pytest.raises(PeerError, match="process 1 of 2: gone"), apart.together():
+    with pytest.raises(ProcessError, match="process 1 of 2: gone"), apart.exchange():
         pass
     apart._gather = lambda record: [record, {**record, "turn": 9}]
-    with pytest.raises(PeerError, match="process 1 is at turn 9, and 0 at 3"), apart.together():
+    with pytest.raises(ProcessError, match="process 1 is at turn 9, and 0 at 3"), apart.exchange():
         pass
 
 
@@ -98,9 +98,9 @@ def test_a_sealed_folder_stands_for_its_files_in_another(tmp_path):
     shutil.rmtree(tmp_path / "a" / "b")
     with pytest.raises(DamagedError, match=r"b/manifest.json is missing"):
         verified(tmp_path / "a")
-    absent: list[str] = []
-    verified(tmp_path / "a", absent)
-    assert absent == ["b"]
+    missing_processes: list[str] = []
+    verified(tmp_path / "a", missing_processes)
+    assert missing_processes == ["b"]
 
 
 def test_arrays_of_every_dtype_are_what_they_were(tmp_path):
@@ -109,28 +109,28 @@ def test_arrays_of_every_dtype_are_what_they_were(tmp_path):
         "key": jax.random.key(7),
         "n": np.int32(3),
     }
-    arrays, names = flat(tree)
+    arrays, names = flatten(tree)
     write_part(tmp_path, ring=None, rows=0, rest=arrays, envs=None, read_obs=None, earlier=None)
-    (found,) = unflat(read_rest(tmp_path, arrays), tree)
-    assert flat(found)[1] == names
-    for ours, theirs in zip(flat(found)[0].values(), arrays.values(), strict=True):
+    (found,) = unflatten(read_rest(tmp_path, arrays), tree)
+    assert flatten(found)[1] == names
+    for ours, theirs in zip(flatten(found)[0].values(), arrays.values(), strict=True):
         assert ours.dtype == theirs.dtype
         assert np.array_equal(ours, theirs)
 
 
-class Thread(Peers):
+class Thread(ProcessGroup):
     """One of several threads that play processes."""
 
     def __init__(self, index, count, barrier, said):
         self.index, self.count, self._barrier, self._said = index, count, barrier, said
 
     @contextlib.contextmanager
-    def together(self):
-        told = Told()
+    def exchange(self):
+        told = Exchange()
         yield told
-        self._said[self.index] = told.mine
+        self._said[self.index] = told.local
         self._barrier.wait(60)
-        told.all = list(self._said)
+        told.gathered = list(self._said)
         self._barrier.wait(60)
 
 
@@ -156,7 +156,7 @@ def some_rows(length, num_envs):
 
 
 def in_threads(count, play):
-    """What `play(index, count, peers)` gives in each of some threads."""
+    """What `play(index, count, group)` gives in each of some threads."""
     barrier, said, found = threading.Barrier(count), [None] * count, [None] * count
 
     def run(index):
@@ -178,8 +178,8 @@ def test_rows_that_two_processes_have_written_are_read_by_one_or_two_or_four(tmp
     def width(index, count):
         return slice(index * 4 // count, (index + 1) * 4 // count)
 
-    def save(index, peers):
-        states = States(tmp_path, keep=2, with_replay=True, peers=peers)
+    def save(index, group):
+        states = States(tmp_path, keep=2, with_replay=True, group=group)
         _, state = state_of(rows, width(index, 2))
         envs = {"place": np.array([index])}
         return states.save(48, state, FACTS, envs=envs)
@@ -188,9 +188,9 @@ def test_rows_that_two_processes_have_written_are_read_by_one_or_two_or_four(tmp
     assert folders == [tmp_path / "0000000048"] * 2
     assert len(list((folders[0] / "process-1" / "replay").iterdir())) > 2
 
-    def load(index, peers):
-        states = States(tmp_path, keep=2, with_replay=True, peers=peers)
-        agent, state = state_of(None, width(index, peers.count))
+    def load(index, group):
+        states = States(tmp_path, keep=2, with_replay=True, group=group)
+        agent, state = state_of(None, width(index, group.count))
         found = states.newest()
         loaded, _ = states.load(found, agent, state)
         return found, loaded
@@ -205,6 +205,6 @@ def test_rows_that_two_processes_have_written_are_read_by_one_or_two_or_four(tmp
     # What lay on another host's disk is gone with it: there is no replay then, and no wrong one.
     shutil.rmtree(folders[0] / "process-1")
     ((found, loaded),) = in_threads(1, load)
-    assert found.absent == ["process-1"]
+    assert found.missing_processes == ["process-1"]
     assert not found.has_replay
     assert int(loaded.replay.size) == 0

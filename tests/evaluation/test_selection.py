@@ -13,7 +13,7 @@ from jaxdqn.evaluation.selection import Selection
 from jaxdqn.loops.progress import Progress
 from jaxdqn.observations import ObsSpec
 
-# Five of twenty episodes screen. What each agent gets in the first five and in the others, and what becomes of it.
+# Five of twenty episodes screen. What each agent gets in the first five and in the protected_frames, and what becomes of it.
 AGENTS = [
     ((10, 10), 20, True),  # the first is always played whole
     ((9, 500), 5, False),  # screened out: its other episodes are not played
@@ -51,7 +51,7 @@ class Checkpoints(agent_checkpoint.Checkpoints):
     def index(self):
         return self.first_index
 
-    def save(self, params, spec, *, frames, best_returns=None, others=frozenset()):
+    def save(self, params, spec, *, frames, best_returns=None, protected_frames=frozenset()):
         if best_returns is not None:
             self.best_returns[frames] = best_returns
 

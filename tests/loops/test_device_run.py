@@ -13,7 +13,7 @@ from probes import counting_env
 from small_runs import CONFIG, PIXELS, apart, equal
 
 import jaxdqn
-from jaxdqn.envs.by_id import functional_env, functional_within
+from jaxdqn.envs.by_id import functional_env, functional_form
 from jaxdqn.envs.functional.adapters import GymnasiumEnv
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn
 from jaxdqn.evaluation.device import make_device_evaluation
@@ -99,7 +99,7 @@ def test_what_cannot_be_stepped_on_the_device_is_refused():
         (lambda: TimeLimit(GymnasiumEnv(jaxdqn.make_ball()), 3), "gives GymnasiumEnv within TimeLimit, which cannot"),
     ):
         with pytest.raises(ValueError, match=says):
-            functional_within(make_env_fn("own", env_fn=own)())
+            functional_form(make_env_fn("own", env_fn=own)())
     for change in ({"collector": "async"}, {"replay_storage": "host"}):
         with pytest.raises(ValueError, match="needs loop host"):
             dataclasses.replace(CONFIG, **change)

@@ -76,7 +76,7 @@ def test_a_run_that_does_not_come_to_an_end_of_a_batch_is_stopped_where_it_is():
     began = time.monotonic()
     with Stop().listening() as stop:
         stop.patience = 0.2
-        stop.keeps(True)
+        stop.allow_graceful(True)
         signal.raise_signal(signal.SIGINT)
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
@@ -94,7 +94,7 @@ def test_a_terminal_that_is_closed_asks_as_sigterm_does_and_as_often_as_it_likes
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         with Stop().listening() as stop:
-            stop.keeps(True)
+            stop.allow_graceful(True)
             for _ in range(2):
                 signal.raise_signal(signal.SIGHUP)
             assert stop.asked == signal.SIGTERM

@@ -60,7 +60,7 @@ def test_an_accelerator_has_memory_of_its_own_and_the_fullest_counts(monkeypatch
 @pytest.mark.parametrize("own", [False, True])
 def test_programs_are_kept_where_the_user_says_or_else_in_the_cache(own, tmp_path):
     script = (
-        "import jax; from jaxdqn.distributed.devices import keep_programs; keep_programs();"
+        "import jax; from jaxdqn.distributed.devices import enable_compilation_cache; enable_compilation_cache();"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); jax.jit(lambda x: x + 1)(1)"
     )
     ours, theirs = tmp_path / "xdg" / "jaxdqn", tmp_path / "theirs"

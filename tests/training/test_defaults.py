@@ -46,7 +46,7 @@ def test_a_preset_trains_another_environment_without_its_symmetries_and_says_so(
         trained.append(config)
         raise RuntimeError("far enough")
 
-    monkeypatch.setattr("jaxdqn.training.entry.make_job", job)
+    monkeypatch.setattr("jaxdqn.training.entry.make_context", job)
     with pytest.raises(RuntimeError, match="far enough"):
         next(jaxdqn.train(config, env_fn=env_fn, say=said.append))
     assert (trained[0].random_shift, trained[0].mirror) == ((2, True) if kept else (0, False))

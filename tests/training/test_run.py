@@ -19,7 +19,7 @@ from jaxdqn.envs.gymnasium.wrappers import make_env_fn
 from jaxdqn.observations import ObsSpec
 from jaxdqn.reporting.gif import record_gif
 from jaxdqn.reporting.plots import draw_curve
-from jaxdqn.training.setup import look_at_env
+from jaxdqn.training.setup import inspect_env
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +142,7 @@ class Picture(gym.Env):
 
 def test_image_observations_are_used_as_they_are():
     with contextlib.closing(make_env_fn("", pixels=True, frame_size=36, env_fn=Picture)()) as env:
-        assert look_at_env(env) == AgentSpec(3, ObsSpec((36, 36), np.dtype(np.uint8), 4, 255.0))
+        assert inspect_env(env) == AgentSpec(3, ObsSpec((36, 36), np.dtype(np.uint8), 4, 255.0))
         first, _ = env.reset(seed=0)
         following = env.step(0)[0]
     assert np.unique(first).tolist() == [7]

@@ -137,8 +137,8 @@ class GymnasiumEnv(gym.Env):
         if self._state is None:
             raise gym.error.ResetNeeded("call reset before step")
         step = _with_next_key(self.functional.step)
-        self._key, answer = step(self._key, self._state, np.int32(action))
-        self._state, obs, reward, terminated, truncated = answer
+        self._key, step_result = step(self._key, self._state, np.int32(action))
+        self._state, obs, reward, terminated, truncated = step_result
         return np.asarray(obs), float(reward), bool(terminated), bool(truncated), {}
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, Shaped
 
-from jaxdqn.envs.rows import Answer, advance, open_episodes
-from jaxdqn.observations import held_dtype
+from jaxdqn.envs.rows import StepResult, advance, open_episodes
+from jaxdqn.observations import storage_dtype
 
 State = Any
 """A pytree of arrays."""
@@ -60,7 +60,7 @@ class VectorEnv(NamedTuple):
     """
 
     reset: Callable[[Key[Array, ""]], tuple[State, Shaped[Array, "N ..."]]]
-    step: Callable[[Key[Array, ""], State, Bool[Array, " N"], Int[Array, " N"]], tuple[State, Answer]]
+    step: Callable[[Key[Array, ""], State, Bool[Array, " N"], Int[Array, " N"]], tuple[State, StepResult]]
     num_envs: int
 
 
@@ -72,13 +72,13 @@ def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
     """
     if num_envs < 1:
         raise ValueError(f"num_envs {num_envs} must be at least 1")
-    dtype = held_dtype(env.observation_space.dtype)
+    dtype = storage_dtype(env.observation_space.dtype)
 
     def reset(key: Key[Array, ""]) -> tuple[State, Shaped[Array, "N ..."]]:
         states, obs = jax.vmap(env.reset)(jax.random.split(key, num_envs))
         return states, obs.astype(dtype)
 
-    def step_one(key: Key[Array, ""], state: State, last: Bool[Array, ""], action: Array) -> tuple[State, Answer]:
+    def step_one(key: Key[Array, ""], state: State, last: Bool[Array, ""], action: Array) -> tuple[State, StepResult]:
         reset_key, step_key = jax.random.split(key)
         fresh, first_obs = env.reset(reset_key)
         stepped, obs, reward, terminated, truncated = env.step(step_key, state, action)
@@ -87,11 +87,11 @@ def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
             obs = env.observe(state)
         # What the ignored step answers is of no meaning: `advance` ends nothing there.
         flags = jnp.bool_(terminated), jnp.bool_(truncated), jnp.bool_(env.valid is None or env.valid(state))
-        return state, Answer(obs.astype(dtype), jnp.float32(reward), *flags)
+        return state, StepResult(obs.astype(dtype), jnp.float32(reward), *flags)
 
     def step(
         key: Key[Array, ""], states: State, last: Bool[Array, " N"], actions: Int[Array, " N"]
-    ) -> tuple[State, Answer]:
+    ) -> tuple[State, StepResult]:
         return jax.vmap(step_one)(jax.random.split(key, num_envs), states, last, actions)
 
     return VectorEnv(reset, step, num_envs)
@@ -159,8 +159,8 @@ def random_rollout(env: FunctionalEnv, key: Key[Array, ""], *, frames: int, fram
             states, cursor = carry
             step_key, action_key = jax.random.split(key)
             actions = jax.random.randint(action_key, (envs.num_envs,), 0, int(env.action_space.n))
-            states, answer = envs.step(step_key, states, cursor.last, actions)
-            _, following, _ = advance(cursor, actions, answer, frame_stack=frame_stack, reward_scale=1.0)
+            states, step_result = envs.step(step_key, states, cursor.last, actions)
+            _, following, _ = advance(cursor, actions, step_result, frame_stack=frame_stack, reward_scale=1.0)
             return (states, following), (cursor.stack, cursor.last)
 
         return jax.lax.scan(step, (states, open_episodes(obs, frame_stack)), jax.random.split(key, num_steps))[1]

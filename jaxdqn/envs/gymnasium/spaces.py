@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from jaxdqn.observations import SMALL_SIDE, ImageRule, ObsSpec, held_dtype, image_rule
+from jaxdqn.observations import SMALL_SIDE, ImageRule, ObsSpec, image_rule, storage_dtype
 
 SMALLEST_SIDE = 16
 """Of an image that is resized and that nobody has said to be one."""
@@ -36,7 +36,7 @@ def is_band(space: gym.Space) -> bool:
 def vector_spec(space: gym.spaces.Box) -> ObsSpec:
     """What replay holds of vectors: bytes are divided by the highest that the space allows, floats stay."""
     highest = float(np.max(space.high)) if space.dtype == np.uint8 else 1.0
-    return ObsSpec(space.shape, held_dtype(space.dtype), None, highest if highest > 0 else 255.0)
+    return ObsSpec(space.shape, storage_dtype(space.dtype), None, highest if highest > 0 else 255.0)
 
 
 def learns_from_images(space: gym.Space, pixels: bool | None, name: str) -> bool:
@@ -80,7 +80,7 @@ def learns_from_images(space: gym.Space, pixels: bool | None, name: str) -> bool
     return True
 
 
-def as_space_says(obs: Any, space: gym.spaces.Box, name: str) -> np.ndarray:
+def conform_to_space(obs: Any, space: gym.spaces.Box, name: str) -> np.ndarray:
     """An observation as an array of its space's shape and dtype.
 
     Raises:
@@ -105,7 +105,7 @@ def as_space_says(obs: Any, space: gym.spaces.Box, name: str) -> np.ndarray:
     return cast
 
 
-def refuse_outside(image: np.ndarray, highest: float, name: str, *, resized: bool) -> None:
+def check_range(image: np.ndarray, highest: float, name: str, *, resized: bool) -> None:
     """Raise if an image has values that its space does not allow: they would be clipped, or seen on another scale.
 
     Args:

@@ -15,12 +15,12 @@ from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, Norm
 
 from jaxdqn.envs.gymnasium.making import in_words, make_by_id
 from jaxdqn.envs.gymnasium.spaces import (
-    as_space_says,
+    check_range,
+    conform_to_space,
     image_rule_of,
     is_image,
     learns_from_images,
     picture_bytes,
-    refuse_outside,
     vector_spec,
 )
 from jaxdqn.envs.registry import is_made_of_functional
@@ -51,7 +51,7 @@ class VectorObservation(_Observation):
     def observation(self, observation: Any) -> np.ndarray:
         """The observation of a step."""
         space: Any = self.env.observation_space
-        return as_space_says(observation, space, name_of(self.env))
+        return conform_to_space(observation, space, name_of(self.env))
 
     def obs_spec(self, frame_stack: int | None = None) -> ObsSpec:
         """What replay holds: vectors are not stacked."""
@@ -111,8 +111,8 @@ class PixelObservation(_Observation):
                 raise ValueError(f"env {name} draws a picture without colours: set colour to False")
             return image
         space: Any = self.env.observation_space
-        found = as_space_says(observation, space, name)
-        refuse_outside(found, self._rule.highest, name, resized=self._rule.resized)
+        found = conform_to_space(observation, space, name)
+        check_range(found, self._rule.highest, name, resized=self._rule.resized)
         return apply_rule(self._rule, found)
 
     def obs_spec(self, frame_stack: int | None = None) -> ObsSpec:

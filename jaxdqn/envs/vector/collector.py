@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from jaxdqn.envs.rows import Cursor, Ended
+from jaxdqn.envs.rows import EnvCursor, EpisodeEnds
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector.episodes import Episode, episodes_of
 from jaxdqn.envs.vector.snapshots import Snapshot, restore_envs, snapshot_envs
@@ -54,13 +54,13 @@ class Collector:
         self._seed, self._rebuild, self._restarts, self._in_a_row = seed, rebuild, 0, 0
         self._stepper = Stepper(envs, seeds=spawn_seeds(seed, envs.num_envs), **self._how)
         if snapshot is not None:
-            self._stepper.cursor = Cursor(*(snapshot[_CURSOR + name] for name in Cursor._fields))
+            self._stepper.cursor = EnvCursor(*(snapshot[_CURSOR + name] for name in EnvCursor._fields))
             rest = {name: values for name, values in snapshot.items() if not name.startswith(_CURSOR)}
             assert isinstance(envs, gym.vector.SyncVectorEnv)  # no other has snapshots
             restore_envs(envs, rest, self.cursor.last)
 
     @property
-    def cursor(self) -> Cursor:
+    def cursor(self) -> EnvCursor:
         """Where the environments stand."""
         return self._stepper.cursor
 
@@ -99,7 +99,7 @@ class Collector:
             episodes += episodes_of(ended)
         return Rows(*(np.stack(field) for field in zip(*rows, strict=True))), episodes
 
-    def _step(self, act: Callable[[np.ndarray], np.ndarray], frames: int) -> tuple[Rows, Ended]:
+    def _step(self, act: Callable[[np.ndarray], np.ndarray], frames: int) -> tuple[Rows, EpisodeEnds]:
         actions = act(self.cursor.stack)
         try:
             result = self._stepper.step(actions, frames=frames)
@@ -112,7 +112,7 @@ class Collector:
 
     def _lose_episodes(
         self, actions: np.ndarray, rebuild: Callable[[], gym.vector.VectorEnv], error: WorkerError
-    ) -> tuple[Rows, Ended]:
+    ) -> tuple[Rows, EpisodeEnds]:
         self._restarts, self._in_a_row = self._restarts + 1, self._in_a_row + 1
         warnings.warn(f"{error}: all environments were built again", RuntimeWarning, stacklevel=2)
         cut = self._stepper.cut(actions)

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
-from jaxdqn.envs.rows import Ended
+from jaxdqn.envs.rows import EpisodeEnds
 from jaxdqn.envs.vector.stepper import Stepper
 from jaxdqn.envs.vector.workers import WorkerVectorEnv
 
@@ -75,7 +75,7 @@ class CutEpisode(Episode):
     """One that was still going on after `max_steps` steps, and was cut there: it counts with what it had got."""
 
 
-def episodes_of(ended: Ended) -> list[Episode]:
+def episodes_of(ended: EpisodeEnds) -> list[Episode]:
     """The episodes that ended, in the order of time and then of environments; NumPy arrays."""
     places = np.nonzero(ended.ended)
     pairs = zip(ended.raw_return[places], ended.length[places], strict=True)
@@ -144,7 +144,7 @@ class EpisodeStepper(Stepper):
         mode = gym.vector.AutoresetMode.NEXT_STEP
         super().__init__(gym.vector.SyncVectorEnv(makers, autoreset_mode=mode), **options)
 
-    def finished(self, ended: Ended) -> dict[int, Episode]:
+    def finished(self, ended: EpisodeEnds) -> dict[int, Episode]:
         """The episodes that ended in the newest step, by the place of their seed."""
         slots = np.flatnonzero(ended.ended)
         found = {}

@@ -13,10 +13,10 @@ import numpy as np
 
 from jaxdqn.envs.gymnasium.making import in_words
 from jaxdqn.envs.gymnasium.wrappers import name_of
-from jaxdqn.envs.rows import Answer, Cursor, Ended, advance, open_episodes
+from jaxdqn.envs.rows import EnvCursor, EpisodeEnds, StepResult, advance, open_episodes
 from jaxdqn.envs.vector.autoreset import next_step_autoreset
 from jaxdqn.envs.vector.workers import WorkerError, WorkerVectorEnv
-from jaxdqn.observations import held_dtype
+from jaxdqn.observations import storage_dtype
 from jaxdqn.types import Rows
 
 ACTION_DTYPE = np.int64
@@ -61,7 +61,7 @@ class Stepper:
         """
         self.envs = next_step_autoreset(envs)
         self._frame_stack, self._reward_scale, self._where = frame_stack, reward_scale, where
-        self._dtype = held_dtype(envs.single_observation_space.dtype or np.float32)
+        self._dtype = storage_dtype(envs.single_observation_space.dtype or np.float32)
         try:
             obs, _ = self.envs.reset(seed=self._taken(seeds))
         except (FloatingPointError, WorkerError):
@@ -70,7 +70,7 @@ class Stepper:
             raise ValueError(f"env {self._name()} cannot be used: {in_words(error)}") from error
         self.cursor = open_episodes(self._checked("first observation", obs, 0), frame_stack)
 
-    def step(self, actions: Any, *, frames: int = 0) -> tuple[Rows, Ended]:
+    def step(self, actions: Any, *, frames: int = 0) -> tuple[Rows, EpisodeEnds]:
         """Step every environment once.
 
         Args:
@@ -103,14 +103,14 @@ class Stepper:
             raise
         # Copies: environments may write the next step's into the same arrays.
         reward, terminated, truncated = np.array(reward), np.array(terminated), np.array(truncated)
-        answer = Answer(self._checked("observation", obs, frames), reward, terminated, truncated)
-        return self._advance(self.cursor, actions, answer, frames)
+        step_result = StepResult(self._checked("observation", obs, frames), reward, terminated, truncated)
+        return self._advance(self.cursor, actions, step_result, frames)
 
-    def cut(self, actions: Any) -> tuple[Rows, Ended]:
+    def cut(self, actions: Any) -> tuple[Rows, EpisodeEnds]:
         """A row in which the open episodes are truncated, with no step: what comes after it is another episode."""
         now, nothing = self.cursor, np.zeros(len(self.cursor.last))
-        answer = Answer(now.obs, nothing, nothing.astype(bool), nothing.astype(bool))
-        return self._advance(now._replace(last=np.ones(len(nothing), bool)), np.asarray(actions), answer, 0)
+        step_result = StepResult(now.obs, nothing, nothing.astype(bool), nothing.astype(bool))
+        return self._advance(now._replace(last=np.ones(len(nothing), bool)), np.asarray(actions), step_result, 0)
 
     def _taken(self, seeds: list[int] | None) -> Any:
         """Seeds as the environments take them."""
@@ -121,20 +121,20 @@ class Stepper:
         known = isinstance(self.envs, gym.vector.SyncVectorEnv)
         return name_of(self.envs.envs[0]) if known else type(self.envs).__name__  # type: ignore[attr-defined]
 
-    def _advance(self, now: Cursor, actions: Any, answer: Answer, frames: int) -> tuple[Rows, Ended]:
+    def _advance(self, now: EnvCursor, actions: Any, step_result: StepResult, frames: int) -> tuple[Rows, EpisodeEnds]:
         with np.errstate(over="ignore"):  # a reward that float32 cannot hold is infinite there, and refused below
             row, self.cursor, ended = advance(
-                now, actions, answer, frame_stack=self._frame_stack, reward_scale=self._reward_scale
+                now, actions, step_result, frame_stack=self._frame_stack, reward_scale=self._reward_scale
             )
-        refuse_not_finite("reward", row.reward, frames, self._where)
+        check_finite("reward", row.reward, frames, self._where)
         return row, ended
 
     def _checked(self, name: str, obs: Any, frames: int) -> np.ndarray:
-        refuse_not_finite(name, obs, frames, self._where)
+        check_finite(name, obs, frames, self._where)
         return np.array(obs, self._dtype)
 
 
-def refuse_not_finite(name: str, values: Any, frames: int, where: str = "") -> None:
+def check_finite(name: str, values: Any, frames: int, where: str = "") -> None:
     """Raise `FloatingPointError` that names the environment and the frame, if a value `[N, ...]` is not finite."""
     if not np.issubdtype(values.dtype, np.floating):
         return

@@ -36,7 +36,7 @@ class WorkerStartError(WorkerError, ValueError):
     """An environment that cannot be built in a process of its own."""
 
 
-def end_if_imported_by_worker() -> None:
+def exit_if_imported_by_worker() -> None:
     """End this process if multiprocessing started it and it still imports the script that trains.
 
     Call this wherever a script begins to train: without `if __name__ == "__main__":` the import would train, too. A

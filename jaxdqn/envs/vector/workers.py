@@ -19,7 +19,7 @@ from jaxdqn.envs.vector.worker_process import (
     InWorker,
     WorkerError,
     WorkerStartError,
-    end_if_imported_by_worker,
+    exit_if_imported_by_worker,
     work,
 )
 
@@ -31,7 +31,7 @@ def start_method() -> str:
     """How workers are started: from a server that has never imported JAX, whose threads do not survive a fork.
 
     Spawned where the system has no such server. Either way a worker imports the script that started it, which needs
-    `if __name__ == "__main__":` around what it does (`end_if_imported_by_worker`).
+    `if __name__ == "__main__":` around what it does (`exit_if_imported_by_worker`).
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
@@ -53,7 +53,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
             Exception: What `env_fn` raises in this process.
             WorkerStartError: If an environment cannot be built in a worker, or a worker cannot be started.
         """
-        end_if_imported_by_worker()
+        exit_if_imported_by_worker()
         if multiprocessing.current_process().daemon:
             raise WorkerStartError(f"a daemonic process can start no others: {NO_WORKERS}")
         self._doing: list[str] | None = None  # None until all environments are built
