@@ -1,4 +1,4 @@
-"""The seed's demo configuration on jaxdqn, without evaluations and logs: what `torchrl_demo.py` is compared with.
+"""TorchRL's demo configuration on jaxdqn, without evaluations and logs: what `torchrl_demo.py` is compared with.
 
 python3 experiments/jaxdqn_demo.py --frames 1600 --collector async
 python3 experiments/jaxdqn_demo.py --frames 1600 --loop device
@@ -67,9 +67,9 @@ def begin(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progress]:
 
 def main() -> None:
     """Parse the command line, run, print one line of JSON."""
-    parser = argparse.ArgumentParser(description="The seed's demo configuration on jaxdqn.")
+    parser = argparse.ArgumentParser(description="TorchRL's demo configuration on jaxdqn.")
     parser.add_argument("--frames", type=int, default=1600)
-    parser.add_argument("--preset", default="seed-demo")
+    parser.add_argument("--preset", default="torchrl-demo")
     parser.add_argument("--loop", choices=["host", "device"], default="host")
     parser.add_argument("--collector", choices=["sync", "async"], default="sync", help="of the host's loop")
     options = parser.parse_args()

@@ -102,7 +102,7 @@ def table() -> str:
         f"| preset | sent an update | link | all-reduce | batch of a device at which it is {SHARE:.0%} |",
         "|---|---|---|---|---|",
     ]
-    for preset in ("cartpole", "seed"):
+    for preset in ("cartpole", "torchrl"):
         work = work_of(preset)
         for index, link in enumerate(LINKS):
             first = f"`{preset}` | {work.gradient_bytes / 1e6:.2f} MB" if index == 0 else " | "

@@ -57,7 +57,7 @@ def demo(script: str, *flags: str) -> dict[str, float]:
 
 
 def loop_rows(rounds: int) -> Iterator[Row]:
-    """Seconds a frame of the seed's demo configuration, collecting, storing and learning, and peak memory."""
+    """Seconds a frame of TorchRL's demo configuration, collecting, storing and learning, and peak memory."""
     flags = ("--frames", str(LOOP_FRAMES))
     ours_flags = {"sync": [], "async": ["--collector", "async"], "device": ["--loop", "device"]}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (*ours_flags, "torchrl")}
@@ -111,9 +111,9 @@ def start_rows(rounds: int) -> Iterator[Row]:
     """Seconds from the start of the process to the end of the first updates, statistics included.
 
     Ours is the command `jaxdqn train`, and ends with all updates of the first batch; TorchRL's ends with the first of
-    them. `seed-demo` and TorchRL collect 32 frames before it, `cartpole` 1,024, so that it has no peer.
+    them. `torchrl-demo` and TorchRL collect 32 frames before it, `cartpole` 1,024, so that it has no peer.
     """
-    ours: dict[str, list[float]] = {"seed-demo": [], "cartpole": []}
+    ours: dict[str, list[float]] = {"torchrl-demo": [], "cartpole": []}
     peers: list[float] = []
     with tempfile.TemporaryDirectory() as caches:
         for _ in range(1 + max(rounds // 3, 1)):
@@ -123,9 +123,9 @@ def start_rows(rounds: int) -> Iterator[Row]:
                 started = time.time()
                 peers.append(demo("torchrl_demo.py", "--frames", "256")["first_update_at"] - started)
     for preset, seconds in ours.items():
-        peer = statistics.median(peers) if peers and preset == "seed-demo" else None
+        peer = statistics.median(peers) if peers and preset == "torchrl-demo" else None
         name = f"first_update_{preset.replace('-', '_')}"
-        note = needs("torchrl") if preset == "seed-demo" else "1,024 frames before it"
+        note = needs("torchrl") if preset == "torchrl-demo" else "1,024 frames before it"
         yield Row(f"{name}_cold", seconds[0], peer, "s", note or "ours once")
         yield Row(f"{name}_warm", statistics.median(seconds[1:]), peer, "s", note)
 

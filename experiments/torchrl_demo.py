@@ -1,4 +1,4 @@
-"""The seed's demo configuration on TorchRL: the peer of our `seed-demo` for the speed of a whole loop.
+"""TorchRL's demo configuration on TorchRL: the peer of our `torchrl-demo` for the speed of a whole loop.
 
     python3 -m pip install -e '.[bench]'      # PyTorch, TorchRL, flashbax; PyTorch's CPU build is enough
     python3 experiments/torchrl_demo.py --frames 1600
@@ -141,7 +141,7 @@ def run(frames: int) -> dict[str, float]:
 
 def main() -> None:
     """Parse the command line, run, print one line of JSON."""
-    parser = argparse.ArgumentParser(description="The seed's demo configuration on TorchRL.")
+    parser = argparse.ArgumentParser(description="TorchRL's demo configuration on TorchRL.")
     parser.add_argument("--frames", type=int, default=1600)
     options = parser.parse_args()
     smallest = (WARM_UP_BATCHES + 1) * FRAMES_PER_BATCH

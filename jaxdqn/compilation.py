@@ -17,7 +17,7 @@ def compiler_options() -> dict[str, str] | None:
     """Options for `jax.jit` with which `Conv` is fastest; None where the backend needs none, or does not know them.
 
     jaxlib 0.10 to 0.12 hand convolutions and matrix products on the CPU to YNNPACK by default. Without it an update of
-    the seed's network with batches of 256 takes 0.55 of the time.
+    TorchRL's network with batches of 256 takes 0.55 of the time.
     """
     if jax.default_backend() != "cpu":
         return None

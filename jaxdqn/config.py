@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from jaxdqn.config_checks import check_config, check_split
 
+RENAMED_NETWORK = ("seed", "torchrl")
+"""The former name of a network, which still works, and its name."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -36,7 +39,7 @@ class Config:
     """Newest images that the network sees at once; None: 4 of those that are resized, 1 of others."""
     normalisation_frames: int | None = None
     """Random images whose mean and deviation normalise each channel; 0: none; None: 500 of those above 32 pixels."""
-    network: Literal["auto", "cnn", "nature", "grid", "motion", "seed"] = "auto"
+    network: Literal["auto", "cnn", "nature", "grid", "motion", "torchrl"] = "auto"
     """CNN for images; auto: cnn from 36 pixels on, else grid. motion and seed are for CartPole. Vectors have an MLP."""
     value_bias: float = 0.0
     """Value that a fresh network starts from."""
@@ -121,6 +124,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse what cannot run, before anything is built."""
+        if self.network == RENAMED_NETWORK[0]:
+            object.__setattr__(self, "network", RENAMED_NETWORK[1])
         check_config(self)
 
     @property

@@ -49,7 +49,7 @@ def q_learning_td_error(
 
 
 def squared_loss(td_error: Float[Array, ""]) -> Float[Array, ""]:
-    """`delta^2`, the seed's "l2": without the 1/2 of `optax.l2_loss`."""
+    """`delta^2`, "l2" in TorchRL: without the 1/2 of `optax.l2_loss`."""
     return jnp.square(td_error)
 
 

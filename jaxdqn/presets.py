@@ -22,9 +22,9 @@ _CARTPOLE: dict[str, Any] = {
 }
 
 # What both columns of TorchRL's tutorial set.
-_SEED: dict[str, Any] = {
+_TORCHRL: dict[str, Any] = {
     **_CARTPOLE,
-    "network": "seed",
+    "network": "torchrl",
     "normalisation_frames": 1000,
     "learning_rate": 2e-3,
     "learning_rate_end": 2e-3,
@@ -35,35 +35,48 @@ _SEED: dict[str, Any] = {
     "greedy_params": "online",
 }
 
-PRESETS: dict[str, Config] = {
-    "cartpole": Config(
-        **_CARTPOLE,
-        network="motion",
-        normalisation_frames=200,
-        random_shift=2,
-        mirror=True,
-        symmetries_of="CartPole-v1",
-        total_frames=18_000,
-        batch_size=32,
-        updates_per_batch=32,
-        capacity=18_000,
-        n_steps=10,
-        evaluate_every=3000,
-    ),
-    "seed-demo": Config(
-        **_SEED,
-        total_frames=5000,
-        num_envs=2,
-        batch_size=32,
-        capacity=5000,
-        evaluate_every=3200,  # every 100 batches
-    ),
-    "seed": Config(
-        **_SEED,
-        total_frames=500_000,
-        frames_per_batch=128,
-        batch_size=256,
-        capacity=100_000,
-        evaluate_every=12_800,
-    ),
-}
+RENAMED = {"seed": "torchrl", "seed-demo": "torchrl-demo"}
+"""Former names of presets, which still work."""
+
+
+class _Presets(dict[str, Config]):
+    def __missing__(self, name: str) -> Config:
+        if name not in RENAMED:
+            raise KeyError(name)
+        return self[RENAMED[name]]
+
+
+PRESETS: dict[str, Config] = _Presets(
+    {
+        "cartpole": Config(
+            **_CARTPOLE,
+            network="motion",
+            normalisation_frames=200,
+            random_shift=2,
+            mirror=True,
+            symmetries_of="CartPole-v1",
+            total_frames=18_000,
+            batch_size=32,
+            updates_per_batch=32,
+            capacity=18_000,
+            n_steps=10,
+            evaluate_every=3000,
+        ),
+        "torchrl-demo": Config(
+            **_TORCHRL,
+            total_frames=5000,
+            num_envs=2,
+            batch_size=32,
+            capacity=5000,
+            evaluate_every=3200,  # every 100 batches
+        ),
+        "torchrl": Config(
+            **_TORCHRL,
+            total_frames=500_000,
+            frames_per_batch=128,
+            batch_size=256,
+            capacity=100_000,
+            evaluate_every=12_800,
+        ),
+    }
+)

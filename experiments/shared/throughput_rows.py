@@ -56,18 +56,23 @@ def frames(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def seed_agent(batch_size: int, updates: int) -> jaxdqn.Agent:
-    """The agent of the preset `seed`, with other batches."""
-    fields = {**PRESETS["seed"].to_dict(), "batch_size": batch_size, "updates_per_batch": updates, "capacity": 10_000}
+def torchrl_agent(batch_size: int, updates: int) -> jaxdqn.Agent:
+    """The agent of the preset `torchrl`, with other batches."""
+    fields = {
+        **PRESETS["torchrl"].to_dict(),
+        "batch_size": batch_size,
+        "updates_per_batch": updates,
+        "capacity": 10_000,
+    }
     stats = jaxdqn.ObservationStats(np.full(4, 0.9, np.float32), np.full(4, 0.2, np.float32))
     config = jaxdqn.Config(**fields)
     return jaxdqn.make_agent(config, num_actions=2, obs_shape=(64, 64), obs_dtype=np.uint8, obs_stats=stats)
 
 
 def update_rows(rounds: int) -> Iterator[Row]:
-    """An update of the seed's network, as a run does it: several in one compiled call, from bytes."""
+    """An update of TorchRL's network, as a run does it: several in one compiled call, from bytes."""
     for size, updates in ((32, 8), (256, 2)):
-        agent = seed_agent(size, updates)
+        agent = torchrl_agent(size, updates)
         learner = agent.init(jax.random.key(0)).learner
         batches = Batch(
             obs=jax.numpy.asarray(frames(updates, size, 64, 64, 4)),
@@ -110,7 +115,7 @@ def needs(*packages: str) -> str:
 
 def act_rows(rounds: int) -> Iterator[Row]:
     """Epsilon-greedy actions for eight stacks, from NumPy and back, against a forward pass of PyTorch's."""
-    agent = seed_agent(32, 8)
+    agent = torchrl_agent(32, 8)
     actor = agent.init(jax.random.key(0)).actor
     obs = frames(WIDTH, 64, 64, 4)
     contestants: dict[str, Callable[[], Any]] = {"ours": lambda: np.asarray(agent.act(actor, obs)[1])}
@@ -134,7 +139,7 @@ def act_rows(rounds: int) -> Iterator[Row]:
 def replay_rows(rounds: int) -> Iterator[Row]:
     """Add a batch of rows and sample 256 transitions; flashbax's flat buffer is given whole transitions."""
     capacity, added = 10_000, 4
-    agent = seed_agent(256, 1)
+    agent = torchrl_agent(256, 1)
     ring = agent.init(jax.random.key(0)).replay
     numbers = np.zeros((capacity // WIDTH, WIDTH))
     rows = Rows(

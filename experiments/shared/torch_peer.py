@@ -1,4 +1,4 @@
-"""The seed's network and update in PyTorch, eager, as TorchRL runs them: the peer of `throughput.py`.
+"""TorchRL's network and update in PyTorch, eager, as TorchRL runs them: the peer of `throughput.py`.
 
 It takes what our update takes, as TorchRL holds it: float32 stacks, channels first, normalised already.
 """
@@ -15,7 +15,7 @@ STATES, TAU, LEARNING_RATE, WEIGHT_DECAY = 4, 0.005, 2e-3, 1e-5
 
 
 class DuelingCNN(nn.Module):
-    """The seed's network: 1,262,691 parameters for 64x64x4 and two actions."""
+    """TorchRL's network: 1,262,691 parameters for 64x64x4 and two actions."""
 
     def __init__(self, num_actions: int = 2) -> None:
         """Build it with PyTorch's own initialisation; speed does not depend on it."""
@@ -40,7 +40,7 @@ def head(width: int) -> nn.Sequential:
 
 
 class Learner:
-    """Network, target and Adam, with the seed's settings."""
+    """Network, target and Adam, with TorchRL's settings."""
 
     def __init__(self, memory_format: torch.memory_format = torch.contiguous_format) -> None:
         """Build them; `memory_format` holds for weights and observations."""

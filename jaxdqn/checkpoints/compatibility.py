@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxdqn.config import Config
+from jaxdqn.config import RENAMED_NETWORK, Config
 
 OLD_VALUES: dict[str, Any] = {
     "env": "CartPole-v1",
@@ -72,3 +72,9 @@ def config_of_file(fields: Mapping[str, Any]) -> Config:
         ValueError: If a field does not exist, or cannot be used.
     """
     return Config.from_dict({**OLD_VALUES, **fields})
+
+
+def with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config that an earlier version wrote, with the names that their values have now."""
+    old, new = RENAMED_NETWORK
+    return {**fields, "network": new} if fields.get("network") == old else dict(fields)

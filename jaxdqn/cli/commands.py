@@ -16,7 +16,7 @@ from jaxdqn.cli.flags import Evaluate, Play, Plot, Resume, parse, parse_train
 from jaxdqn.cli.runner import Stopped, in_one_line, show_run
 from jaxdqn.config import Config
 from jaxdqn.distributed.options import DistributedOptions
-from jaxdqn.presets import PRESETS
+from jaxdqn.presets import PRESETS, RENAMED
 from jaxdqn.signals import defer_ctrl_c
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def train(args: Sequence[str]) -> None:
     preset = None
     if args and not args[0].startswith("-"):
         preset, args = args[0], args[1:]
+        preset = RENAMED.get(preset, preset)
         if preset not in PRESETS:
             near = difflib.get_close_matches(preset, PRESETS, 1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
-from jaxdqn.config import Config
+from jaxdqn.config import RENAMED_NETWORK, Config
 from jaxdqn.distributed.options import DistributedOptions
-from jaxdqn.presets import PRESETS
+from jaxdqn.presets import PRESETS, RENAMED
 
 T = TypeVar("T")
 PRESET_HELP = (
@@ -114,7 +114,7 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
         known = [prefix + name for prefix in ("--", "--no-") for name in names]
         near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
         hint = f"did you mean {near[0]}?" if near else f"see jaxdqn {command} --help"
-        if unknown[0] in PRESETS:
+        if unknown[0] in {*PRESETS, *RENAMED}:
             hint = f"a preset comes first, as in jaxdqn train {unknown[0]}"
         raise ValueError(f"unknown argument {unknown[0]!r}: {hint}")
     return parsed
@@ -164,6 +164,7 @@ class _AboutRun:
 def _switches(kind: Any, args: Sequence[str]) -> list[str]:
     """Flags in which `--x` and `--no-x` stand for the values of a field that may be true, false or open."""
     open_ones = {name for name, hint in get_type_hints(kind).items() if hint == (bool | None)}
+    args = _with_new_names(args)
     words: list[str] = []
     for index, word in enumerate(args):
         name = word.removeprefix("--").replace("-", "_")
@@ -175,6 +176,14 @@ def _switches(kind: Any, args: Sequence[str]) -> list[str]:
         else:
             words.append(word)
     return words
+
+
+def _with_new_names(args: Sequence[str]) -> list[str]:
+    """Flags whose value had another name in an earlier version."""
+    old, new = RENAMED_NETWORK
+    words = [f"--network={new}" if word == f"--network={old}" else word for word in args]
+    pairs = zip(["", *words], words, strict=False)
+    return [new if (before, word) == ("--network", old) else word for before, word in pairs]
 
 
 def _parse_known(kind: type[T], args: Sequence[str], **options: Any) -> tuple[T, list[str]]:

@@ -75,9 +75,9 @@ def motion_cnn(
 ) -> DuelingCNN:
     """The network of the preset `cartpole`: fewer multiply-adds, and motion made easy to see.
 
-    Kernels and strides of Mnih et al. (2015), which take less than a quarter of the seed's multiply-adds; LeCun's
-    initialisation; frames given as differences, four times as large (on pixel CartPole a gain of 10 learned more
-    slowly); of the last feature maps the moments of rows, which suit CartPole and say little of where a thing is
+    Kernels and strides of Mnih et al. (2015), which take less than a quarter of the multiply-adds of TorchRL's network;
+    LeCun's initialisation; frames given as differences, four times as large (on pixel CartPole a gain of 10 learned
+    more slowly); of the last feature maps the moments of rows, which suit CartPole and say little of where a thing is
     elsewhere. 152,163 parameters for 64x64x4 and two actions.
     """
     return DuelingCNN(
@@ -123,7 +123,7 @@ def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -
         "nature": partial(nature_cnn, num_actions),
         "grid": partial(grid_cnn, num_actions),
         "motion": partial(motion_cnn, num_actions, channels=obs.channels),
-        "seed": partial(DuelingCNN, num_actions),
+        "torchrl": partial(DuelingCNN, num_actions),
     }[name](value_bias=bias, dtype=dtype)
     if side < network.smallest_frame:
         size = f"frame_size {side}" if obs.shape == (config.frame_size,) * 2 else f"an image of {obs.shape}"

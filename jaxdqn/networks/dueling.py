@@ -18,7 +18,7 @@ from jaxtyping import Array, DTypeLike, Float
 from jaxdqn.networks.convolution import Conv, Implementation
 
 SEED_VARIANCE = 1 / 3
-"""Of weights times `fan_in`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default, which the seed keeps."""
+"""Of weights times `fan_in`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default, which TorchRL's tutorial keeps."""
 
 
 def kernel_init(variance: float) -> Initializer:
@@ -131,7 +131,9 @@ class DuelingHeads(nn.Module):
 
 
 class DuelingCNN(nn.Module):
-    """A dueling network for stacked frames, by default the seed's: 1,262,691 parameters for 64x64x4 and two actions.
+    """A dueling network for stacked frames.
+
+    By default it is that of TorchRL's tutorial: 1,262,691 parameters for 64x64x4 and two actions.
 
     Attributes:
         num_actions: Number of discrete actions.
@@ -140,7 +142,7 @@ class DuelingCNN(nn.Module):
         strides: Stride of each convolution.
         hidden: Widths of the hidden layers of each head.
         value_bias: Initial bias of the value head's output.
-        variance: Initial variance of weights times `fan_in`; 1 is LeCun's, 1/3 the seed's.
+        variance: Initial variance of weights times `fan_in`; 1 is LeCun's, 1/3 TorchRL's.
         motion_gain: Gain of `frame_differences` in place of the frames themselves; None leaves the frames.
         channels: Channels of one frame, which `frame_differences` needs to know.
         moments: Whether the heads are given the `row_moments` of the last feature maps, and not the maps themselves.

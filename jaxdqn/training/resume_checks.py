@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxdqn.checkpoints.compatibility import with_new_names
 from jaxdqn.checkpoints.shards import SavedState
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.episodes import Episode
@@ -58,8 +59,13 @@ def check_overrides(folder: Path, given: Mapping[str, str]) -> list[str]:
         if name not in given:
             which = f", {had[name]}" if had[name] else ""
             raise ValueError(f"the run was trained with {name} of your own{which}: give it that {name} again")
-    others = [name for name in had if had[name] not in ("", given[name])]
+    others = [name for name in had if had[name] and _without_module(had[name]) != _without_module(given[name])]
     return [f"{name} was {had[name]} and is {given[name]} now: the run may become another one" for name in others]
+
+
+def _without_module(path: str) -> str:
+    """A dotted path; of this package the last name alone, as its modules move from one version to the next."""
+    return f"jaxdqn.{path.rsplit('.', 1)[-1]}" if path.startswith("jaxdqn.") else path
 
 
 def check_envs(config: Config, overrides: Overrides, env: str | None, eval_env: str | None) -> None:
@@ -96,7 +102,7 @@ def check_saved_state(saved: SavedState, config: Config) -> list[str]:
         ValueError: If it is one; the fields are named.
     """
     _check_types(saved)
-    there, here = saved.facts["config"], config.to_dict()
+    there, here = with_new_names(saved.facts["config"]), config.to_dict()
     other = [name for name in here if name not in FREE and name in there and there[name] != here[name]]
     if other:
         words = ", ".join(f"{name} {there[name]!r} and config.json {here[name]!r}" for name in other)

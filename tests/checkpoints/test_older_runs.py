@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,11 @@ from whole_runs import VECTORS, finish, table
 import jaxdqn
 from jaxdqn.checkpoints.agent import AgentSpec
 from jaxdqn.checkpoints.compatibility import OLD_VALUES, config_of_file
+from jaxdqn.cli.flags import parse_config
+from jaxdqn.cli.main import main
+from jaxdqn.config import Config
 from jaxdqn.observations import ObsSpec
+from jaxdqn.presets import PRESETS
 from jaxdqn.storage.manifest import amend, read_manifest
 
 NEW = ("eval_env", "colour", "value_bias", "symmetries_of", "epsilon_frames", "max_episode_steps")
@@ -75,3 +81,57 @@ def test_an_agent_json_of_an_older_version_is_read_as_it_was_meant(pixels, stack
     config = config_of_file({"pixels": pixels})
     fields = {"num_actions": 3, "obs_shape": [64, 64], "obs_dtype": "uint8", "custom": [], "frames": 10}
     assert AgentSpec.from_dict(fields, config) == AgentSpec(3, ObsSpec((64, 64), np.dtype(np.uint8), stack, scale))
+
+
+@pytest.fixture
+def older_run(tmp_path):
+    """A run of CartPole's vectors, written by commit 5a7a6a5 and left at frame 128 of 192."""
+    with tarfile.open(Path(__file__).parent / "data" / "older_run.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "older_run"
+
+
+def resume_older(run):
+    return jaxdqn.resume(run, network=jaxdqn.DuelingMLP(2, trunk=(8,), hidden=(4,)), say=lambda note: None)
+
+
+@pytest.mark.slow
+def test_a_run_written_before_the_packages_were_made_goes_on_as_it_did_then(older_run):
+    *_, end = resume_older(older_run)
+    assert end.progress.frames == 192
+    rows = table(older_run / "metrics.csv")[-2:]
+    assert [(row["frames"], row["updates"], row["return_mean"]) for row in rows] == [
+        ("144", "14", "27.0"),
+        ("192", "20", "19.5"),
+    ]
+    np.testing.assert_allclose([float(row["loss"]) for row in rows], [2.185258626937866, 1.8965725898742676], rtol=1e-4)
+    agent = jaxdqn.load(older_run, network=jaxdqn.DuelingMLP(2, trunk=(8,), hidden=(4,)))
+    assert agent(np.zeros((1, 4), np.float32))[0] in (0, 1)
+
+
+@pytest.mark.slow
+def test_former_names_and_keys_of_later_versions_do_not_stop_a_resume(older_run):
+    fields = json.loads((older_run / "config.json").read_text())
+    (older_run / "config.json").write_text(json.dumps({**fields, "network": "seed"}))
+    (state,) = (older_run / "states").iterdir()
+    config = read_manifest(state)["config"]
+    amend(state, {"config": {**config, "network": "seed"}, "of a later version": {"a": 1}})
+    with resume_older(older_run) as steps:
+        assert next(steps).progress.frames == 144
+    (state,) = (older_run / "states").iterdir()
+    assert read_manifest(state)["config"]["network"] == "torchrl"
+
+
+def test_presets_and_a_network_have_their_former_names(tmp_path, capsys):
+    assert PRESETS["seed"] is PRESETS["torchrl"]
+    assert PRESETS["seed-demo"] is PRESETS["torchrl-demo"]
+    with pytest.raises(KeyError, match="sed"):
+        PRESETS["sed"]
+    assert Config(network="seed") == Config(network="torchrl")
+    assert PRESETS["torchrl"].network == "torchrl"
+    for words in (["--network", "seed"], ["--network=seed"], ["--network", "torchrl"]):
+        assert parse_config([*words, "--env", "CartPole-v1", "--seed", "7"]).network == "torchrl"
+    for name in ("seed", "seed-demo"):
+        with pytest.raises(SystemExit):
+            main(["train", name, "--total-frames", "-1"])
+        assert "total_frames -1" in capsys.readouterr().err

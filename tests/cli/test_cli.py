@@ -67,7 +67,7 @@ def test_folders_are_numbered_where_none_is_named(capsys, tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_a_preset_comes_first_and_flags_change_it(capsys, tmp_path):
     output = tmp_path / "run"
-    code, _, _ = call(capsys, "train", "seed-demo", *TINY, "--output", str(output), "--gamma", "0.5", "--double")
+    code, _, _ = call(capsys, "train", "torchrl-demo", *TINY, "--output", str(output), "--gamma", "0.5", "--double")
     assert code == 0
     config = json.loads((output / "config.json").read_text())
     assert (config["gamma"], config["double"]) == (0.5, True)
@@ -96,7 +96,7 @@ def test_the_default_preset_trains_on_pixels(capsys, tmp_path, monkeypatch):
 def test_help_names_every_command_and_flag(capsys):
     code, out, _ = call(capsys, "--help")
     assert code == 0
-    assert all(word in out for word in ("train", "evaluate", "play", "plot", "cartpole", "seed-demo"))
+    assert all(word in out for word in ("train", "evaluate", "play", "plot", "cartpole", "torchrl-demo"))
     code, out, _ = call(capsys, "train", "--help")
     assert code == 0
     assert "PRESET" in out
@@ -130,7 +130,7 @@ REFUSED = [
     (["train", "--gama", "0.9"], "did you mean --gamma"),
     (["train", "--loss", "cubic"], "loss"),
     (["train", "--no-pixel"], "did you mean --no-pixels"),
-    (["train", "--seed", "1", "seed-demo"], "a preset comes first"),
+    (["train", "--seed", "1", "torchrl-demo"], "a preset comes first"),
     (["train", "--output", ""], "output"),
     (["train", "--env"], "--env"),
     (["train", "--no-pixels", "--mirror"], "mirror True needs pixels"),

@@ -21,8 +21,8 @@ from jaxdqn.presets import PRESETS
         ("cartpole", "--env=Acrobot-v1 --frame-size 2", (0, False)),  # which 2 pixels of a shift would not fit
         ("cartpole", "--env Acrobot-v1 --random-shift 2 --mirror", (2, True)),  # asked for, as the preset has them
         ("cartpole", "--no-pixels", (0, False)),
-        ("seed", "", (0, False)),
-        ("seed-demo", "--mirror", (0, True)),
+        ("torchrl", "", (0, False)),
+        ("torchrl-demo", "--mirror", (0, True)),
     ],
 )
 def test_what_holds_of_cartpoles_frames_is_not_taken_for_granted_elsewhere(preset, flags, symmetries):
@@ -38,9 +38,9 @@ def test_flags_that_name_no_environment_are_refused_before_the_others_are_read()
 
 
 def test_another_environment_keeps_what_else_was_asked_for():
-    config = parse_config(["--gamma", "0.5", "--env", "Acrobot-v1", "--double"], PRESETS["seed-demo"])
+    config = parse_config(["--gamma", "0.5", "--env", "Acrobot-v1", "--double"], PRESETS["torchrl-demo"])
     assert (config.env, config.gamma, config.double) == ("Acrobot-v1", 0.5, True)
-    assert config.learning_rate == PRESETS["seed-demo"].learning_rate
+    assert config.learning_rate == PRESETS["torchrl-demo"].learning_rate
 
 
 def test_numpys_scalars_and_paths_are_taken_as_pythons():

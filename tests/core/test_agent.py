@@ -146,7 +146,7 @@ def test_rows_of_another_width_are_refused():
         agent.observe(agent.init(jax.random.key(0)), some_rows(4, num_envs=1))
 
 
-@pytest.mark.parametrize(("preset", "size"), [("cartpole", 152_163), ("seed-demo", 1_262_691), ("seed", 1_262_691)])
+@pytest.mark.parametrize(("preset", "size"), [("cartpole", 152_163), ("torchrl", 1_262_691)])
 def test_each_preset_has_its_network(preset, size):
     network = make_network(PRESETS[preset], num_actions=2)
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 4)))
@@ -154,7 +154,7 @@ def test_each_preset_has_its_network(preset, size):
 
 
 @pytest.mark.parametrize(
-    ("network", "smallest"), [("motion", 36), ("nature", 36), ("cnn", 27), ("seed", 20), ("grid", 3)]
+    ("network", "smallest"), [("motion", 36), ("nature", 36), ("cnn", 27), ("torchrl", 20), ("grid", 3)]
 )
 def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_not(network, smallest):
     with pytest.raises(

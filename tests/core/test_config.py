@@ -1,4 +1,4 @@
-"""The seed's two columns to the letter, and what a config refuses."""
+"""TorchRL's two columns to the letter, and what a config refuses."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ SHARED = {
     "max_gradient_norm": None,
     "env": "CartPole-v1",
     "pixels": True,
-    "network": "seed",
+    "network": "torchrl",
     "random_shift": 0,
     "mirror": False,
     "frame_size": 64,
@@ -38,7 +38,7 @@ SHARED = {
     "greedy_params": "online",
 }
 COLUMNS = {
-    "seed-demo": {
+    "torchrl-demo": {
         "total_frames": 5000,
         "frames_per_batch": 32,
         "batch_size": 32,
@@ -46,7 +46,7 @@ COLUMNS = {
         "capacity": 5000,
         "num_batches": 157,
     },
-    "seed": {
+    "torchrl": {
         "total_frames": 500_000,
         "frames_per_batch": 128,
         "batch_size": 256,
@@ -65,7 +65,7 @@ REFUSED = [
     ({"learning_rate": 0.0}, "learning_rate 0.0 must be above 0"),
     ({"learning_rate": True}, "learning_rate True must be a number"),
     ({"learning_rate": None}, "learning_rate None must be a number"),
-    ({"network": "resnet"}, "network 'resnet' must be one of auto, cnn, nature, grid, motion, seed"),
+    ({"network": "resnet"}, "network 'resnet' must be one of auto, cnn, nature, grid, motion, torchrl"),
     ({"random_shift": -1}, "random_shift -1 must be 0 or above"),
     ({"random_shift": 2, "pixels": False}, "random_shift 2 needs pixels: set it to 0"),
     ({"mirror": True, "pixels": False}, "mirror True needs pixels: set it to False"),

@@ -13,7 +13,7 @@ from jaxdqn.evaluation.selection import Selection
 from jaxdqn.loops.progress import Progress
 from jaxdqn.observations import ObsSpec
 
-# Five of twenty episodes screen. What each agent gets in the first five and in the protected_frames, and what becomes of it.
+# Five of twenty episodes screen. What each agent gets in the first five and in the others, and what becomes of it.
 AGENTS = [
     ((10, 10), 20, True),  # the first is always played whole
     ((9, 500), 5, False),  # screened out: its other episodes are not played

@@ -38,7 +38,7 @@ def test_three_updates_of_the_peer_are_three_of_ours(monkeypatch):
     monkeypatch.setattr(torch_peer, "WEIGHT_DECAY", FIELDS["weight_decay"])
     monkeypatch.setattr(torch_peer, "TAU", FIELDS["tau"])
 
-    config = jaxdqn.Config(**{**PRESETS["seed"].to_dict(), **FIELDS})
+    config = jaxdqn.Config(**{**PRESETS["torchrl"].to_dict(), **FIELDS})
     stats = jaxdqn.ObservationStats(np.full(4, 0.5, np.float32), np.full(4, 0.25, np.float32))
     agent = jaxdqn.make_agent(config, num_actions=2, obs_shape=(64, 64), obs_dtype=np.uint8, obs_stats=stats)
     learner = agent.init(jax.random.key(0)).learner

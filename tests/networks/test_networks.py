@@ -37,7 +37,7 @@ WITH_RANDOM_BIAS = ("Conv_0", "first")
 
 @pytest.fixture(scope="module")
 def params():
-    """Fresh parameters of the seed's network. XLA compiles draws of its own generator three times faster."""
+    """Fresh parameters of TorchRL's network. XLA compiles draws of its own generator three times faster."""
     key = jax.random.key(0, impl="rbg")
     return jax.jit(DuelingCNN(2).init)(key, jnp.zeros((1, 64, 64, 4)))
 

@@ -96,8 +96,8 @@ def test_without_a_preset_an_environment_has_neutral_defaults_and_none_is_the_pr
         ("--total-frames 1000000", "cartpole", 1_000_000),
         ("--total-frames 9000", "cartpole", 9_024),  # whole batches
         ("--total-frames 1000000 --capacity 5000", "cartpole", 5_000),
-        ("--total-frames 9000", "seed-demo", 9_024),
-        ("--total-frames 1000000", "seed", 100_000),  # less than its run, on purpose
+        ("--total-frames 9000", "torchrl-demo", 9_024),
+        ("--total-frames 1000000", "torchrl", 100_000),  # less than its run, on purpose
         ("", "cartpole", 18_000),
         ("--env Acrobot-v1 --total-frames 70000", None, 70_016),
     ],

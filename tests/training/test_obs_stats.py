@@ -36,7 +36,7 @@ from jaxdqn.presets import PRESETS
 from jaxdqn.training.obs_stats import RolloutAhead
 
 if __name__ == "__main__":
-    rollout = RolloutAhead(PRESETS["seed-demo"])
+    rollout = RolloutAhead(PRESETS["torchrl-demo"])
     child = rollout._process.pid
     os.kill(child, signal.SIGINT)
     time.sleep(0.5)
