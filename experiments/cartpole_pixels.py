@@ -1,11 +1,11 @@
-"""Reproduce the README's result: train a preset with several seeds, score every agent afresh, draw the curves.
+"""Reproduce the README's result: train a preset with several seeds, evaluate the agents again, draw the curves.
 
-    python3 experiments/cartpole_pixels.py --seeds 0 1 2 3 4 --output runs/cartpole-pixels
+    python3 experiments/cartpole_pixels.py --seeds 0 1 2 3 4 --output runs/cartpole-pixels [-- FLAGS]
 
-Each seed is a run of its own under the output folder; a seed that was trained to its end with the same config is not
-trained again, so an interrupted experiment goes on where it stopped, with the seed that was interrupted from its
-beginning. It leaves `results.csv` (one row a seed), `curves.png`, and prints the table. Further flags of `jaxdqn train`
-are taken after `--`.
+Arguments: `--seeds`, `--preset` (cartpole), `--episodes` (100, to score an agent), `--output`; FLAGS are flags of
+`jaxdqn train`. Each seed is a separate run under the output folder. A seed that is already trained to its end with the
+same config is not trained again; an interrupted one is trained again from scratch. It writes `results.csv` (one row for
+each seed) and `curves.png`, and prints the scores of each seed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ SOLVED = 475.0
 def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
     words, flags = split_flags(args)
-    parser = argparse.ArgumentParser(description="Train a preset with several seeds and score every agent afresh.")
+    parser = argparse.ArgumentParser(description="Train a preset with several seeds and evaluate the agents again.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--preset", choices=PRESETS, default="cartpole")
-    parser.add_argument("--episodes", type=int, default=100, help="fresh greedy episodes to score an agent by")
+    parser.add_argument("--episodes", type=int, default=100, help="greedy episodes on new seeds to score an agent")
     parser.add_argument("--output", type=Path, default=Path("runs/cartpole-pixels"))
     options = parser.parse_args(words)
     if options.episodes < 1:
@@ -47,7 +47,7 @@ def main(args: Sequence[str] | None = None) -> None:
         given = parse_config(flags, PRESETS[options.preset])
         for name in ("seed", "output"):
             if getattr(given, name) != getattr(PRESETS[options.preset], name):
-                raise ValueError(f"--{name} is given by the experiment: use its own flags, before --")
+                raise ValueError(f"--{name} is set by the experiment: use --seeds and --output, before --")
         runs = {seed: options.output / f"seed{seed}" for seed in options.seeds}
         configs = {seed: dataclasses.replace(given, seed=seed, output=str(run)) for seed, run in runs.items()}
         finished = {seed: is_finished(run, configs[seed]) for seed, run in runs.items()}
@@ -62,19 +62,19 @@ def main(args: Sequence[str] | None = None) -> None:
         write(options.output / "results.csv", rows)
     label = f"{given.env}, preset {options.preset}, {len(runs)} seeds"
     draw_curve(list(runs.values()), options.output / "curves.png", label=label)
-    print(f"kept in {options.output}: results.csv, curves.png and a run for each seed")
+    print(f"saved in {options.output}: results.csv, curves.png and a run for each seed")
 
 
 def is_finished(run: Path, config: Config) -> bool:
-    """Whether a run of this config was trained to its end.
+    """Return whether a run of this config was trained to its end.
 
     Raises:
-        ValueError: If the folder holds a run of another config, which is left alone.
+        ValueError: If the folder holds a run of another config.
     """
     if not run.exists():
         return False
     found = read_config(run)
-    if config.capacity is None:  # what was found to fit is in the run's own
+    if config.capacity is None:  # the run's config has the capacity that was chosen for the machine
         found = dataclasses.replace(found, capacity=None)
     if found != config:
         raise ValueError(f"{run} holds a run of another config: choose another --output")
@@ -84,10 +84,10 @@ def is_finished(run: Path, config: Config) -> bool:
 
 
 def train(config: Config) -> None:
-    """Run one seed to its end, with a line an evaluation; what an interrupted run left is removed."""
+    """Train one seed to its end and print a line for each evaluation; delete an interrupted run first."""
     run = Path(str(config.output))
     if run.exists():
-        print(f"{run} was interrupted: it is trained again", flush=True)
+        print(f"{run} was interrupted: training it from scratch", flush=True)
         shutil.rmtree(run)
     for step in jaxdqn.train(config):
         if step.evaluation is not None:
@@ -96,7 +96,7 @@ def train(config: Config) -> None:
 
 
 def score(run: Path, episodes: int) -> dict[str, Any]:
-    """What the README reports of a seed."""
+    """Return what the README reports about a seed."""
     evaluations = read_table(run / "evaluations.csv")
     solved = [row for row in evaluations if row["mean"] >= SOLVED]
     kept = Checkpoints(run / "checkpoints").index()
@@ -118,8 +118,8 @@ def score(run: Path, episodes: int) -> dict[str, Any]:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """The table so far."""
-    with atomic_write(path) as aside, aside.open("w", newline="") as file:
+    """Write the table so far."""
+    with atomic_write(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

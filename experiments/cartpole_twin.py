@@ -1,9 +1,10 @@
-"""How near our CartPole is to gymnasium's: physics, picture, and whether agents cross from one to the other.
+"""Compare our CartPole with gymnasium's: physics, pictures, and the returns of the same agents on both.
 
     python3 experiments/cartpole_twin.py [--trajectories 1000] [--states 10000] [--transfer RUN ...]
 
-It prints a line a comparison and leaves `picture.png`, of the state that differs most: gymnasium's frame, ours, and the
-difference. With `--transfer` the best and the last agent of runs play 100 episodes each on both.
+Arguments: `--trajectories` for the physics, `--states` for the pictures, `--output` for the folder. With `--transfer`
+the best and the last agent of each RUN play `--episodes` (100) on both. It prints a line for each comparison and writes
+`picture.png` for the state that differs most: gymnasium's frame, ours, and the difference.
 """
 
 from __future__ import annotations
@@ -25,42 +26,44 @@ from jaxdqn.evaluation.device import make_device_evaluation
 from jaxdqn.evaluation.trained_agent import TrainedAgent
 from jaxdqn.preprocessing import preprocess_frame
 
-HOLDS = np.array([1.0, 1.66, 18.7, 3.5])
-"""A linear policy that holds the pole: it pushes to the right where its product with the state is above 0."""
+BALANCING_WEIGHTS = np.array([1.0, 1.66, 18.7, 3.5])
+"""A linear policy that balances the pole: it pushes right if the dot product with the state is above 0."""
 
 
 class Physics(NamedTuple):
-    """How trajectories of the two compare.
+    """The comparison of trajectories.
 
     Attributes:
-        steps: Compared, over all trajectories.
+        steps: Steps that were compared, over all trajectories.
         step_error: Largest difference after one step from the same state, in units in the last place of float32 at the
-            scale of what is added.
-        drift: Largest difference within a trajectory of random actions, on its own from the first state on.
-        ends_apart: Trajectories that ended at another step, or for another reason.
+            scale of the state, at least 1.
+        drift: Largest difference within a trajectory of random actions that starts from the same state, relative to
+            the limits of position and angle.
+        different_ends: Trajectories that ended at different steps, or for different reasons.
         borderline: Steps within 1e-5 of a limit, where rounding decides.
     """
 
     steps: int
     step_error: float
     drift: float
-    ends_apart: int
+    different_ends: int
     borderline: int
 
 
 def compare_physics(trajectories: int) -> Physics:
-    """Random actions from the same random states, until either ends."""
+    """Step both from the same random states with the same actions, until one of them ends."""
     env = gym.make("CartPole-v1")
     env.reset(seed=0)
     limit = int(env.spec.max_episode_steps)
     rng = np.random.default_rng(0)
     starts = rng.uniform(-0.05, 0.05, (trajectories, 4)).astype(np.float32)
-    # A third are held upright, or none would last until the time limit. These are compared step by step: errors grow
-    # e-fold in a quarter of a second, so that after five of them two precisions no longer agree.
+    # In a third of the trajectories a policy balances the pole: with random actions none lasts until the time limit.
+    # These are compared step by step, because errors grow e-fold in a quarter of a second: after five of these quarters
+    # the two precisions no longer agree.
     actions = rng.integers(0, 2, (trajectories, limit))
-    steered = np.arange(trajectories) % 3 == 0
-    one = jax.jit(cartpole_step)
-    steps, step_error, drift, apart, borderline = 0, 0.0, 0.0, 0, 0
+    balanced = np.arange(trajectories) % 3 == 0
+    our_step = jax.jit(cartpole_step)
+    steps, step_error, drift, different_ends, borderline = 0, 0.0, 0.0, 0, 0
     scale = np.array([MAX_X, 1.0, MAX_THETA, 1.0])
     for index in range(trajectories):
         env.reset()
@@ -68,33 +71,34 @@ def compare_physics(trajectories: int) -> Physics:
         ours = CartPoleState(*starts[index])
         for step in range(limit):
             before = np.asarray(env.unwrapped.state)
-            push = int(before @ HOLDS > 0)
-            action = push if steered[index] else int(actions[index, step])
+            push = int(before @ BALANCING_WEIGHTS > 0)
+            action = push if balanced[index] else int(actions[index, step])
             _, _, terminated, truncated, _ = env.step(action)
             after = np.asarray(env.unwrapped.state)
-            near, _ = one(CartPoleState(*before.astype(np.float32)), action)
-            ours, fallen = one(CartPoleState(*before.astype(np.float32)) if steered[index] else ours, action)
+            same_start = CartPoleState(*before.astype(np.float32))
+            near, _ = our_step(same_start, action)
+            ours, fallen = our_step(same_start if balanced[index] else ours, action)
             rounding = np.finfo(np.float32).eps * np.maximum(np.abs(before), 1.0)
             step_error = max(step_error, float((np.abs(np.asarray(near) - after) / rounding).max()))
             drift = max(drift, float((np.abs(np.asarray(ours) - after) / scale).max()))
             borderline += int(min(abs(abs(after[0]) - MAX_X), abs(abs(after[2]) - MAX_THETA)) < 1e-5)
             steps += 1
             if terminated or bool(fallen) or truncated:
-                apart += int(bool(fallen) != terminated)
+                different_ends += int(bool(fallen) != terminated)
                 break
     env.close()
-    return Physics(steps, step_error, drift, apart, borderline)
+    return Physics(steps, step_error, drift, different_ends, borderline)
 
 
 class Picture(NamedTuple):
-    """How frames compare, in grey levels of 255.
+    """The comparison of frames, in grey levels from 0 to 255.
 
     Attributes:
         mean: Mean absolute difference.
-        high: 99.9th percentile of it.
-        largest: Its maximum.
-        worst: Gymnasium's frame, ours, and their difference times 16 `[64, 3*64]` uint8, of the state where it is.
-        state: That state's `x` and `theta`.
+        high: 99.9th percentile of the absolute difference.
+        largest: Maximum of the absolute difference.
+        worst: Gymnasium's frame, ours, and 16 times their difference `[64, 3*64]` uint8, for the state with `largest`.
+        state: `x` and `theta` of that state.
     """
 
     mean: float
@@ -105,7 +109,7 @@ class Picture(NamedTuple):
 
 
 def compare_pictures(states: int) -> Picture:
-    """Random states over all that CartPole shows, its final observations included."""
+    """Compare frames of random states over the whole range that CartPole shows, final observations included."""
     rng = np.random.default_rng(0)
     x, theta = (rng.uniform(-1.04 * limit, 1.04 * limit, states).astype(np.float32) for limit in (MAX_X, MAX_THETA))
     ours = np.asarray(jax.jit(jax.vmap(cartpole_frame))(x, theta))
@@ -124,10 +128,10 @@ def compare_pictures(states: int) -> Picture:
 
 
 def transfer(agent: TrainedAgent, episodes: int) -> dict[str, Any]:
-    """Returns of an agent on gymnasium's environment and on ours.
+    """Return the mean and the lowest return of an agent on gymnasium's environment and on ours.
 
     Raises:
-        ValueError: If it was trained on another.
+        ValueError: If it was trained on another environment.
     """
     if agent.config.env != "CartPole-v1":
         raise ValueError(f"--transfer: the agent was trained on {agent.config.env} and not on CartPole-v1")
@@ -147,15 +151,15 @@ def transfer(agent: TrainedAgent, episodes: int) -> dict[str, Any]:
 
 def main() -> None:
     """Parse the command line, compare, print."""
-    parser = argparse.ArgumentParser(description="How near our CartPole is to gymnasium's.")
-    parser.add_argument("--trajectories", type=count, default=1_000, help="0 leaves physics out")
-    parser.add_argument("--states", type=count, default=10_000, help="0 leaves the picture out")
+    parser = argparse.ArgumentParser(description="Compare our CartPole with gymnasium's.")
+    parser.add_argument("--trajectories", type=count, default=1_000, help="0 skips the physics")
+    parser.add_argument("--states", type=count, default=10_000, help="0 skips the pictures")
     parser.add_argument("--transfer", nargs="*", default=[], metavar="RUN", help="runs whose agents play on both")
-    parser.add_argument("--episodes", type=positive, default=100, help="of each agent on each")
+    parser.add_argument("--episodes", type=positive, default=100, help="episodes of each agent on each environment")
     parser.add_argument("--output", type=Path, default=Path("runs/cartpole-twin"))
     options = parser.parse_args()
     if options.trajectories:
-        print("physics  " + in_words(compare_physics(options.trajectories)._asdict()))
+        print("physics  " + as_line(compare_physics(options.trajectories)._asdict()))
     if options.states:
         found = compare_pictures(options.states)
         options.output.mkdir(parents=True, exist_ok=True)
@@ -169,11 +173,11 @@ def main() -> None:
                 scores = transfer(jaxdqn.load(run, which), options.episodes)
             except ValueError as error:
                 parser.error(str(error))
-            print(f"{run} {which}  {in_words(scores)}", flush=True)
+            print(f"{run} {which}  {as_line(scores)}", flush=True)
 
 
-def in_words(figures: dict[str, Any]) -> str:
-    """Names and figures, in one line."""
+def as_line(figures: dict[str, Any]) -> str:
+    """Return names and values as one line."""
     return "  ".join(f"{name} {value:g}" for name, value in figures.items())
 
 

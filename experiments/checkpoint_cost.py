@@ -1,9 +1,9 @@
-"""What a checkpoint of replay costs: seconds that training waits, memory, and bytes on disk.
+"""Measure what a checkpoint with replay costs: time that training waits, memory, and bytes on disk.
 
     python3 experiments/checkpoint_cost.py --rows 100000
 
-A ring is filled with frames of CartPole, or with noise that cannot be compressed, and written; then twice again after
-some new rows, and read.
+The argument `--rows` is the size of the ring. It is filled with frames of CartPole, and then with noise, which cannot
+be compressed. Each is saved three times, with 3,000 new rows before the second and the third time, and loaded.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
 
 
 class Cost(NamedTuple):
-    """What was measured.
+    """The measurements.
 
     Attributes:
         replay_bytes: Memory of the ring.
-        first_seconds: Time to write it.
-        second_seconds: Time to write it after `again` new rows: what has not changed is copied.
-        third_seconds: The same once more, and from then on: files are taken over from the first, which is deleted.
-        extra_bytes: Memory that writing took besides, at its peak.
+        first_seconds: Time to save it.
+        second_seconds: Time to save it after `new_rows` new rows: files that have not changed are copied.
+        third_seconds: The same for the third and every later time: files are linked from the checkpoint that is
+            deleted next.
+        extra_bytes: Additional memory while saving, at its peak.
         disk_bytes: Size of the state on disk.
-        load_seconds: Time to check and read it.
+        load_seconds: Time to verify and load it.
     """
 
     replay_bytes: int
@@ -50,27 +51,28 @@ class Cost(NamedTuple):
     load_seconds: float
 
 
-def measure(rows: int, *, noise: bool, again: int = 3_000) -> Cost:
-    """Fill a ring of the default preset with rows, write it three times, read it."""
-    fields = {"capacity": rows, "total_frames": rows + 2 * again, "warmup_frames": 0, "loop": "device"}
+def measure(rows: int, *, noise: bool, new_rows: int = 3_000) -> Cost:
+    """Fill a ring of the default preset with rows, save it three times, load it."""
+    fields = {"capacity": rows, "total_frames": rows + 2 * new_rows, "warmup_frames": 0, "loop": "device"}
     config = dataclasses.replace(PRESETS["cartpole"], **fields)
     run = jaxdqn.make_device_run(config)
-    state = filled(run, rows, noise)
+    state = fill_replay(run, rows, noise)
     with tempfile.TemporaryDirectory() as folder:
         states = States(Path(folder) / "states", keep=2, with_replay=True)
-        few = state._replace(replay=state.replay._replace(size=jax.numpy.int32(256)))
-        States(Path(folder) / "warm-up", keep=1, with_replay=True).save(1, few, FACTS)  # imports and compilation
+        small = state._replace(replay=state.replay._replace(size=jax.numpy.int32(256)))
+        States(Path(folder) / "warm-up", keep=1, with_replay=True).save(1, small, FACTS)  # imports and compilation
         before = peak_bytes(reset=True)
         began = time.monotonic()
         path = states.save(rows, state, FACTS)
         first = time.monotonic() - began
         extra = peak_bytes() - before
         seconds = []
-        for time_after in (1, 2):
-            key = jax.random.key(time_after)
-            state = jax.block_until_ready(run_on(run, run.start(state, key), again // config.frames_per_batch).agent)
+        for repeat in (1, 2):
+            key = jax.random.key(repeat)
+            run_state = collect(run, run.start(state, key), new_rows // config.frames_per_batch)
+            state = jax.block_until_ready(run_state.agent)
             began = time.monotonic()
-            path = states.save(rows + time_after * again, state, FACTS)
+            path = states.save(rows + repeat * new_rows, state, FACTS)
             seconds.append(time.monotonic() - began)
         disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         num_bytes = run.agent.replay.num_bytes
@@ -79,10 +81,10 @@ def measure(rows: int, *, noise: bool, again: int = 3_000) -> Cost:
         return Cost(num_bytes, first, *seconds, extra, disk, time.monotonic() - began)
 
 
-def filled(run: DeviceRun, rows: int, noise: bool) -> AgentState:
-    """An agent whose ring is full."""
+def fill_replay(run: DeviceRun, rows: int, noise: bool) -> AgentState:
+    """Return an agent's state with a full ring."""
     if not noise:
-        return jax.block_until_ready(run_on(run, run.init(jax.random.key(0)), rows // 32).agent)
+        return jax.block_until_ready(collect(run, run.init(jax.random.key(0)), rows // 32).agent)
     state = run.agent.init(jax.random.key(0))
     ring = state.replay
     obs = jax.random.bits(jax.random.key(2), ring.rows.obs.shape, "uint8")
@@ -90,14 +92,14 @@ def filled(run: DeviceRun, rows: int, noise: bool) -> AgentState:
     return jax.block_until_ready(state._replace(replay=full))
 
 
-def run_on(run: DeviceRun, state: jaxdqn.RunState, batches: int) -> jaxdqn.RunState:
-    """Some batches without learning."""
+def collect(run: DeviceRun, state: jaxdqn.RunState, batches: int) -> jaxdqn.RunState:
+    """Collect some batches without learning."""
     step = jaxdqn.jit(lambda s: jax.lax.fori_loop(0, batches, lambda _, s: run.collect(s)[0], s), donate_argnums=0)
     return step(state)
 
 
 def peak_bytes(*, reset: bool = False) -> int:
-    """Largest memory of this process since the last reset; Linux."""
+    """Return the peak memory of this process since the last reset; only on Linux."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
         return psutil.Process().memory_info().rss
@@ -107,17 +109,17 @@ def peak_bytes(*, reset: bool = False) -> int:
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(description="What a checkpoint of replay costs.")
-    parser.add_argument("--rows", type=positive, default=100_000)
+    parser = argparse.ArgumentParser(description="Measure what a checkpoint with replay costs.")
+    parser.add_argument("--rows", type=positive, default=100_000, help="size of the ring")
     options = parser.parse_args()
     for noise in (False, True):
         cost = measure(options.rows, noise=noise)
         print(
             f"{'noise' if noise else 'frames of CartPole'}: replay {cost.replay_bytes / 1e6:.0f} MB; first "
-            f"{cost.first_seconds:.2f} s, after 3,000 new rows {cost.second_seconds:.2f} s, and once more "
+            f"{cost.first_seconds:.2f} s, after 3,000 new rows {cost.second_seconds:.2f} s, after 3,000 more "
             f"{cost.third_seconds:.2f} s; extra memory "
             f"{cost.extra_bytes / cost.replay_bytes:.2f} times replay; on disk {cost.disk_bytes / 1e6:.1f} MB; "
-            f"checked and read in {cost.load_seconds:.2f} s",
+            f"verified and loaded in {cost.load_seconds:.2f} s",
             flush=True,
         )
 

@@ -1,9 +1,11 @@
-"""What makes pixel CartPole collapse after it is solved: the default preset with one setting changed at a time.
+"""Show what makes pixel CartPole collapse after it is solved: the default preset with one setting changed at a time.
 
-    python3 experiments/collapse.py --seeds 0 1 2 --output runs/collapse
+    python3 experiments/collapse.py --seeds 0 1 2 --output runs/collapse [-- FLAGS]
 
-It leaves `collapse.csv`, an evaluation a row, and `collapse.png`, and prints a table: how many seeds were solved, when,
-and what greedy returns they had from then on. Flags of `jaxdqn train` are taken after `--`.
+Arguments: `--seeds`, `--only VARIANT ...`, `--together` (seeds in one program), `--every` (frames between evaluations),
+`--episodes` (of an evaluation), `--output`; FLAGS are flags of `jaxdqn train`. It writes `collapse.csv` (one row for
+each evaluation) and `collapse.png`, and prints a table: how many seeds were solved, when, and their greedy returns from
+then on.
 """
 
 from __future__ import annotations

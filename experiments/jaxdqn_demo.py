@@ -1,7 +1,10 @@
-"""TorchRL's demo configuration on jaxdqn, without evaluations and logs: what `torchrl_demo.py` is compared with.
+"""Measure the speed of TorchRL's demo configuration on jaxdqn, without evaluations and logs.
 
-python3 experiments/jaxdqn_demo.py --frames 1600 --collector async
-python3 experiments/jaxdqn_demo.py --frames 1600 --loop device
+    python3 experiments/jaxdqn_demo.py --frames 1600 --collector async
+    python3 experiments/jaxdqn_demo.py --frames 1600 --loop device
+
+`throughput.py` compares it with `torchrl_demo.py`. Arguments: `--frames`, `--preset` (torchrl-demo), `--loop` and
+`--collector`. It prints frames per second and peak memory as one line of JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ WARM_UP_BATCHES = 5
 
 
 def run(frames: int, preset: str, loop: str, collector: str) -> dict[str, float]:
-    """Train for some frames; the figures of the loop after its first batches."""
+    """Train for some frames; return frames per second after the first batches, and peak memory."""
     from jaxdqn.distributed.devices import enable_compilation_cache
     from jaxdqn.presets import PRESETS
 
@@ -33,8 +36,8 @@ def run(frames: int, preset: str, loop: str, collector: str) -> dict[str, float]
     config = dataclasses.replace(PRESETS[preset], **fields)
     warmed, warm_frames = 0.0, 0
     with contextlib.ExitStack() as cleanup:
-        for batch, progress in enumerate(begin(config, cleanup)):
-            # The loop on the device yields the batches of a chunk at once, and a state with the last of them.
+        for batch, progress in enumerate(make_loop(config, cleanup)):
+            # The device loop yields all batches of a chunk at once, and a state only with the last one.
             if not warmed and batch + 1 >= WARM_UP_BATCHES and progress.state is not None:
                 warmed, warm_frames = time.monotonic(), progress.frames
         seconds = time.monotonic() - warmed
@@ -46,8 +49,8 @@ def run(frames: int, preset: str, loop: str, collector: str) -> dict[str, float]
     }
 
 
-def begin(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progress]:
-    """The config's loop."""
+def make_loop(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progress]:
+    """Return the config's training loop."""
     import jax
 
     import jaxdqn
@@ -71,7 +74,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1600)
     parser.add_argument("--preset", default="torchrl-demo")
     parser.add_argument("--loop", choices=["host", "device"], default="host")
-    parser.add_argument("--collector", choices=["sync", "async"], default="sync", help="of the host's loop")
+    parser.add_argument("--collector", choices=["sync", "async"], default="sync", help="collector of the host loop")
     options = parser.parse_args()
     try:
         print(json.dumps(run(options.frames, options.preset, options.loop, options.collector)))

@@ -1,11 +1,11 @@
-"""What bootstrapping past a termination costs: TorchRL's n-step targets against correct ones, same seeds.
+"""Show what bootstrapping past a termination costs: TorchRL's n-step targets against correct ones, on the same seeds.
 
-    python3 experiments/n_step_ends.py --seeds 0 1 2 3 --output runs/n-step-ends
+    python3 experiments/n_step_ends.py --seeds 0 1 2 3 --output runs/n-step-ends [-- FLAGS]
 
-Within `n` steps of a terminal state TorchRL's targets add the value of that state, which is 0 by definition and which
-no update ever corrects. Here the same agents are trained with both targets on the functional CartPole; all else is
-equal, seeds included. It leaves `n_step_ends.csv`, an evaluation a row, and `n_step_ends.png`, and prints a table.
-Flags of `jaxdqn train` are taken after `--`.
+Arguments: see `collapse.py`. Within `n` steps of a terminal state TorchRL's targets add the estimated value of that
+state. The true value is 0 by definition, and no update ever corrects the estimate. Here the same agents are trained
+with both targets on the functional CartPole; all other settings are equal, including the seeds. It writes
+`n_step_ends.csv` (one row for each evaluation) and `n_step_ends.png`, and prints a table.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jaxdqn.returns import n_step_return
 
 
 def bootstrap_past_ends(reward: Array, terminated: Array, last: Array, gamma: float) -> tuple[Array, Array, Array]:
-    """`n_step_return` as TorchRL 0.14 has it: only a window's first step masks the bootstrap.
+    """Return `n_step_return` as TorchRL 0.14 computes it: only a window's first step masks the bootstrap.
 
-    Its `MultiStep` moves the next observation `k` steps on and leaves `terminated` where it was.
+    Its `MultiStep` takes the next observation from `k` steps later, and `terminated` still from the first step.
     """
     n_step_reward, _, steps = n_step_return(reward, terminated, last, gamma)
     powers = jnp.asarray([gamma**i for i in range(reward.shape[0] + 1)], reward.dtype)

@@ -1,10 +1,12 @@
-"""What the neutral defaults learn: `jaxdqn train --env X --total-frames N --seed S`, several environments and seeds.
+"""Show what the neutral defaults learn: `jaxdqn train --env X --total-frames N --seed S` on several environments.
 
     python3 experiments/other_environments.py --output runs/other-environments
 
-Each environment and seed is a run of its own under the output folder; one that was trained to its end is not trained
-again. Every best agent is scored by fresh greedy episodes. It leaves `other_environments.csv` (a row a run) and
-`curves.png`, and prints the table of the README. LunarLander needs the extra `box2d`. No seed here chose a setting.
+Arguments: `--envs`, `--seeds` and `--total-frames` (in place of those of each task), `--episodes` (100, to score an
+agent), `--output`. Each environment and seed is a separate run under the output folder; a run that is already trained
+to its end is not trained again. Every best agent is scored on greedy episodes with new seeds. It writes
+`other_environments.csv` (one row for each run) and `curves.png`, and prints the table of the README. LunarLander needs
+the extra `box2d`. No seed here was used to choose a setting.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ from jaxdqn.storage.atomic import atomic_write
 
 
 class Task(NamedTuple):
-    """An environment, how long it is trained for, and what it should reach.
+    """An environment, the length of its runs, and the return that they should reach.
 
     Attributes:
         env: Gymnasium id.
-        frames: Of a run.
+        frames: Frames of a run.
         goal: Mean return that counts as learned.
-        seeds: Of the runs: none has chosen a setting.
+        seeds: Seeds of the runs; none was used to choose a setting.
     """
 
     env: str
@@ -56,9 +58,9 @@ def main(args: Sequence[str] | None = None) -> None:
     known = [task.env for task in TASKS]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--envs", nargs="+", default=known, choices=known, metavar="ENV", help=", ".join(known))
-    parser.add_argument("--seeds", type=int, nargs="+", help="of every task, in place of its own")
-    parser.add_argument("--episodes", type=positive, default=100, help="fresh greedy episodes to score an agent by")
-    parser.add_argument("--total-frames", type=positive, help="of every run, in place of each task's own")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds of every task; default: each task's")
+    parser.add_argument("--episodes", type=positive, default=100, help="greedy episodes on new seeds to score an agent")
+    parser.add_argument("--total-frames", type=positive, help="frames of every run; default: each task's")
     parser.add_argument("--output", type=Path, default=Path("runs/other-environments"))
     options = parser.parse_args(args)
     tasks = [task for task in TASKS if task.env in options.envs]
@@ -70,7 +72,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for task in tasks:
         for seed in task.seeds:
             try:
-                rows.append(score(config_of(task, seed, options.output), task, options.episodes))
+                rows.append(score(make_config(task, seed, options.output), task, options.episodes))
             except ValueError as error:
                 parser.error(str(error))
             print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
@@ -79,19 +81,19 @@ def main(args: Sequence[str] | None = None) -> None:
     draw(tasks, options.output)
 
 
-def config_of(task: Task, seed: int, output: Path) -> Config:
-    """What `jaxdqn train --env X --total-frames N --seed S` trains."""
+def make_config(task: Task, seed: int, output: Path) -> Config:
+    """Return the config of `jaxdqn train --env X --total-frames N --seed S`."""
     flags = ["--env", task.env, "--total-frames", str(task.frames), "--seed", str(seed)]
-    return dataclasses.replace(parse_config(flags), output=str(run_of(task, seed, output)))
+    return dataclasses.replace(parse_config(flags), output=str(run_folder(task, seed, output)))
 
 
-def run_of(task: Task, seed: int, output: Path) -> Path:
-    """The folder of a run."""
+def run_folder(task: Task, seed: int, output: Path) -> Path:
+    """Return the folder of a run."""
     return output / f"{task.env.split('/')[-1]}-{seed}"
 
 
 def score(config: Config, task: Task, episodes: int) -> dict[str, Any]:
-    """Train a run, if it is not there, and score its best agent from seeds that neither training nor selection had."""
+    """Train a run unless it is finished, and score its best agent on seeds that training and selection did not use."""
     run = Path(str(config.output))
     if not is_finished(run, config):
         train(config)
@@ -111,7 +113,7 @@ def score(config: Config, task: Task, episodes: int) -> dict[str, Any]:
 
 
 def table(tasks: Sequence[Task], rows: Sequence[dict[str, Any]]) -> str:
-    """A row an environment, in Markdown."""
+    """Return a Markdown table with one row for each environment."""
     lines = ["| `--env` | `--total-frames` | goal | seeds | best agents | seconds a run |", "|---" * 6 + "|"]
     for task in tasks:
         own = {row["seed"]: row for row in rows if row["env"] == task.env}
@@ -123,14 +125,14 @@ def table(tasks: Sequence[Task], rows: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(tasks: Sequence[Task], output: Path) -> None:
-    """A panel an environment, a line a seed: the mean of the episodes that every agent plays, and the goal."""
+    """Draw a panel for each environment, with the screening mean of each seed and the goal."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1 + 2.6 * len(tasks), 2.9), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for panel, task in zip(panels, tasks, strict=True):
         for index, seed in enumerate(task.seeds):
-            rows = read_table(run_of(task, seed, output) / "evaluations.csv")
+            rows = read_table(run_folder(task, seed, output) / "evaluations.csv")
             colour = [channel / 255 for channel in COLOURS[index % len(COLOURS)]]
             panel.plot([r["frames"] for r in rows], [r["screening_mean"] for r in rows], color=colour, lw=1.2)
         panel.axhline(task.goal, color="grey", lw=0.8, ls="--")
@@ -139,8 +141,8 @@ def draw(tasks: Sequence[Task], output: Path) -> None:
         panel.tick_params(labelsize=7)
     figure.supxlabel("frames", fontsize=9)
     figure.supylabel("greedy return", fontsize=9)
-    with atomic_write(output / "curves.png") as aside:
-        figure.savefig(aside, format="png")
+    with atomic_write(output / "curves.png") as partial:
+        figure.savefig(partial, format="png")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The agent's functions under `jax.pmap`, for code that still uses it, on pixel CartPole drawn on the devices.
+"""Train with the agent's functions under `jax.pmap`, on pixel CartPole that is drawn on the devices.
 
     JAX_NUM_CPU_DEVICES=4 python3 experiments/pmap_agent.py --frames 4096
 
-`jax.pmap` is in maintenance: since JAX 0.8 it is `jit` of `shard_map`. The default here is a mesh (`--num-devices N`,
-or `jaxdqn.make_parallel_agent`), which does the same with less to say; both average gradients by one all-reduce an
-update.
+The argument `--frames` is the length of the run. This is an example for code that still uses `jax.pmap`, which is in
+maintenance: since JAX 0.8 it is `jit` of `shard_map`. jaxdqn itself uses a mesh (`--num-devices N`, or
+`jaxdqn.make_parallel_agent`), which does the same with less code; both average gradients with one all-reduce an update.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AXIS = "devices"
 
 
 def make_run(config: Config) -> DeviceRun:
-    """A device's part of a run, whose gradients are averaged over `AXIS`: it can only be called under that axis."""
+    """Return a device's part of a run, whose gradients are averaged over `AXIS`: call it only under that axis."""
     return jaxdqn.make_device_run(part_of(config, config.num_devices), axis_name=AXIS)
 
 
@@ -42,9 +42,9 @@ def train(config: Config, frames: int) -> tuple[RunState, dict[str, np.ndarray]]
 
     @partial(jax.pmap, axis_name=AXIS)
     def init(key: jax.Array) -> RunState:
-        # One key for parameters, which must be the same everywhere, and a device's own for all else.
-        own = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-        act_key, sample_key, env_key = jax.random.split(own, 3)
+        # A common key for the parameters, which must be the same on all devices, and a separate key for all else.
+        device_key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        act_key, sample_key, env_key = jax.random.split(device_key, 3)
         agent = run.agent.init(key)
         return run.start(agent._replace(actor=agent.actor._replace(key=act_key), key=sample_key), env_key)
 
@@ -63,7 +63,7 @@ def train(config: Config, frames: int) -> tuple[RunState, dict[str, np.ndarray]]
 
 def main() -> None:
     """Parse the command line, train, print."""
-    parser = argparse.ArgumentParser(description="The agent's functions under jax.pmap.")
+    parser = argparse.ArgumentParser(description="Train with the agent's functions under jax.pmap.")
     parser.add_argument("--frames", type=positive, default=4_096)
     options = parser.parse_args()
     count = jax.local_device_count()

@@ -1,7 +1,9 @@
-"""What an all-reduce costs beside an update: on paper for accelerators, measured for processes of this machine.
+"""Compare the cost of an all-reduce with that of an update: calculated for GPUs, measured for processes of one machine.
 
-    python3 experiments/scaling.py                  the table of the README
-    python3 experiments/scaling.py --processes 2    and an update of one process beside one of two, a core for each
+    python3 experiments/scaling.py                  prints the table of the README
+    python3 experiments/scaling.py --processes 2    also measures updates of one process and of two, with a core each
+
+Arguments: `--processes`, and for the measurement `--preset` (cartpole) and `--turns` (of eight updates each).
 
 Weak scaling: each device keeps its batch, and more devices make the batch of an update larger. A ring all-reduce of G
 bytes over n devices takes 2 (n - 1) steps of G / n bytes each: 2 (n - 1) (G / (n bandwidth) + latency) seconds.
@@ -32,20 +34,20 @@ from jaxdqn.presets import PRESETS
 from jaxdqn.types import Rows
 
 FLOPS_A_SECOND = 1e14
-"""Of an H100: a fifth of the 494.7 TFLOP/s that its data sheet has for dense TF32, which is what JAX multiplies in."""
+"""Speed of an H100: a fifth of the 494.7 TFLOP/s of dense TF32, JAX's precision of products, in its data sheet."""
 
-SHARE = 0.1
-"""Of an update's time that the all-reduce may take."""
+ALL_REDUCE_SHARE = 0.1
+"""Largest share of an update's time that the all-reduce may take."""
 
 
 class Link(NamedTuple):
-    """What connects devices.
+    """A connection between devices.
 
     Attributes:
-        name: What it is called.
-        devices: How many take part.
-        bandwidth: Bytes a second that a device sends, at most.
-        latency: Seconds of a step, however little is sent.
+        name: Name in the table.
+        devices: Number of devices.
+        bandwidth: Largest number of bytes a second that a device sends.
+        latency: Smallest time of a step, in seconds, for any number of bytes.
     """
 
     name: str
@@ -62,11 +64,11 @@ LINKS = (
 )
 
 
-class Work(NamedTuple):
-    """What an update does.
+class UpdateCost(NamedTuple):
+    """The cost of an update.
 
     Attributes:
-        gradient_bytes: What is all-reduced.
+        gradient_bytes: Number of bytes to all-reduce.
         flops: Floating point operations for one transition.
     """
 
@@ -74,40 +76,40 @@ class Work(NamedTuple):
     flops: float
 
 
-def work_of(preset: str) -> Work:
-    """Of a preset, by XLA's own count of what it is given."""
+def update_cost(preset: str) -> UpdateCost:
+    """Return the cost of a preset's update, with the operations that XLA counts before its optimisations."""
     config = dataclasses.replace(PRESETS[preset], batch_size=32, updates_per_batch=1)
     agent = _agent(config)
     state = jax.eval_shape(agent.init, jax.random.key(0))
     batch = jax.eval_shape(agent.sample, state.replay, jax.random.key(0))
     flops = agent.update.lower(state.learner, batch).cost_analysis()["flops"]  # type: ignore[attr-defined]
     params = jax.tree.leaves(state.learner.params)
-    return Work(sum(leaf.size * leaf.dtype.itemsize for leaf in params), flops / config.batch_size)
+    return UpdateCost(sum(leaf.size * leaf.dtype.itemsize for leaf in params), flops / config.batch_size)
 
 
 def all_reduce_seconds(num_bytes: int, link: Link) -> float:
-    """Of a ring."""
+    """Return the time of a ring all-reduce."""
     return 2 * (link.devices - 1) * (num_bytes / link.devices / link.bandwidth + link.latency)
 
 
-def batch_for(work: Work, link: Link) -> int:
-    """Transitions of a device from which on the all-reduce is at most `SHARE` of an update."""
-    update = all_reduce_seconds(work.gradient_bytes, link) * (1 - SHARE) / SHARE
-    return round(update * FLOPS_A_SECOND / work.flops)
+def batch_for(cost: UpdateCost, link: Link) -> int:
+    """Return the smallest batch of a device at which the all-reduce takes at most `ALL_REDUCE_SHARE` of an update."""
+    update = all_reduce_seconds(cost.gradient_bytes, link) * (1 - ALL_REDUCE_SHARE) / ALL_REDUCE_SHARE
+    return round(update * FLOPS_A_SECOND / cost.flops)
 
 
 def table() -> str:
-    """The arithmetic, as the README has it."""
+    """Return the calculated costs as the Markdown table of the README."""
     lines = [
-        f"| preset | sent an update | link | all-reduce | batch of a device at which it is {SHARE:.0%} |",
+        f"| preset | sent an update | link | all-reduce | batch of a device at which it is {ALL_REDUCE_SHARE:.0%} |",
         "|---|---|---|---|---|",
     ]
     for preset in ("cartpole", "torchrl"):
-        work = work_of(preset)
+        cost = update_cost(preset)
         for index, link in enumerate(LINKS):
-            first = f"`{preset}` | {work.gradient_bytes / 1e6:.2f} MB" if index == 0 else " | "
-            seconds = all_reduce_seconds(work.gradient_bytes, link)
-            lines.append(f"| {first} | {link.name} | {seconds * 1e3:.3f} ms | {batch_for(work, link):,} |")
+            first = f"`{preset}` | {cost.gradient_bytes / 1e6:.2f} MB" if index == 0 else " | "
+            seconds = all_reduce_seconds(cost.gradient_bytes, link)
+            lines.append(f"| {first} | {link.name} | {seconds * 1e3:.3f} ms | {batch_for(cost, link):,} |")
     return "\n".join(lines)
 
 
@@ -124,37 +126,44 @@ def _agent(config: jaxdqn.Config) -> jaxdqn.Agent:
 
 
 def measure(preset: str, count: int, turns: int, *, joined: bool) -> dict[str, float]:
-    """Seconds of an update, and of its all-reduce alone, of processes with a core each, joined or each for itself."""
+    """Return the seconds of an update and of an all-reduce alone, for processes with a core each.
+
+    Args:
+        preset: The preset whose network is used.
+        count: Number of processes.
+        turns: Number of measurements.
+        joined: Whether the processes train together; otherwise each trains alone, at the same time.
+    """
     processes = []
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
     for index in range(count):
         words = [sys.executable, __file__, "--preset", preset, "--turns", str(turns), "--core", str(index)]
         words += ["--port", str(port), "--processes", str(count)] if joined else ["--port", str(port + index)]
         processes.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
-    said = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
-    return {name: max(one[name] for one in said) for name in said[0]}
+    results = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
+    return {name: max(result[name] for result in results) for name in results[0]}
 
 
 def measured(preset: str, count: int, turns: int) -> str:
-    """What an update of several processes takes, beside one of each for itself, and what the arithmetic makes of it."""
+    """Return a report of measured update times: one process, several separate ones, and several joined ones."""
     alone = measure(preset, 1, turns, joined=False)["update"] * 1e3
-    apart = measure(preset, count, turns, joined=False)["update"] * 1e3
+    separate = measure(preset, count, turns, joined=False)["update"] * 1e3
     joined = {name: value * 1e3 for name, value in measure(preset, count, turns, joined=True).items()}
     return "\n".join(
         (
-            f"{preset}, 32 transitions of a process, a core each, milliseconds of an update:",
-            f"one process {alone:.1f}, {count} at once that are not joined {apart:.1f}, joined {joined['update']:.1f};",
+            f"{preset}, 32 transitions and a core for each process, milliseconds of an update:",
+            f"one process {alone:.1f}, {count} separate processes {separate:.1f}, joined {joined['update']:.1f};",
             f"an all-reduce alone {joined['all_reduce']:.1f}.",
-            f"Of what {count} cores do, {apart / joined['update']:.2f} is left when they are joined; "
-            f"by the sum of the parts {apart / (apart + joined['all_reduce']):.2f}.",
+            f"Efficiency of {count} joined processes: {separate / joined['update']:.2f} measured, "
+            f"{separate / (separate + joined['all_reduce']):.2f} from the sum of update and all-reduce.",
         )
     )
 
 
-def be_one(options: argparse.Namespace) -> dict[str, float]:
-    """One of the processes that `measure` starts."""
+def run_process(options: argparse.Namespace) -> dict[str, float]:
+    """Run the measurements of one of the processes that `measure` starts."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[options.core]})
     index = options.core if options.processes > 1 else 0
     jax.distributed.initialize(f"127.0.0.1:{options.port}", options.processes, index)
@@ -196,18 +205,18 @@ def be_one(options: argparse.Namespace) -> dict[str, float]:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the table, and what was measured."""
+    """Print the table, and the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=positive, default=1, help="measure so many beside one")
-    parser.add_argument("--preset", choices=list(PRESETS), default="cartpole", help="whose network is measured")
-    parser.add_argument("--turns", type=positive, default=20, help="of eight updates each")
+    parser.add_argument("--processes", type=positive, default=1, help="number of processes to compare with one")
+    parser.add_argument("--preset", choices=list(PRESETS), default="cartpole", help="preset whose network is measured")
+    parser.add_argument("--turns", type=positive, default=20, help="measurements, of eight updates each")
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options: Any = parser.parse_args(args)
     if options.processes > len(os.sched_getaffinity(0)):
         parser.error(f"--processes {options.processes} are more than the {len(os.sched_getaffinity(0))} cores")
     if options.core is not None:
-        print(json.dumps(be_one(options)))
+        print(json.dumps(run_process(options)))
         return
     print(table())
     if options.processes > 1:

@@ -1,11 +1,12 @@
-"""Our speed and memory beside those of what people use today, each row timed in the same run as its peer.
+"""Compare our speed and memory with those of other libraries ("peers"), timed in the same run.
 
     python3 -m pip install -e '.[bench]'
     python3 experiments/throughput.py [--json] [--only update replay] [--rounds 7]
 
-Ours and the peer take turns, and the medians are compared: `ratio` is our cost over the peer's, so that below 1 we win.
-Rows whose peer is not installed say so. The rows of the whole loop run `jaxdqn_demo.py` and `torchrl_demo.py`, a
-few minutes in all.
+Arguments: `--only` chooses the parts, `--rounds` the number of measurements, `--json` prints one object for each row.
+Our code and the peer are called alternately, and the medians are compared: `ratio` is our cost divided by the peer's,
+so below 1 ours is better. Rows whose peer is not installed say so. The rows of the whole loop run `jaxdqn_demo.py` and
+`torchrl_demo.py`, which takes a few minutes.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ from shared.throughput_rows import (
 
 HERE = Path(__file__).parent
 LOOP_FRAMES = 1600
-LONGEST_START = 300
+START_TIMEOUT = 300  # seconds
 
 
 def clean_environment(cache: str) -> dict[str, str]:
-    """This process's environment, with compiled programs kept in a folder of their own."""
-    kept = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    return {**kept, "XDG_CACHE_HOME": cache}
+    """Return this process's environment variables, with a separate folder for compiled programs."""
+    others = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    return {**others, "XDG_CACHE_HOME": cache}
 
 
 def demo(script: str, *flags: str) -> dict[str, float]:
-    """The figures of a demo, run in a process of its own."""
+    """Run a demo in a separate process and return its measurements."""
     command = [sys.executable, str(HERE / script), *flags]
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(command, env=clean_environment(cache), capture_output=True, text=True, check=False)
@@ -57,7 +58,7 @@ def demo(script: str, *flags: str) -> dict[str, float]:
 
 
 def loop_rows(rounds: int) -> Iterator[Row]:
-    """Seconds a frame of TorchRL's demo configuration, collecting, storing and learning, and peak memory."""
+    """Measure TorchRL's demo configuration: seconds a frame (collecting, storing and learning), and peak memory."""
     flags = ("--frames", str(LOOP_FRAMES))
     ours_flags = {"sync": [], "async": ["--collector", "async"], "device": ["--loop", "device"]}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (*ours_flags, "torchrl")}
@@ -81,17 +82,17 @@ def loop_rows(rounds: int) -> Iterator[Row]:
 
 
 def seconds_to_first_update(preset: str, cache: str) -> float:
-    """From the start of `jaxdqn train PRESET` to the first row of its metrics that has updates; then it is ended."""
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as said:
+    """Run `jaxdqn train PRESET` until its metrics have a row with updates, and return the seconds from its start."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
         metrics = Path(folder) / "run" / "metrics.csv"
         words = [str(Path(sysconfig.get_path("scripts")) / "jaxdqn"), "train", preset, "--output", str(metrics.parent)]
         started = time.monotonic()
-        process = subprocess.Popen(words, env=clean_environment(cache), stdout=said, stderr=said)
+        process = subprocess.Popen(words, env=clean_environment(cache), stdout=output, stderr=output)
         try:
             while not has_updates(metrics):
-                if process.poll() is not None or time.monotonic() > started + LONGEST_START:
-                    said.seek(0)
-                    raise RuntimeError(f"jaxdqn train {preset} made no update:\n{said.read()[-2000:]}")
+                if process.poll() is not None or time.monotonic() > started + START_TIMEOUT:
+                    output.seek(0)
+                    raise RuntimeError(f"jaxdqn train {preset} made no update:\n{output.read()[-2000:]}")
                 time.sleep(0.01)
             return time.monotonic() - started
         finally:
@@ -100,7 +101,7 @@ def seconds_to_first_update(preset: str, cache: str) -> float:
 
 
 def has_updates(metrics: Path) -> bool:
-    """Whether a row of a run's metrics has updates."""
+    """Return whether a row of a run's metrics has updates."""
     if not metrics.exists():
         return False
     with metrics.open(newline="") as file:
@@ -108,10 +109,10 @@ def has_updates(metrics: Path) -> bool:
 
 
 def start_rows(rounds: int) -> Iterator[Row]:
-    """Seconds from the start of the process to the end of the first updates, statistics included.
+    """Measure the seconds from the start of the process to the end of the first updates, including statistics.
 
-    Ours is the command `jaxdqn train`, and ends with all updates of the first batch; TorchRL's ends with the first of
-    them. `torchrl-demo` and TorchRL collect 32 frames before it, `cartpole` 1,024, so that it has no peer.
+    Ours is the command `jaxdqn train` and ends after all updates of the first batch; TorchRL's ends after the first
+    update. `torchrl-demo` and TorchRL collect 32 frames before; `cartpole` collects 1,024, so it has no peer.
     """
     ours: dict[str, list[float]] = {"torchrl-demo": [], "cartpole": []}
     peers: list[float] = []
@@ -144,10 +145,10 @@ PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
 
 def main() -> None:
     """Parse the command line, run, print."""
-    parser = argparse.ArgumentParser(description="Our speed and memory beside those of what people use today.")
+    parser = argparse.ArgumentParser(description="Compare our speed and memory with those of other libraries.")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contestant")
-    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--rounds", type=int, default=7, help="number of measurements")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds} must be at least 1")
@@ -159,7 +160,7 @@ def main() -> None:
 
 
 def line(row: Row) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     peer = "-" if row.peer is None else f"{row.peer:.4g}"
     ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
     return f"{row.name:32} {row.ours:>10.4g} {peer:>10} {ratio:>6}  {row.unit}" + (f" ({row.note})" if row.note else "")

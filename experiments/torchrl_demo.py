@@ -1,12 +1,13 @@
-"""TorchRL's demo configuration on TorchRL: the peer of our `torchrl-demo` for the speed of a whole loop.
+"""Measure the speed of TorchRL's demo configuration on TorchRL: `throughput.py` compares `jaxdqn_demo.py` with it.
 
     python3 -m pip install -e '.[bench]'      # PyTorch, TorchRL, flashbax; PyTorch's CPU build is enough
     python3 experiments/torchrl_demo.py --frames 1600
 
-It collects, stores, samples and learns as TorchRL's tutorial does in its demo, without evaluations and logs: two
-workers, 32 frames a batch, 8 updates of 32 a batch, 5-step returns, replay in a memory map with prefetching. TorchRL
-leaves its learner the threads that its workers do not take, one of two cores here (`ParallelEnv(num_threads=...)`).
-TorchRL's `Resize` needs torchvision, for which there may be no CPU build; `Shrink` is the same filter.
+The argument `--frames` is the length of the run. It collects, stores, samples and learns like the demo of TorchRL's
+tutorial, without evaluations and logs: two workers, 32 frames a batch, 8 updates of 32 transitions a batch, 5-step
+returns, replay in a memory map with prefetching. TorchRL leaves its learner the threads that its workers do not use,
+one on two cores (`ParallelEnv(num_threads=...)`). TorchRL's `Resize` needs torchvision, which may have no CPU build;
+`Shrink` is the same filter. It prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ WARM_UP_BATCHES = 5
 
 
 class Shrink(ObservationTransform):
-    """Bilinear with antialiasing, what torchvision's `Resize` computes on tensors."""
+    """Bilinear resizing with antialiasing, as torchvision's `Resize` computes it on tensors."""
 
     def _apply_transform(self, pixels: torch.Tensor) -> torch.Tensor:
         batch = pixels.reshape(-1, *pixels.shape[-3:])
@@ -58,7 +59,7 @@ class Shrink(ObservationTransform):
         return self._call(tensordict_reset)
 
     def transform_observation_spec(self, observation_spec: TensorSpec) -> TensorSpec:
-        """The spec of frames, with the new size."""
+        """Return the spec of frames with the new size."""
         spec = observation_spec["pixels"]
         shape = torch.Size([*spec.shape[:-2], SIDE, SIDE])
         observation_spec["pixels"] = Unbounded(shape=shape, dtype=spec.dtype, device=spec.device)
@@ -66,12 +67,12 @@ class Shrink(ObservationTransform):
 
 
 def cartpole() -> EnvBase:
-    """One environment that gives what pygame draws."""
+    """Return one environment whose observations are pygame's frames."""
     return GymEnv("CartPole-v1", from_pixels=True, pixels_only=True)
 
 
 def make_env(base: EnvBase, stats: dict[str, Any]) -> TransformedEnv:
-    """The tutorial's transforms."""
+    """Return an environment with the tutorial's transforms."""
     return TransformedEnv(
         base,
         Compose(
@@ -87,7 +88,7 @@ def make_env(base: EnvBase, stats: dict[str, Any]) -> TransformedEnv:
 
 
 def run(frames: int) -> dict[str, float]:
-    """Train for some frames; the figures of the loop after its first batches."""
+    """Train for some frames; return frames per second after the first batches, first update time and peak memory."""
     single = make_env(cartpole(), {"standard_normal": True})
     single.transform[-1].init_stats(num_iter=1000, cat_dim=0, reduce_dim=[-1, -2, -4], keep_dims=(-1, -2))
     stats = {**single.transform[-1].state_dict(), "standard_normal": True}

@@ -1,4 +1,4 @@
-"""`python -m jaxdqn` is the command line."""
+"""Run the command line with `python -m jaxdqn`."""
 
 from jaxdqn.cli.main import main
 

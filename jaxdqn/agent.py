@@ -1,4 +1,4 @@
-"""The agent: a few pure functions over one state, bound from the pieces below."""
+"""The agent: a few pure functions over one state, made from a config by `make_agent`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxdqn.learner import LearnerState, Metrics, Params, copy, init_learner, le
 from jaxdqn.losses import LOSSES, Loss
 from jaxdqn.networks.architectures import make_network
 from jaxdqn.networks.convolution import micro_batch_size
-from jaxdqn.normalisation import init_params, leave_obs_stats, make_q_values
+from jaxdqn.normalisation import freeze_obs_stats, init_params, make_q_values
 from jaxdqn.observations import ObsSpec, spec_from
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import Replay, ReplayState, make_replay
@@ -31,12 +31,12 @@ from jaxdqn.types import Batch, Rows
 
 
 class ActorState(NamedTuple):
-    """What acting needs: nothing that `learn` donates, so that it can act while the learner learns.
+    """The state that acting needs. `learn` donates none of it, so acting can run while the learner learns.
 
     Attributes:
         params: A copy of the online parameters, as of the last `learn`.
         key: Random key of exploration.
-        frame: Frames acted on so far, int32: epsilon's clock.
+        frame: Frames acted on so far, int32; epsilon is a function of it.
     """
 
     params: Params
@@ -45,12 +45,12 @@ class ActorState(NamedTuple):
 
 
 class AgentState(NamedTuple):
-    """All that decides the future of a run, the environments' own state aside.
+    """Everything that determines the rest of a run, except the state of the environments.
 
     Attributes:
-        learner: Parameters, target and optimiser.
-        replay: The ring.
-        actor: The acting copy.
+        learner: Parameters, target and optimizer state.
+        replay: The ring of rows.
+        actor: Parameters and key for acting.
         key: Random key of sampling.
     """
 
@@ -66,19 +66,19 @@ class Agent(NamedTuple):
     Attributes:
         init: `(key) -> state`; the key is consumed.
         act: `(actor, obs [N, ...]) -> (actor, actions [N])`, epsilon-greedy.
-        observe: `(state, rows [T, N, ...]) -> state`, rows into the ring; donates the ring.
+        observe: `(state, rows [T, N, ...]) -> state`: adds rows to the ring; donates the ring.
         learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
-            donates the learner. Before a window is whole it changes nothing, and metrics are NaN.
+            donates the learner. If the ring cannot be sampled yet, nothing changes and metrics are NaN.
         sample: `(replay, key) -> batches [U, B, ...]`: `draw`, then `augment`; the key is consumed.
-        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed. On
-            several devices each has keys of its own: `[U, D]`.
-        augment: `(keys, windows) -> batches`: what `draw` gave, shifted and mirrored; the keys are consumed.
+        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed. With
+            `D` devices, each has its own keys: `[U, D]`.
+        augment: `(keys, windows) -> batches`: shifts and mirrors windows from `draw`; the keys are consumed.
         update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
-        compile: `(state) -> None`: compiles `act`, and `learn` unless frames are elsewhere; on any thread.
+        compile: `(state) -> None`: compiles `act`, and `learn` if replay is on the device; works in any thread.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
-        replay: The ring's own functions and its size in bytes.
-        learning_start: Frames to collect before the first `learn`: the warm-up, and what one window needs.
+        replay: The functions of the ring and its size in bytes.
+        learning_start: Frames to collect before the first `learn`: enough for the warm-up and for one window.
     """
 
     init: Callable[[Key[Array, ""]], AgentState]
@@ -112,32 +112,32 @@ def make_agent(
     bytes_available: int | None = None,
     axis_name: str | None = None,
 ) -> Agent:
-    """Bind a config and an environment's shapes into an agent.
+    """Make an agent from a config and the shapes of an environment.
 
-    If `config.replay_storage` is not "device", the ring holds numbers in place of observations: put `with_frame_store`
-    around the agent before it observes and learns.
+    If `config.replay_storage` is not "device", the ring holds the indices of frames instead of observations: wrap the
+    agent with `with_frame_store` before it observes and learns.
 
     Args:
-        config: The run.
+        config: Configuration of the run.
         num_actions: Number of discrete actions.
-        obs: What is observed (`spec_of_env` of an environment).
-        obs_shape: In place of `obs`, with `obs_dtype`: of one observation, as `spec_from` takes them.
-        obs_dtype: Its dtype as replay holds it.
-        obs_stats: Mean and deviation of a stack's channels, carried among the parameters; None: bytes are scaled only.
-        num_envs: Environments in lockstep; None takes the config's.
-        network: A Flax module from normalised observations to action values; None: the config's own. On the CPU
+        obs: Spec of the observations, from `spec_of_env`.
+        obs_shape: Shape of one observation, with `obs_dtype` an alternative to `obs`. See `observations.spec_from`.
+        obs_dtype: Dtype of an observation in replay.
+        obs_stats: Mean and deviation of a stack's channels, kept among the parameters; None: bytes are only scaled.
+        num_envs: Environments stepped in lockstep; None: `config.num_envs`.
+        network: Flax module from normalised observations to action values; None: the config's network. On the CPU
             build it from `jaxdqn.Conv`: `flax.linen.Conv` inside the scan over updates is 5 to 9 times slower.
-            `config.random_shift` and `config.mirror` apply to a network of yours as well.
-        optimizer: An optax transformation; None: Adam as the config says.
-        loss: Loss of one TD error; None: the config's own.
-        returns: Reward, discount and length of a window.
-        bytes_available: Memory that replay may take; None does not check.
-        axis_name: As `make_update` has it, for a part of an agent on each device (`jaxdqn.parallel`).
+            `config.random_shift` and `config.mirror` apply to your network as well.
+        optimizer: An optax transformation; None: Adam with the settings of the config.
+        loss: Loss of one TD error; None: the config's loss.
+        returns: Reward, discount and length of a window. See `n_step_return`.
+        bytes_available: Memory that replay may use; None: no check.
+        axis_name: Mapped axis, if each device has a part of the agent. See `make_update` and `jaxdqn.parallel`.
 
     Raises:
-        ValueError: If replay is too small or does not fit, the run is over before learning starts, images are too
-            small for the config's network, observations that are to be shifted or mirrored are no images, or
-            `compute_dtype` is given with a network of yours.
+        ValueError: If replay is too small or does not fit in memory, the run ends before learning starts, images are
+            too small for the config's network, observations to be shifted or mirrored are not images, or
+            `config.compute_dtype` is not float32 and `network` is given.
     """
     num_envs = config.num_envs if num_envs is None else num_envs
     if obs is None:
@@ -146,19 +146,19 @@ def make_agent(
     if network is None:
         network = make_network(config, num_actions, obs)
     elif config.compute_dtype != "float32":
-        raise ValueError(f"compute_dtype {config.compute_dtype} is for the config's own networks: give it to yours")
+        raise ValueError(f"compute_dtype {config.compute_dtype} has no effect on your network: set it to float32")
     check_augmentation(obs, random_shift=config.random_shift, mirror=config.mirror)
     start = learning_start(config, num_envs, obs.stack or 1)
     optimizer = config_optimizer(config, num_envs, obs.stack or 1) if optimizer is None else optimizer
     if obs_stats is not None:
-        optimizer = leave_obs_stats(optimizer)
+        optimizer = freeze_obs_stats(optimizer)
     q_values = make_q_values(network, obs.scale)
-    seed_by_seed = sequential_vmap_on_cpu if obs.is_image else (lambda function: function)
+    loop_over_seeds = sequential_vmap_on_cpu if obs.is_image else (lambda function: function)
     on_device = config.replay_storage == "device"
     replay = make_replay(
         capacity=config.planned_capacity,
         num_envs=num_envs,
-        obs_shape=obs.shape if on_device else (),  # elsewhere the ring holds the number of each frame's place
+        obs_shape=obs.shape if on_device else (),  # otherwise it holds indices into the frame store
         obs_dtype=np.dtype(obs.dtype) if on_device else jnp.int32,
         batch_shape=(config.updates_per_batch, config.batch_size),
         n_steps=config.n_steps,
@@ -189,13 +189,13 @@ def make_agent(
 
     def act(actor: ActorState, seen: Shaped[Array, "N ..."]) -> tuple[ActorState, Int[Array, " N"]]:
         key, explore_key = jax.random.split(actor.key)
-        values = seed_by_seed(q_values)(actor.params, seen)
+        values = loop_over_seeds(q_values)(actor.params, seen)
         actions = exploration.epsilon_greedy(explore_key, values, epsilon(actor.frame))
         return actor._replace(key=key, frame=actor.frame + actions.shape[0]), actions
 
     def observe(state: AgentState, rows: Rows) -> AgentState:
         if not on_device and rows.obs.shape != rows.action.shape:
-            raise ValueError(f"replay_storage {config.replay_storage!r} needs the agent within with_frame_store")
+            raise ValueError(f"replay_storage {config.replay_storage!r} needs an agent from with_frame_store")
         return state._replace(replay=replay.add(state.replay, rows))
 
     def augment(keys: Key[Array, " U"], batches: Batch) -> Batch:
@@ -207,7 +207,7 @@ def make_agent(
         return replay.sample(ring, window_key), jax.random.split(augment_key, config.updates_per_batch)
 
     def update(learner: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
-        return seed_by_seed(partial(jax.lax.scan, update_once))(learner, batches)
+        return loop_over_seeds(partial(jax.lax.scan, update_once))(learner, batches)
 
     def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
         windows, keys = draw(ring, key)
@@ -222,20 +222,20 @@ def make_agent(
         (learned, next_key), metrics = learn_if(replay.can_sample(ring), learn, (learner, key))
         return learned, copy(learned.params), next_key, metrics
 
-    acting, learning = jit(act), jit(learn_from, donate_argnums=0)
+    jitted_act, jitted_learn = jit(act), jit(learn_from, donate_argnums=0)
 
     def learn(state: AgentState) -> tuple[AgentState, Metrics]:
-        learner, acting_params, key, metrics = learning(state.learner, state.replay, state.key)
+        learner, acting_params, key, metrics = jitted_learn(state.learner, state.replay, state.key)
         return state._replace(learner=learner, actor=state.actor._replace(params=acting_params), key=key), metrics
 
     def compile_loop(state: AgentState) -> None:
-        acting.lower(state.actor, jax.ShapeDtypeStruct((num_envs, *obs.seen_shape), obs.dtype)).compile()
-        if on_device:  # elsewhere `with_frame_store` learns by other programs
-            learning.lower(state.learner, state.replay, state.key).compile()
+        jitted_act.lower(state.actor, jax.ShapeDtypeStruct((num_envs, *obs.seen_shape), obs.dtype)).compile()
+        if on_device:  # otherwise `with_frame_store` has its own programs for learning
+            jitted_learn.lower(state.learner, state.replay, state.key).compile()
 
     return Agent(
-        init=jit(init),  # one program: eagerly each of its draws would be compiled apart
-        act=acting,
+        init=jit(init),  # one program: called eagerly, it would compile each random draw separately
+        act=jitted_act,
         observe=observe,
         learn=learn,
         sample=jit(sample),

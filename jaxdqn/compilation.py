@@ -1,4 +1,4 @@
-"""How programs are compiled and kept: on the CPU with XLA's own convolution and not YNNPACK's."""
+"""Compilation of programs: on the CPU with XLA's own convolutions and not YNNPACK's."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 @lru_cache
 def compiler_options() -> dict[str, str] | None:
-    """Options for `jax.jit` with which `Conv` is fastest; None where the backend needs none, or does not know them.
+    """Return the options for `jax.jit` that make `Conv` fastest; None if the backend needs none or does not know them.
 
-    jaxlib 0.10 to 0.12 hand convolutions and matrix products on the CPU to YNNPACK by default. Without it an update of
+    On the CPU, jaxlib 0.10 to 0.12 use YNNPACK for convolutions and matrix products by default. Without it an update of
     TorchRL's network with batches of 256 takes 0.55 of the time.
     """
     if jax.default_backend() != "cpu":
@@ -29,42 +29,42 @@ def compiler_options() -> dict[str, str] | None:
 
 
 def sequential_vmap_on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, of which `jax.vmap` on the CPU makes a loop.
+    """Return the same function, but `jax.vmap` of it is a loop on the CPU.
 
-    Convolutions with kernels of their own for each of several seeds would become one grouped convolution, which XLA
-    has no fast form of there: eight seeds took 17 times the time of one. Elsewhere `vmap` maps it as it maps all else.
+    Convolutions with different kernels for each of several seeds would become one grouped convolution, which is slow in
+    XLA on the CPU: eight seeds took 17 times the time of one. On other backends `vmap` works as usual.
     """
     return jax.custom_batching.sequential_vmap(function) if jax.default_backend() == "cpu" else function
 
 
-class jit:  # noqa: N801, it takes the place of jax.jit
+class jit:  # noqa: N801, it replaces jax.jit
     """A function compiled with `compiler_options`.
 
-    Called within another transformation of JAX, where a program of its own cannot be compiled, it is a plain
-    `jax.jit`: give `compiler_options()` to the outermost `jax.jit` yourself.
+    Inside another transformation of JAX, which cannot compile a separate program, it is a plain `jax.jit`: pass
+    `compiler_options()` to the outermost `jax.jit` yourself.
     """
 
     def __init__(self, function: Callable[..., Any], *, donate_argnums: int | Sequence[int] = ()) -> None:
-        """Bind a function; it is traced when it is called.
+        """Wrap a function; it is traced when it is called.
 
         Args:
             function: Pure function of arrays.
-            donate_argnums: Arguments whose buffers the results may take.
+            donate_argnums: Arguments whose buffers the results may reuse.
         """
         self._nested = jax.jit(function, donate_argnums=donate_argnums)
         self._outermost = jax.jit(function, donate_argnums=donate_argnums, compiler_options=compiler_options())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The function's results."""
+        """Call the function and return its results."""
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
             return self._nested(*args, **kwargs)
         try:
             return self._outermost(*args, **kwargs)
-        except ValueError as error:  # arguments that are known already can stand within a transformation, too
+        except ValueError as error:  # concrete arguments, but inside a transformation
             if "compiler_options" not in str(error):
                 raise
             return self._nested(*args, **kwargs)
 
     def lower(self, *args: Any, **kwargs: Any) -> Any:
-        """`jax.jit(...).lower` of the outermost program, to look at what is compiled."""
+        """Lower the outermost program, as `jax.jit(...).lower` does, to compile it or to look at it."""
         return self._outermost.lower(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What a config may hold: every field's type and range, and what must fit together. Each message names the field."""
+"""Checks of a config: types and ranges of the fields, and their combinations. Each message names the field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 
 Config = Any
-"""A `jaxdqn.config.Config`, which imports this."""
+"""A `jaxdqn.config.Config`; that module imports this one."""
 
 _POSITIVE = (
     "frame_size",
@@ -40,37 +40,37 @@ _NOT_NEGATIVE = (
 
 
 def check_config(config: Config) -> None:
-    """Raise `ValueError` that names the field, its value and what to do, if a config cannot run."""
+    """Raise `ValueError` with the field, its value and what to do, if a config cannot run."""
     _check_types(config)
     for name in _POSITIVE:
-        _require(config, name, getattr(config, name) > 0, "must be above 0")
+        _check(config, name, getattr(config, name) > 0, "must be above 0")
     for name in _NOT_NEGATIVE:
-        _require(config, name, getattr(config, name) >= 0, "must be 0 or above")
+        _check(config, name, getattr(config, name) >= 0, "must be 0 or above")
     for name in ("gamma", "tau", "epsilon_start", "epsilon_end"):
-        _require(config, name, 0 <= getattr(config, name) <= 1, "must be between 0 and 1")
+        _check(config, name, 0 <= getattr(config, name) <= 1, "must be between 0 and 1")
     if config.max_gradient_norm is not None:
-        _require(config, "max_gradient_norm", config.max_gradient_norm > 0, "must be above 0, or None not to clip")
-    _require(config, "seed", config.seed < 2**32, "must be below 2**32")
-    _require(config, "total_frames", config.total_frames < 2**31, "must be below 2**31, which is what counters hold")
-    _require(config, "output", config.output != "", "must name a folder")
-    _require(config, "normalisation_frames", config.normalisation_frames != 1, "must be 0 for none, or at least 2")
+        _check(config, "max_gradient_norm", config.max_gradient_norm > 0, "must be above 0, or None not to clip")
+    _check(config, "seed", config.seed < 2**32, "must be below 2**32")
+    _check(config, "total_frames", config.total_frames < 2**31, "must be below 2**31, the limit of the counters")
+    _check(config, "output", config.output != "", "must name a folder")
+    _check(config, "normalisation_frames", config.normalisation_frames != 1, "must be 0 for none, or at least 2")
     for name in ("env", "eval_env", "symmetries_of"):
-        _require(config, name, getattr(config, name) != "", "must name an environment, such as CartPole-v1")
+        _check(config, name, getattr(config, name) != "", "must name an environment, such as CartPole-v1")
     for name, none in (("frame_stack", "None for the default"), ("capacity", "None for the whole run")):
         value = getattr(config, name)
-        _require(config, name, value is None or value > 0, f"must be above 0, or {none}")
+        _check(config, name, value is None or value > 0, f"must be above 0, or {none}")
     for name in ("epsilon_frames", "normalisation_frames"):
         value = getattr(config, name)
-        _require(config, name, value is None or value >= 0, "must be 0 or above")
+        _check(config, name, value is None or value >= 0, "must be 0 or above")
     for name, hint in get_type_hints(type(config)).items():
         if get_origin(hint) is Literal:
             choices = get_args(hint)
-            _require(config, name, getattr(config, name) in choices, f"must be one of {', '.join(choices)}")
+            _check(config, name, getattr(config, name) in choices, f"must be one of {', '.join(choices)}")
     _check_sizes(config)
 
 
 def _check_types(config: Config) -> None:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    type_names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
         plain = value.item() if isinstance(value, np.generic) else value
@@ -81,48 +81,48 @@ def _check_types(config: Config) -> None:
         allowed = getattr(hint, "__args__", (hint,))
         if get_origin(hint) is Literal or (value is None and type(None) in allowed):
             continue
-        wanted = next(kind for kind in allowed if kind is not type(None))
-        if wanted is float and type(value) is int and abs(value) < 2**53:
+        expected = next(kind for kind in allowed if kind is not type(None))
+        if expected is float and type(value) is int and abs(value) < 2**53:
             object.__setattr__(config, name, float(value))  # so that 1 and 1.0 are the same run
-        elif wanted is float and type(value) is int:
-            raise ValueError(f"{name} {value} must be below 2**53, above which not all numbers have a float")
-        elif type(value) is not wanted:
+        elif expected is float and type(value) is int:
+            raise ValueError(f"{name} {value} must be below 2**53: above it floats are not exact")
+        elif type(value) is not expected:
             none = " or None" if type(None) in allowed else ""
-            raise ValueError(f"{name} {value!r} must be {words[wanted]}{none}")
-        elif wanted is float and not math.isfinite(value):
+            raise ValueError(f"{name} {value!r} must be {type_names[expected]}{none}")
+        elif expected is float and not math.isfinite(value):
             raise ValueError(f"{name} {value} must be a finite number")
 
 
 def _check_sizes(config: Config) -> None:
     capacity = config.planned_capacity
     limit = f"total_frames {config.total_frames}" if config.capacity is None else f"capacity {capacity}"
-    _require(config, "batch_size", config.batch_size <= capacity, f"is larger than {limit}: lower it")
+    _check(config, "batch_size", config.batch_size <= capacity, f"is larger than {limit}: lower it")
     check_split(config, config.num_devices)
-    one = config.num_devices == 1 or config.replay_storage == "device"
-    _require(config, "replay_storage", one, f"needs num_devices 1 and not {config.num_devices}: set it to device")
+    allowed = config.num_devices == 1 or config.replay_storage == "device"
+    _check(config, "replay_storage", allowed, f"needs num_devices 1, not {config.num_devices}: set it to device")
     if config.loop == "device":
-        _require(config, "collector", config.collector == "sync", "needs loop host: set it to sync")
-        _require(config, "replay_storage", config.replay_storage == "device", "needs loop host: set it to device")
-    workers = config.collector == "async" or not config.restart_workers
-    _require(config, "restart_workers", workers, "needs collector async: set it to False")
-    images = config.pixels is not False  # what None means is known when the environment is
-    _require(config, "random_shift", images or not config.random_shift, "needs pixels: set it to 0")
-    _require(config, "mirror", images or not config.mirror, "needs pixels: set it to False")
-    _require(config, "colour", images or not config.colour, "needs pixels: set it to False")
-    own = images or config.compute_dtype == "float32"
-    _require(config, "compute_dtype", own, "needs pixels: set it to float32")
-    spare = config.frames_per_batch % config.num_envs
-    if spare:
-        lower = config.frames_per_batch - spare
-        near = " or ".join(str(frames) for frames in (lower, lower + config.num_envs) if frames)
-        _require(config, "frames_per_batch", False, f"must be a multiple of num_envs {config.num_envs}: use {near}")
-    _require(
+        _check(config, "collector", config.collector == "sync", "needs loop host: set it to sync")
+        _check(config, "replay_storage", config.replay_storage == "device", "needs loop host: set it to device")
+    allowed = config.collector == "async" or not config.restart_workers
+    _check(config, "restart_workers", allowed, "needs collector async: set it to False")
+    images = config.pixels is not False  # the environment decides what None means
+    _check(config, "random_shift", images or not config.random_shift, "needs pixels: set it to 0")
+    _check(config, "mirror", images or not config.mirror, "needs pixels: set it to False")
+    _check(config, "colour", images or not config.colour, "needs pixels: set it to False")
+    allowed = images or config.compute_dtype == "float32"
+    _check(config, "compute_dtype", allowed, "needs pixels: set it to float32")
+    remainder = config.frames_per_batch % config.num_envs
+    if remainder:
+        lower = config.frames_per_batch - remainder
+        nearest = " or ".join(str(frames) for frames in (lower, lower + config.num_envs) if frames)
+        _check(config, "frames_per_batch", False, f"must be a multiple of num_envs {config.num_envs}: use {nearest}")
+    _check(
         config,
         "frames_per_batch",
         config.frames_per_batch <= capacity // config.num_envs * config.num_envs,
         f"does not fit {limit}: lower it",
     )
-    _require(
+    _check(
         config,
         "warmup_frames",
         config.warmup_frames < config.total_frames,
@@ -131,16 +131,16 @@ def _check_sizes(config: Config) -> None:
 
 
 def check_split(config: Config, parts: int) -> None:
-    """Raise `ValueError` if a run cannot be split evenly over so many devices."""
+    """Raise `ValueError` if a run cannot be split evenly over this many devices."""
     for name in ("num_envs", "batch_size"):
-        spare = getattr(config, name) % parts
-        if spare:
-            lower = getattr(config, name) - spare
-            near = " or ".join(str(number) for number in (lower, lower + parts) if number)
+        remainder = getattr(config, name) % parts
+        if remainder:
+            lower = getattr(config, name) - remainder
+            nearest = " or ".join(str(number) for number in (lower, lower + parts) if number)
             over = "num_devices" if parts == config.num_devices else "the devices of all processes,"
-            _require(config, name, False, f"cannot be split over {over} {parts}: use {near}")
+            _check(config, name, False, f"cannot be split over {over} {parts}: use {nearest}")
 
 
-def _require(config: Config, name: str, holds: bool, mend: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} {getattr(config, name)!r} {mend}")
+def _check(config: Config, name: str, condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} {getattr(config, name)!r} {message}")

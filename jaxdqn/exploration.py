@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 def linear_epsilon(
     frame: Int[Array, ""], start: float, end: float, duration_frames: int, warmup_frames: int = 0
 ) -> Float[Array, ""]:
-    """Probability of a random action at a frame.
+    """Return the probability of a random action at a frame.
 
         epsilon(frame) = start + (end - start) * min(frame / duration_frames, 1)
 
@@ -29,7 +29,7 @@ def linear_epsilon(
 
 
 def epsilon_greedy(key: Key[Array, ""], q_values: Float[Array, "N A"], epsilon: Float[Array, ""]) -> Int[Array, " N"]:
-    """Choose, for each of `N` environments, a uniformly random action with probability epsilon, else the best.
+    """Choose, for each of `N` environments, a uniformly random action with probability epsilon, otherwise the best.
 
     The random action is uniform over *all* actions, the greedy one included, so a greedy action is taken with
     probability `1 - epsilon + epsilon / A`. The key is consumed.

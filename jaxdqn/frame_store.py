@@ -1,8 +1,8 @@
-"""Replay whose frames are not on the device: they lie in the host's memory or in a file.
+"""Replay whose frames are not on the device but in the host's memory or in a file.
 
-The ring on the device is the same, but for one thing: in place of an observation it holds the number of its place in
-the store. What is drawn, stacked and cut into windows is drawn, stacked and cut by the same functions with the same
-keys, as numbers, and a thread fetches the frames of the next updates while the device does those of the present.
+The ring on the device differs in one thing only: in place of an observation it holds its index in the store. The same
+functions with the same keys sample, stack and cut windows, of indices instead of observations. A thread fetches the
+frames of the next updates while the device runs the current ones.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from jaxdqn.preprocessing import join_frames
 from jaxdqn.replay import ReplayState, check_fits
 from jaxdqn.types import Batch, Rows
 
-PIECES = 4
-"""Pieces into which the updates after a batch are cut, at most. Only the first has to be waited for."""
+MAX_FETCHES = 4
+"""Maximum number of fetches into which the updates after a batch are split. The device waits only for the first."""
 
-_BLOCK = 2**24
+_WRITE_BYTES = 2**24
+"""Zeros that are written at a time if blocks of a file cannot be reserved."""
 
 
 class FrameStore:
@@ -45,52 +46,52 @@ class FrameStore:
         obs_dtype: DTypeLike,
         path: Path | None = None,
     ) -> None:
-        """Take all the memory, or all the blocks of the file where its system can reserve them, before it is needed.
+        """Allocate all the memory, or all the blocks of the file if the file system can reserve them, in advance.
 
         Args:
             capacity: Rows over all environments; rounded down to a multiple of `num_envs`.
-            num_envs: Environments that step in lockstep.
+            num_envs: Number of environments that step together.
             obs_shape: Shape of one observation (one frame).
             obs_dtype: Its dtype.
-            path: File of a NumPy memory map; None keeps frames in memory. The file loses its name as soon as it is
-                mapped, where the system allows that, so that it is gone with the process, however that ends.
+            path: File of a NumPy memory map; None keeps frames in memory. If the system allows it, the file is unlinked
+                as soon as it is mapped, so that it disappears with the process, even if that is killed.
 
         Raises:
-            ValueError: If the memory or the file cannot be had; nothing is left behind then.
+            ValueError: If the memory or the file cannot be allocated; no file is left then.
         """
         self._num_envs = num_envs
         self._slots = capacity // num_envs
         self._path = path
         shape = (self._slots * num_envs, *obs_shape)
-        self._frames = _reserve(path, shape, np.dtype(obs_dtype))
-        self._nameless = path is None or not path.exists()
+        self._frames = _allocate(path, shape, np.dtype(obs_dtype))
+        self._is_unlinked = path is None or not path.exists()
         self._thread = ThreadPoolExecutor(1, "replay")
 
     def write(self, cursor: int, obs: Shaped[Any, "T N *obs"]) -> Int[np.ndarray, "T N"]:
-        """Put rows at the ring's cursor; returns their places."""
+        """Write rows at the ring's cursor, and return their indices."""
         slots = (cursor + np.arange(len(obs))) % self._slots
         places = slots[:, None] * self._num_envs + np.arange(self._num_envs)
         self._frames[places] = obs
         return places.astype(np.int32)
 
     def read(self, places: Int[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-        """Observations at some places: their shape, then an observation's."""
+        """Return the observations at some indices: the shape of `places`, then an observation's."""
         return self._frames[places]
 
     def fetch(self, places: tuple[Any, Any]) -> Future[tuple[np.ndarray, np.ndarray]]:
-        """Begin to read two sets of places, in a thread."""
+        """Start to read two sets of indices, in a thread."""
         return self._thread.submit(lambda: (self.read(places[0]), self.read(places[1])))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Slots and environments."""
+        """Return the numbers of slots and environments."""
         return self._slots, self._num_envs
 
     def close(self) -> None:
-        """End the thread and give the memory or the file back."""
+        """Stop the thread, and free the memory or delete the file."""
         self._thread.shutdown()
         self._frames = np.zeros(0, np.uint8)
-        if self._path is not None and not self._nameless:
+        if self._path is not None and not self._is_unlinked:
             _remove(self._path)
 
 
@@ -104,32 +105,32 @@ def check_store(
     where: str,
     smallest: int = 1,
 ) -> None:
-    """Raise `ValueError` where a store of these sizes does not fit, with the largest capacity that does.
+    """Raise `ValueError` if a store of these sizes does not fit, and name the largest capacity that does.
 
     Args:
-        capacity: As `FrameStore` has it.
-        num_envs: As `FrameStore` has it.
-        obs_shape: As `FrameStore` has it.
-        obs_dtype: As `FrameStore` has it.
-        bytes_available: Bytes free.
-        where: What should be freed where even the smallest ring does not fit.
+        capacity: See `FrameStore`.
+        num_envs: See `FrameStore`.
+        obs_shape: See `FrameStore`.
+        obs_dtype: See `FrameStore`.
+        bytes_available: Free bytes.
+        where: What the message asks the user to free if even the smallest ring does not fit, such as "disk".
         smallest: Rows of the smallest ring that can be sampled from.
     """
     row_bytes = prod(obs_shape) * np.dtype(obs_dtype).itemsize
     check_fits(capacity, num_envs, row_bytes, bytes_available, smallest, where)
 
 
-def _reserve(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _allocate(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if path is not None and path.exists():
-        raise ValueError(f"replay's file {path} exists: name another")
+        raise ValueError(f"replay file {path} already exists: choose another name")
     try:
         if path is None:
             frames = np.empty(shape, dtype)
-            frames.fill(0)  # zeros would be taken only as they are written
+            frames.fill(0)  # np.zeros would allocate pages only when they are written
             return frames
         path.parent.mkdir(parents=True, exist_ok=True)
         frames = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        _take_blocks(path, frames.nbytes)
+        _allocate_blocks(path, frames.nbytes)
         _remove(path)
     except BaseException as error:
         if path is not None:
@@ -137,14 +138,15 @@ def _reserve(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.n
         if not isinstance(error, OSError | MemoryError):
             raise
         place, reason = path or "memory", getattr(error, "strerror", None) or error
-        raise ValueError(f"replay of {prod(shape) * dtype.itemsize:,} bytes in {place}: {reason}") from error
+        num_bytes = prod(shape) * dtype.itemsize
+        raise ValueError(f"replay of {num_bytes:,} bytes cannot be allocated in {place}: {reason}") from error
     return frames
 
 
-def _take_blocks(path: Path, num_bytes: int) -> None:
-    """Have the blocks of a file: a memory map of a sparse one that meets a full disk kills the process.
+def _allocate_blocks(path: Path, num_bytes: int) -> None:
+    """Allocate the blocks of a file: writing to a memory map of a sparse file kills the process if the disk is full.
 
-    Where they cannot be reserved, zeros are written, which a file system that compresses may still not keep.
+    If blocks cannot be reserved, zeros are written; a compressing file system may still allocate no blocks for them.
     """
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -156,33 +158,33 @@ def _take_blocks(path: Path, num_bytes: int) -> None:
                 if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
                     raise
         file.seek(size - num_bytes)
-        for start in range(0, num_bytes, _BLOCK):
-            file.write(bytes(min(_BLOCK, num_bytes - start)))
+        for start in range(0, num_bytes, _WRITE_BYTES):
+            file.write(bytes(min(_WRITE_BYTES, num_bytes - start)))
         file.flush()
         os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # a file that is mapped keeps its name on some systems
+    with contextlib.suppress(OSError):  # some systems cannot unlink a mapped file
         path.unlink()
 
 
 def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: bool) -> Agent:
-    """The same agent with its frames in a store. Its `observe`, `sample` and `learn` are no longer pure.
+    """Return the agent with its frames in a store. Its `observe`, `sample` and `learn` are no longer pure.
 
     Args:
         agent: An agent of a config whose `replay_storage` is not "device".
-        store: As large as the agent's ring.
-        updates: Updates of one `learn`, the config's `updates_per_batch`.
+        store: A store of the same size as the agent's ring.
+        updates: Updates of one `learn`: the config's `updates_per_batch`.
         stacked: Whether observations are stacks of frames.
 
     Raises:
-        ValueError: In `observe`, if the store is not as large as the ring.
+        ValueError: In `observe`, if the store and the ring differ in size.
 
     Returns:
-        The agent; it gives the samples that one with frames on the device gives for the same key.
+        The agent. For the same key its samples equal those of an agent with frames on the device.
     """
-    size = -(-updates // PIECES)
+    size = -(-updates // MAX_FETCHES)
     cuts = [slice(start, start + size) for start in range(0, updates, size)]
 
     @jax.jit
@@ -203,7 +205,8 @@ def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: 
 
     def observe(state: AgentState, rows: Rows) -> AgentState:
         if state.replay.rows.action.shape != store.shape:
-            raise ValueError(f"a store of {store.shape} places is not the ring's {state.replay.rows.action.shape}")
+            ring_shape = state.replay.rows.action.shape
+            raise ValueError(f"the frame store has shape {store.shape} and the ring {ring_shape}: make them equal")
         return agent.observe(state, rows._replace(obs=store.write(int(state.replay.cursor), rows.obs)))
 
     def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:

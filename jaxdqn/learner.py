@@ -20,16 +20,16 @@ QFunction = Callable[[Params, Shaped[Array, "B ..."]], Float[Array, "B A"]]
 Metrics = dict[str, Float[Array, "*U"]]
 
 METRICS = ("loss", "gradient_norm", "q_value")
-"""Names of what an update measures, a cause before what follows from it."""
+"""Names of the metrics of an update, causes before their effects."""
 
 
 class LearnerState(NamedTuple):
-    """All that learning remembers.
+    """The state of learning.
 
     Attributes:
         params: Online parameters.
         target_params: Polyak average of them.
-        opt_state: The optimiser's state.
+        opt_state: State of the optimizer.
         num_updates: Updates done, int32.
     """
 
@@ -40,7 +40,7 @@ class LearnerState(NamedTuple):
 
 
 def init_learner(params: Params, optimizer: optax.GradientTransformation) -> LearnerState:
-    """A learner before its first update; the target starts as a copy of the parameters."""
+    """Return a learner before its first update; the target starts as a copy of the parameters."""
     return LearnerState(
         params=params,
         target_params=jax.tree.map(jnp.copy, params),
@@ -50,7 +50,7 @@ def init_learner(params: Params, optimizer: optax.GradientTransformation) -> Lea
 
 
 def polyak_update(params: Params, target_params: Params, tau: float) -> Params:
-    """`target <- (1 - tau) target + tau params`, leaf by leaf.
+    """Return the new target: `(1 - tau) target + tau params`, leaf by leaf.
 
     References:
         Polyak and Juditsky, Acceleration of stochastic approximation by averaging (1992); Lillicrap et al.,
@@ -62,12 +62,12 @@ def polyak_update(params: Params, target_params: Params, tau: float) -> Params:
 def make_optimizer(
     learning_rate: float | optax.Schedule, weight_decay: float = 0.0, max_gradient_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Adam with coupled L2 decay, as `torch.optim.Adam(weight_decay=...)`: the decay is part of the gradient.
+    """Return Adam with coupled L2 decay, like `torch.optim.Adam(weight_decay=...)`: the decay is part of the gradient.
 
     Args:
-        learning_rate: Step size, or a schedule of it over updates.
-        weight_decay: Added to the gradient times the parameter, before the moments; biases included.
-        max_gradient_norm: Global norm to which gradients are clipped first; None does not clip.
+        learning_rate: Learning rate, or a schedule of it over updates.
+        weight_decay: `weight_decay * param` is added to the gradient, before the moments; also for biases.
+        max_gradient_norm: Global norm to which gradients are clipped first; None: no clipping.
 
     References:
         Kingma and Ba, Adam (2015); Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019), on how
@@ -87,9 +87,9 @@ def make_update(
     micro_batch_size: int | None = None,
     axis_name: str | None = None,
 ) -> Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]:
-    """Bind a network, an optimiser and a loss into one jitted update.
+    """Make one jitted update from a network, an optimizer and a loss.
 
-    The update takes the gradient of the mean loss of the batch, steps the optimiser and then the target.
+    The update takes the gradient of the mean loss of the batch, steps the optimizer and then moves the target.
 
     Args:
         q_function: `(params, obs [B, ...]) -> q_values [B, A]`, normalisation included.
@@ -97,17 +97,17 @@ def make_update(
         tau: Fraction of the online parameters that enters the target after each update, in [0, 1].
         double: Whether the online network chooses the next action (double Q-learning).
         loss: Loss of one TD error.
-        micro_batch_size: Samples whose gradient is computed at a time; must divide the batch. Mean gradients of
-            micro-batches are the same mathematics with a working set that fits the cache. None: the whole batch.
-        axis_name: Mapped axis (of `jax.shard_map` or `jax.pmap`) over which gradients are averaged, each device having
-            a part of the batch; metrics are then each device's own. None: one device.
+        micro_batch_size: Samples whose gradient is computed at a time; must divide the batch. The average over
+            micro-batches is mathematically the same, with a working set that fits the cache. None: the whole batch.
+        axis_name: Mapped axis (of `jax.shard_map` or `jax.pmap`) over which gradients are averaged, if each device has
+            a part of the batch; each device then returns its own metrics. None: one device.
 
     Returns:
         `update(state, batch) -> (state, metrics)`, which donates `state`. Metrics are scalars: `loss`,
         `gradient_norm` (before clipping), `q_value` (mean of the values of the actions taken).
 
     Raises:
-        ValueError: If `tau` is not in [0, 1]; in the update, if `micro_batch_size` does not divide the batch.
+        ValueError: If `tau` is not in [0, 1]; from the update, if `micro_batch_size` does not divide the batch.
 
     References:
         Mnih et al., Human-level control through deep reinforcement learning (2015), algorithm 1.
@@ -165,7 +165,7 @@ def make_update(
 
 
 def learn_if(can_sample: Bool[Array, ""], learn: Callable[[], tuple[Any, Metrics]], unchanged: Any) -> Any:
-    """What `learn` gives, or its state `unchanged` and NaN for metrics, where the ring has nothing to learn from."""
+    """Return `learn()` if the ring can be sampled, otherwise the state `unchanged` and NaN for every metric."""
 
     def skip() -> tuple[Any, Metrics]:
         metrics = jax.eval_shape(learn)[1]
@@ -175,5 +175,5 @@ def learn_if(can_sample: Bool[Array, ""], learn: Callable[[], tuple[Any, Metrics
 
 
 def copy(params: Params) -> Params:
-    """Parameters in buffers of their own, which outlive the donation of the first."""
+    """Copy parameters to new buffers, which stay valid if the old ones are donated."""
     return jax.tree.map(jnp.copy, params)

@@ -1,4 +1,4 @@
-"""TD errors and losses of one sample; `jax.vmap` is left to the caller."""
+"""TD errors and losses of one sample; the caller applies `jax.vmap`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def q_learning_td_error(
     next_q_target: Float[Array, " A"],
     next_q_selector: Float[Array, " A"] | None = None,
 ) -> Float[Array, ""]:
-    """TD error of (double) Q-learning.
+    """Return the TD error of (double) Q-learning.
 
         delta = reward + discount * next_q_target[a*] - q_values[action]
         a* = argmax next_q_selector
 
-    With `next_q_selector=None` the target network chooses for itself, `a* = argmax next_q_target`: plain
-    Q-learning. Double Q-learning passes the online network's values of the next observation. No gradient flows
+    With `next_q_selector=None` the target network also chooses the action, `a* = argmax next_q_target`: plain
+    Q-learning. For double Q-learning pass the online network's values of the next observation. No gradient flows
     into the target.
 
     Args:
@@ -49,16 +49,16 @@ def q_learning_td_error(
 
 
 def squared_loss(td_error: Float[Array, ""]) -> Float[Array, ""]:
-    """`delta^2`, "l2" in TorchRL: without the 1/2 of `optax.l2_loss`."""
+    """Return `delta^2` ("l2" in TorchRL), without the factor 1/2 of `optax.l2_loss`."""
     return jnp.square(td_error)
 
 
 def huber_loss(td_error: Float[Array, ""]) -> Float[Array, ""]:
-    """`delta^2 / 2` up to 1, `|delta| - 1/2` beyond.
+    """Return `delta^2 / 2` if `|delta| <= 1`, otherwise `|delta| - 1/2`.
 
     References:
-        Huber, Robust Estimation of a Location Parameter (1964); Mnih et al. (2015) clip the error's gradient,
-        which is this loss.
+        Huber, Robust Estimation of a Location Parameter (1964); Mnih et al. (2015) clip the gradient of the
+        error, which is equivalent to this loss.
     """
     size = jnp.abs(td_error)
     return jnp.where(size <= 1.0, 0.5 * jnp.square(td_error), size - 0.5)

@@ -1,4 +1,4 @@
-"""What is observed, told once: what replay holds of it, what the network sees, and what becomes of images.
+"""What is observed: how replay holds it, what the network sees, and how images are converted.
 
 Nothing here imports JAX or gymnasium, so that a process that only steps environments starts quickly.
 """
@@ -15,20 +15,20 @@ from jaxdqn.config import Config
 from jaxdqn.preprocessing import ObservationStats, array_namespace, observation_stats, preprocess_frame
 
 SMALL_SIDE = 32
-"""Images whose sides are both at most this are taken as they are: grids, whose every pixel is a thing of its own."""
+"""Images with both sides at most this are not resized: they are grids, in which each pixel has its own meaning."""
 
-MOST_CHANNELS_FIRST = 16
-"""Channels that may be recognised as the first axis of an image."""
+MAX_CHANNELS_FIRST = 16
+"""Largest first axis of an image that is recognised as channels."""
 
 
 class ObsSpec(NamedTuple):
-    """One observation: as rows and replay hold it, and as the network sees it.
+    """Spec of one observation: how rows and replay hold it, and how the network sees it.
 
     Attributes:
-        shape: `[H, W]` of a grey image, `[H, W, C]` of any other image, or any shape of a vector.
+        shape: `[H, W]` of a grey image, `[H, W, C]` of any other image, or the shape of a vector.
         dtype: `uint8` or `float32`.
-        stack: Newest images that the network sees at once; None for vectors.
-        scale: Bytes are divided by this before the network sees them; floats are seen as they are.
+        stack: Number of newest images that the network sees at once; None for vectors.
+        scale: Divisor of bytes before the network sees them; floats are not scaled.
     """
 
     shape: tuple[int, ...]
@@ -38,32 +38,32 @@ class ObsSpec(NamedTuple):
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image, which convolutions take."""
+        """Whether it is an image, for convolutions."""
         return self.stack is not None
 
     @property
     def channels(self) -> int:
-        """Channels of one image: the last axis of a stack holds `channels * stack` of them."""
+        """Channels of one image; the last axis of a stack has `channels * stack`."""
         return self.shape[2] if len(self.shape) == 3 else 1
 
     @property
     def seen_shape(self) -> tuple[int, ...]:
-        """What the network sees of one environment: `[H, W, C * stack]`, or the vector."""
+        """Shape that the network sees of one environment: `[H, W, C * stack]`, or that of the vector."""
         if self.stack is None:
             return self.shape
         return (*self.shape[:2], self.channels * self.stack) if len(self.shape) == 3 else (*self.shape, self.stack)
 
 
 class ImageRule(NamedTuple):
-    """How an image observation becomes what replay holds.
+    """How an image observation is converted for replay.
 
     Attributes:
-        channels_first: Whether its first axis holds the channels.
-        resized: Whether it is made grey (unless `colour`) and resized; else it is taken as it is.
-        colour: Whether an image that is resized keeps its colours.
+        channels_first: Whether the first axis is the channels.
+        resized: Whether it is made grey (unless `colour`) and resized; otherwise it is unchanged.
+        colour: Whether a resized image keeps its colours.
         size: Height and width after resizing.
-        highest: Highest value that its space allows: what is white.
-        stack: Frames to a stack where the config names none.
+        highest: Highest value in its space: white.
+        stack: Frames per stack if the config does not set it.
     """
 
     channels_first: bool
@@ -74,7 +74,7 @@ class ImageRule(NamedTuple):
     stack: int
 
     def spec(self, shape: tuple[int, ...], dtype: DTypeLike, frame_stack: int | None = None) -> ObsSpec:
-        """What replay holds of images of a shape and dtype."""
+        """Return the spec of images with this shape and dtype."""
         if self.channels_first:
             shape = (*shape[1:], shape[0])
         held = np.dtype(np.float32 if np.issubdtype(dtype, np.floating) and not self.resized else np.uint8)
@@ -93,81 +93,84 @@ def image_rule(
     colour: bool = False,
     stacked: bool = False,
 ) -> ImageRule:
-    """The rule for image observations of a shape.
+    """Return the rule for image observations of a shape.
 
-    An image with sides of at most 32, or with other than 1 or 3 channels, is taken as it is; any other is made grey,
-    unless `colour`, and resized. One that already is grey and of the wanted size needs nothing.
+    An image with sides of at most 32, or with other than 1 or 3 channels, is unchanged; any other is made grey, unless
+    `colour`, and resized. A grey image that already has the target size needs no conversion.
 
     Args:
         shape: `[H, W]`, `[H, W, C]` or `[C, H, W]`. Channels are first if the first axis is at most 16 and smaller than
             both others.
         dtype: `uint8`, `bool` or a float, of values in [0, 1].
-        highest: Highest value that the space allows.
-        frame_size: Side to which images are resized.
-        colour: Whether colours are kept.
-        stacked: Whether the channels are frames that a wrapper has stacked: then it is taken as it is.
+        highest: Highest value in the space.
+        frame_size: Height and width of resized images.
+        colour: Whether to keep colours.
+        stacked: Whether the channels are frames stacked by a wrapper; the image is then unchanged.
     """
-    first = len(shape) == 3 and shape[0] <= MOST_CHANNELS_FIRST and shape[0] < min(shape[1:])
-    sides = shape[1:] if first else shape[:2]
-    channels = 1 if len(shape) == 2 else shape[0] if first else shape[2]
+    channels_first = len(shape) == 3 and shape[0] <= MAX_CHANNELS_FIRST and shape[0] < min(shape[1:])
+    sides = shape[1:] if channels_first else shape[:2]
+    channels = 1 if len(shape) == 2 else shape[0] if channels_first else shape[2]
     size = (frame_size, frame_size)
-    wanted = shape == size and np.dtype(dtype) == np.uint8
-    as_it_is = stacked or max(sides) <= SMALL_SIDE or channels not in (1, 3)
+    converted = shape == size and np.dtype(dtype) == np.uint8
+    unchanged = stacked or max(sides) <= SMALL_SIDE or channels not in (1, 3)
     white = float(highest) if np.dtype(dtype) == np.uint8 and highest > 0 else 1.0
-    return ImageRule(first, not as_it_is and not wanted, colour, size, white, 4 if wanted or not as_it_is else 1)
+    resized = not unchanged and not converted
+    return ImageRule(channels_first, resized, colour, size, white, 4 if converted or not unchanged else 1)
 
 
 def apply_rule(rule: ImageRule, image: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
-    """One image, NumPy or JAX, as replay holds it: `uint8`, or `float32` where floats are taken as they are."""
+    """Convert one image, NumPy or JAX, for replay: to `uint8`, or to `float32` if it is an unchanged float image."""
     if rule.channels_first:
         image = array_namespace(image).moveaxis(image, 0, -1)
     if not rule.resized:
         return image.astype(np.float32 if np.issubdtype(image.dtype, np.floating) else np.uint8)
-    if rule.highest != 255.0:  # to bytes' range before it is rounded to bytes
+    if rule.highest != 255.0:  # to 0..255, before rounding to bytes
         image = image.astype(np.float32) * np.float32(255.0 / rule.highest)
     return preprocess_frame(image, rule.size, colour=rule.colour)
 
 
 def storage_dtype(dtype: DTypeLike) -> np.dtype:
-    """What rows hold of an observation's dtype: bytes and truth values as bytes, all else as float32."""
+    """Return the dtype in rows for an observation's dtype: bytes for bytes and booleans, otherwise float32."""
     return np.dtype(np.uint8 if np.dtype(dtype) in (np.uint8, np.bool_) else np.float32)
 
 
 def spec_from(config: Config, shape: tuple[int, ...] | None, dtype: DTypeLike | None) -> ObsSpec:
-    """What is observed, from a config and the shape that replay holds: for code that has no environment to ask.
+    """Return the spec for a config and an observation's shape and dtype in replay, for code without an environment.
 
-    Images if `config.pixels`, or if it is None and there are two or three axes of bytes; stacked `config.frame_stack`
-    at a time, or 4 of grey ones and 1 of others.
+    Observations are images if `config.pixels`, or if it is None and they are bytes with two or three axes. A stack has
+    `config.frame_stack` images; if that is None, 4 if they are grey, otherwise 1.
+
+    Raises:
+        ValueError: If the shape or the dtype is None.
     """
     if shape is None or dtype is None:
-        raise ValueError("obs must be given, or obs_shape and obs_dtype in its place")
+        raise ValueError("obs is missing: pass it, or obs_shape and obs_dtype")
     images = config.pixels
     if images is None:
         images = len(shape) in (2, 3) and np.dtype(dtype) == np.uint8
     return ObsSpec(shape, dtype, (config.frame_stack or (4 if len(shape) == 2 else 1)) if images else None)
 
 
-USUAL_FRAMES = 500
-"""Images of a rollout where the config leaves it open."""
-
+DEFAULT_STATS_FRAMES = 500
+"""Images of the random rollout if the config does not set a number."""
 
 MINIMUM_STD = 0.01
-"""Smallest deviation by which a run divides: a channel that hardly changes in the rollout may change later."""
+"""Smallest deviation for normalisation: a channel that hardly changes in the rollout may change later."""
 
 
 def stats_frames(config: Config, obs: ObsSpec) -> int:
-    """Images of a random rollout whose statistics normalise what a run observes; 0 for none.
+    """Return the number of images of the random rollout whose statistics normalise observations; 0: no normalisation.
 
-    Where the config leaves it open, grids are not normalised: of their channels some may be empty in a random rollout.
-    On jaxdqn/Ball-v0, statistics were what let a CNN learn within 20,000 frames.
+    By default grids are not normalised: some of their channels may be empty in a random rollout. On jaxdqn/Ball-v0, a
+    CNN learned within 20,000 frames only with normalisation.
     """
     if not obs.is_image:
         return 0
     if config.normalisation_frames is None:
-        return USUAL_FRAMES if max(obs.shape[:2]) > SMALL_SIDE else 0
+        return DEFAULT_STATS_FRAMES if max(obs.shape[:2]) > SMALL_SIDE else 0
     return config.normalisation_frames
 
 
 def stats_of(stacks: np.ndarray, obs: ObsSpec) -> ObservationStats:
-    """The statistics of the stacks of a rollout, as the network is given them."""
+    """Return the statistics of a rollout's stacks, for normalisation before the network."""
     return observation_stats(stacks, MINIMUM_STD, scale=obs.scale if obs.dtype == np.uint8 else None)

@@ -1,7 +1,7 @@
 """From RGB frames to what the network sees: grey, resized, stacked, normalised.
 
-`preprocess_frame` works on NumPy and on JAX arrays alike, and this file imports JAX only when it is handed one:
-a process that steps environments preprocesses its frames without it.
+The functions take NumPy or JAX arrays. JAX is imported only when a function receives a JAX array, so a process that
+steps environments preprocesses its frames without it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Num, Shaped, UInt8
 from PIL import Image
 
 GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
-"""Luma of R, G and B, as TorchRL and torchvision have them (ITU-R BT.601, rounded: they sum to 0.9999)."""
+"""Luma weights of R, G and B, as in TorchRL and torchvision (ITU-R BT.601, rounded: they sum to 0.9999)."""
 
 
 class ObservationStats(NamedTuple):
-    """Mean and standard deviation of each channel, on the scale on which observations are normalised.
+    """Mean and standard deviation of each channel, after the division by `scale` in `normalise`.
 
     Attributes:
         mean: `[C]` float32.
@@ -31,17 +31,17 @@ class ObservationStats(NamedTuple):
 def grey_and_resize(
     frame: Num[Any, "H W *C"], size: tuple[int, int], *, colour: bool = False
 ) -> Float[Any, "H2 W2 *C2"]:
-    """Grey, then resize, before rounding: float32 on the scale of the input, 0 to 255.
+    """Make a frame grey and resize it, without rounding: float32 on the scale of the input, 0 to 255.
 
-    Resized by Pillow, or by JAX where the frame is JAX's: bilinear with antialiasing in both, the filter of
-    `torchvision.transforms.Resize(antialias=True)`. Each pixel is the mean of those below a triangle that grows when
-    the image shrinks, so that none is skipped. Pillow rather than a product of matrices, which a BLAS with threads
-    takes 0.3 ms for on an idle machine and up to 48 ms for beside other work.
+    Pillow resizes it, or JAX if it is a JAX array; both are bilinear with antialiasing, the filter of
+    `torchvision.transforms.Resize(antialias=True)`. Each pixel is a mean weighted by a triangle that widens when the
+    image shrinks, so that no input pixel is skipped. Pillow is used and not a matrix product, which takes a BLAS with
+    threads 0.3 ms on an idle machine and up to 48 ms next to other work.
 
     Args:
         frame: RGB frame, or a grey one with one channel or without a channel axis.
-        size: Height and width of the result; the aspect is not kept.
-        colour: Whether an RGB frame stays one; a grey one has no channel axis in either case.
+        size: Height and width of the result; the aspect ratio is not kept.
+        colour: Whether to keep the colours of an RGB frame; the result of a grey one never has a channel axis.
 
     Raises:
         ValueError: If a side of the frame or of the result is below 1.
@@ -55,7 +55,7 @@ def grey_and_resize(
         return _resize(plane, size)
     import jax
 
-    with jax.default_matmul_precision("highest"):  # TF32 on a GPU would be off by a grey level here and there
+    with jax.default_matmul_precision("highest"):  # TF32 on a GPU would change some pixels by one grey level
         return jax.image.resize(plane, (*size, *plane.shape[2:]), "linear", antialias=True)
 
 
@@ -73,22 +73,22 @@ def _grey(frame: Any) -> Any:
 def preprocess_frame(
     frame: Num[Any, "H W *C"], size: tuple[int, int] = (64, 64), *, colour: bool = False
 ) -> UInt8[Any, "H2 W2 *C2"]:
-    """One frame as replay holds it: grey, resized with antialiasing, rounded to a byte.
+    """Convert one frame for replay: make it grey, resize it with antialiasing, round it to bytes.
 
     Args:
         frame: RGB or grey frame of values from 0 to 255, NumPy or JAX.
         size: Height and width of the result.
-        colour: Whether an RGB frame keeps its colours.
+        colour: Whether to keep the colours of an RGB frame.
 
     References:
         Mnih et al., Human-level control through deep reinforcement learning (2015), Methods, Preprocessing.
     """
     resized = grey_and_resize(frame, size, colour=colour)
-    return (resized + 0.5).clip(0, 255).astype(np.uint8)  # half a level up, then floor: rounds
+    return (resized + 0.5).clip(0, 255).astype(np.uint8)  # add 0.5 and truncate: rounds to the nearest
 
 
 def array_namespace(x: Any) -> Any:
-    """`numpy` for what is NumPy's, `jax.numpy` for all else."""
+    """Return `numpy` for NumPy arrays, otherwise `jax.numpy`."""
     if isinstance(x, np.ndarray | np.generic):
         return np
     import jax.numpy as jnp
@@ -101,13 +101,13 @@ def push_frame(
 ) -> Shaped[Any, "N ... K"]:
     """Append the newest frame to each environment's stack, on NumPy or JAX arrays.
 
-    The newest frame is last. Where an episode starts, its first frame fills every slot, so that no frame of the
-    episode before remains. Frames of several channels `[N, H, W, C]` are stacked along these, others along a new axis.
+    The newest frame is last. When an episode starts, its first frame fills every slot, so that no frame of the
+    previous episode remains. Frames `[N, H, W, C]` are stacked along their channels, others along a new axis.
 
     Args:
-        stack: The `K` newest frames of each environment, `[N, H, W, K * C]` of several channels.
-        frame: The next frame of each.
-        first: Whether that frame opens an episode.
+        stack: The `K` newest frames of each environment; `[N, H, W, K * C]` if frames have channels.
+        frame: The next frame of each environment.
+        first: Whether that frame starts an episode.
     """
     xp = array_namespace(stack)
     frame = frame if frame.ndim == stack.ndim else frame[..., None]
@@ -118,7 +118,7 @@ def push_frame(
 
 
 def join_frames(frames: Shaped[Any, "..."], obs_ndim: int) -> Shaped[Any, "..."]:
-    """Stacks from their frames: `[..., K, H, W, C]` to `[..., H, W, K * C]`, any other to `[..., *obs, K]`.
+    """Join frames to stacks: `[..., K, H, W, C]` to `[..., H, W, K * C]`, any other to `[..., *obs, K]`.
 
     Args:
         frames: Each stack's frames `[..., K, *obs]`, the newest last.
@@ -133,13 +133,13 @@ def join_frames(frames: Shaped[Any, "..."], obs_ndim: int) -> Shaped[Any, "..."]
 
 
 def next_stack(stack: Any, obs: Any, first: Bool[Any, " N"], frame_stack: int | None) -> Any:
-    """What the agent sees next: the stack with the newest frame, or the observation itself where nothing is stacked.
+    """Return what the agent sees next: the stack with the newest frame, or the observation itself without stacking.
 
     Args:
-        stack: What it saw before `[N, ..., K]`; None at the very start, where the frame fills every slot.
+        stack: What the agent saw before `[N, ..., K]`; None at the very start: the frame then fills every slot.
         obs: Newest observation of each environment `[N, ...]`.
-        first: Whether it opens an episode.
-        frame_stack: `K`, or None.
+        first: Whether it starts an episode.
+        frame_stack: Frames per stack `K`; None: no stacking.
     """
     if frame_stack is None:
         return obs
@@ -151,22 +151,22 @@ def next_stack(stack: Any, obs: Any, first: Bool[Any, " N"], frame_stack: int | 
 def observation_stats(
     obs: Shaped[Any, "*B K"], minimum_std: float = 1e-6, *, scale: float | None = None
 ) -> ObservationStats:
-    """Statistics of each channel of observations, on the scale on which `normalise` has them.
+    """Return the statistics of each channel of observations, for `normalise`.
 
-    Mean and unbiased standard deviation over all axes but the last, `K` values each; the deviation is at least
-    `minimum_std`, so that a channel that never changes does not divide by zero.
+    Mean and unbiased standard deviation over all axes except the last, `K` values each. The deviation is at least
+    `minimum_std`, so that a channel that never changes does not cause a division by zero.
 
     Args:
         obs: Stacked frames or vectors.
         minimum_std: Smallest deviation.
-        scale: What they are divided by; None: 255 of bytes, 1 of all else.
+        scale: Divisor of the observations; None: 255 for bytes, otherwise 1.
 
     Raises:
-        ValueError: If there are fewer than two values a channel.
+        ValueError: If there are fewer than two values per channel.
     """
     values = np.asarray(obs).reshape(-1, obs.shape[-1])
     if len(values) < 2:
-        raise ValueError(f"statistics need at least 2 values a channel, got {len(values)}: roll out more frames")
+        raise ValueError(f"statistics need at least 2 values per channel, got {len(values)}: roll out more frames")
     scale = byte_scale(values.dtype) if scale is None else scale
     mean = values.mean(axis=0, dtype=np.float64) / scale
     std = values.std(axis=0, dtype=np.float64, ddof=1) / scale
@@ -174,17 +174,18 @@ def observation_stats(
 
 
 def normalise(obs: Shaped[Any, "*B K"], stats: ObservationStats, *, scale: float | None = None) -> Float[Any, "*B K"]:
-    """`(obs / scale - mean) / std` a channel.
+    """Return `(obs / scale - mean) / std`, per channel.
 
     Args:
         obs: Observations.
         stats: Their statistics.
-        scale: What they are divided by first; None: 255 of bytes, 1 of all else.
+        scale: Divisor of the observations; None: 255 for bytes, otherwise 1.
     """
     scale = byte_scale(obs.dtype) if scale is None else scale
-    return (obs.astype(np.float32) / np.float32(scale) - stats.mean) / stats.std
+    mean, std = (values[(None,) * (obs.ndim - 1)] for values in stats)  # of the rank of `obs`
+    return (obs.astype(np.float32) / np.float32(scale) - mean) / std
 
 
 def byte_scale(dtype: Any) -> float:
-    """What values of a dtype are divided by to lie in [0, 1]: 255 of bytes, 1 of all else."""
+    """Return the divisor that brings values of a dtype to [0, 1]: 255 for bytes, otherwise 1."""
     return 255.0 if dtype == np.uint8 else 1.0

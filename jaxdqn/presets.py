@@ -1,4 +1,4 @@
-"""Configs by name: what `jaxdqn train PRESET` runs. Each lists every field in which it differs from `Config()`."""
+"""Presets: configs by name, for `jaxdqn train PRESET`. Each lists every field that differs from `Config()`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxdqn.config import Config
 
-# What pixel CartPole has in common in all three.
+# Common to all three presets, which learn CartPole from pixels.
 _CARTPOLE: dict[str, Any] = {
     "pixels": True,
     "frame_stack": 4,
@@ -21,7 +21,7 @@ _CARTPOLE: dict[str, Any] = {
     "checkpoint_every": 3000,
 }
 
-# What both columns of TorchRL's tutorial set.
+# Common to both presets of TorchRL's tutorial.
 _TORCHRL: dict[str, Any] = {
     **_CARTPOLE,
     "network": "torchrl",

@@ -1,4 +1,4 @@
-"""Uniform replay: a ring of rows that holds every frame once, from which stacks and n-step windows are rebuilt.
+"""Uniform replay: a ring of rows that holds every frame once and rebuilds stacks and n-step windows from them.
 
     slot           0     1     2     3     4     5     6     7
     episode_step   6     7     0     1     2     3     4     5      one environment's column of the ring
@@ -8,7 +8,7 @@
                    ----|                            |---- window   of 3 steps: the rows of slots 6, 7 and 0
 
 A row can be the start of a window if its stack does not look back past the oldest row, `n_steps` rows have come after
-it, and it is not the final observation of an episode. Nothing else is ever sampled: no window is cut at the cursor, and
+it, and it is not the final observation of an episode. Only such rows are sampled: no window is cut at the cursor, and
 none mixes episodes or environments.
 """
 
@@ -34,7 +34,7 @@ class ReplayState(NamedTuple):
     Attributes:
         rows: Rows `[L, N, ...]`.
         cursor: Slot of the next row, int32.
-        size: Slots filled, int32.
+        size: Number of filled slots, int32.
     """
 
     rows: Rows
@@ -46,12 +46,12 @@ class Replay(NamedTuple):
     """Pure functions over one `ReplayState`, made by `make_replay`.
 
     Attributes:
-        init: `() -> state`, zeros.
+        init: `() -> state`: an empty ring, all zeros.
         add: `(state, rows [T, N, ...]) -> state`; donates `state` and writes in place.
-        sample: `(state, key) -> batch`, leaves shaped `[*batch_shape, ...]`; the key is consumed. Only where
-            `can_sample`: what an empty ring gives is no transition.
+        sample: `(state, key) -> batch`, leaves shaped `[*batch_shape, ...]`; the key is consumed. Requires
+            `can_sample`: otherwise the result is not a valid transition.
         can_sample: `(state) -> bool array`: whether any row can start a window.
-        num_bytes: Memory of the state.
+        num_bytes: Size of the state in bytes.
     """
 
     init: Callable[[], ReplayState]
@@ -62,14 +62,14 @@ class Replay(NamedTuple):
 
 
 def row_bytes(obs_shape: tuple[int, ...], obs_dtype: DTypeLike) -> int:
-    """Memory of one row: the observation, action, reward, two flags and the step's index."""
+    """Return the bytes of one row: the observation, action, reward, two flags and the step's index."""
     return prod(obs_shape) * jnp.dtype(obs_dtype).itemsize + 4 + 4 + 1 + 1 + 4
 
 
 def smallest_slots(n_steps: int, stack: int) -> int:
-    """Slots in which some row can always start a window: a stack, a window, and one to step aside.
+    """Return the number of slots with which a full ring can always be sampled: a stack, a window, and one more.
 
-    Of any two neighbouring rows one is no final observation.
+    Of any two neighbouring rows at least one is not a final observation.
     """
     return stack + n_steps + 1
 
@@ -77,39 +77,39 @@ def smallest_slots(n_steps: int, stack: int) -> int:
 def check_fits(
     capacity: int,
     num_envs: int,
-    bytes_a_row: int,
+    bytes_per_row: int,
     bytes_available: int,
     smallest: int = 1,
-    where: str = "memory",
+    storage: str = "memory",
     copies: int = 1,
 ) -> None:
-    """Raise `ValueError` where rows need more bytes than there are, with the largest capacity that fits.
+    """Raise `ValueError` with the largest capacity that fits, if rows need more bytes than are available.
 
-    `where` is what should be freed if not even `smallest` rows fit; there are `copies` rings, one for each seed that is
-    trained side by side.
+    If not even `smallest` rows fit, the message asks to free some `storage`. There are `copies` rings, one for each
+    seed that is trained side by side.
     """
-    num_bytes = copies * (capacity // num_envs * num_envs * bytes_a_row + 8)
+    num_bytes = copies * (capacity // num_envs * num_envs * bytes_per_row + 8)
     if num_bytes <= bytes_available:
         return
-    largest = max(bytes_available // copies - 8, 0) // (bytes_a_row * num_envs) * num_envs
-    mend = f"the largest that fits is {largest}" if largest >= smallest else f"free some {where}"
+    largest = max(bytes_available // copies - 8, 0) // (bytes_per_row * num_envs) * num_envs
+    remedy = f"the largest that fits is {largest}" if largest >= smallest else f"free some {storage}"
     seeds = f" of {copies} seeds" if copies > 1 else ""
     raise ValueError(
-        f"capacity {capacity} needs {num_bytes:,} bytes of replay{seeds} and {bytes_available:,} are free: {mend}"
+        f"capacity {capacity} needs {num_bytes:,} bytes of replay{seeds} and {bytes_available:,} are free: {remedy}"
     )
 
 
 def uniform_below(key: Key[Array, ""], size: int, bound: Int[Array, ""]) -> Int[Array, " size"]:
-    """`size` integers from 0 to `bound - 1`, int32: the upper half of 32 random bits times `bound`.
+    """Draw `size` integers from 0 to `bound - 1`, int32: the upper half of 32 random bits times `bound`.
 
-    The probabilities of two integers differ by less than `bound / 2**32` of themselves. In half the time of
-    `jax.random.randint`, which draws twice as many bits from two more keys; the key is consumed.
+    The probabilities of two integers differ by a relative error below `bound / 2**32`. Takes half the time of
+    `jax.random.randint`, which draws twice as many bits from two more keys. The key is consumed.
 
     References:
         Lemire, Fast Random Integer Generation in an Interval (2019), without its rejections.
     """
     bits, bound = jax.random.bits(key, (size,), jnp.uint32), bound.astype(jnp.uint32)
-    # 64 bits are more than JAX has by default: a product of halves, with what the lower three carry.
+    # JAX has no 64-bit integers by default: multiply 16-bit halves and add the carry of the lower three products.
     high, low, bound_high, bound_low = bits >> 16, bits & 0xFFFF, bound >> 16, bound & 0xFFFF
     crossed = (high * bound_low, low * bound_high)
     carried = (crossed[0] & 0xFFFF) + (crossed[1] & 0xFFFF) + (low * bound_low >> 16)
@@ -130,22 +130,22 @@ def make_replay(
     returns: NStepReturn = n_step_return,
     bytes_available: int | None = None,
 ) -> Replay:
-    """Bind the sizes of a ring and what is sampled from it.
+    """Make the functions of a ring with these sizes.
 
     Args:
         capacity: Rows over all environments; rounded down to a multiple of `num_envs`.
-        num_envs: Environments that step in lockstep.
+        num_envs: Number of environments, stepped in lockstep.
         obs_shape: Shape of one observation (one frame).
-        obs_dtype: Its dtype, `uint8` for pixels.
-        batch_shape: Leading shape of a sample, say `(updates, batch_size)`.
-        n_steps: Longest window.
-        gamma: Discount a step.
-        stack: Frames to a stack, along their channels `[H, W, stack * C]` or a new last axis; None: as they are.
-        returns: Reward, discount and length of a window.
-        bytes_available: Memory that the ring may take; None does not check.
+        obs_dtype: Dtype of an observation, `uint8` for pixels.
+        batch_shape: Leading shape of a sample, for example `(updates, batch_size)`.
+        n_steps: Largest number of steps in a window.
+        gamma: Discount per step.
+        stack: Frames per stack, along their channels `[H, W, stack * C]` or a new last axis; None: no stacking.
+        returns: Reward, discount and length of a window. See `n_step_return`.
+        bytes_available: Memory that the ring may use; None: no check.
 
     Raises:
-        ValueError: If the ring is too small for one window, or does not fit; nothing has been allocated then.
+        ValueError: If the ring is too small for one window or does not fit in memory; before anything is allocated.
 
     References:
         Lin, Self-improving reactive agents based on reinforcement learning, planning and teaching (1992); Mnih et
@@ -165,10 +165,10 @@ def make_replay(
             f"capacity {capacity} is too small: {num_envs} environments with n_steps {n_steps} and "
             f"{stack_size}-frame stacks need at least {smallest * num_envs}"
         )
-    bytes_a_row = row_bytes(obs_shape, obs_dtype)
-    num_bytes = slots * num_envs * bytes_a_row + 8
+    bytes_per_row = row_bytes(obs_shape, obs_dtype)
+    num_bytes = slots * num_envs * bytes_per_row + 8
     if bytes_available is not None:
-        check_fits(capacity, num_envs, bytes_a_row, bytes_available, smallest * num_envs)
+        check_fits(capacity, num_envs, bytes_per_row, bytes_available, smallest * num_envs)
 
     def init() -> ReplayState:
         shape = (slots, num_envs)
@@ -187,18 +187,18 @@ def make_replay(
         if width != num_envs:
             raise ValueError(f"rows of {width} environments do not fit a ring of num_envs {num_envs}")
         if length > slots:
-            raise ValueError(f"{length} rows an environment do not fit {slots} slots: add fewer at a time")
-        where = (state.cursor + jnp.arange(length)) % slots
+            raise ValueError(f"{length} rows per environment do not fit {slots} slots: add fewer at a time")
+        written = (state.cursor + jnp.arange(length)) % slots
         return ReplayState(
-            rows=jax.tree.map(lambda ring, new: ring.at[where].set(new, unique_indices=True), state.rows, rows),
+            rows=jax.tree.map(lambda ring, new: ring.at[written].set(new, unique_indices=True), state.rows, rows),
             cursor=(state.cursor + length) % slots,
             size=jnp.minimum(state.size + length, slots),
         )
 
     def can_start(state: ReplayState) -> Bool[Array, "L N"]:
         age = (jnp.arange(slots) - state.cursor + state.size) % slots  # 0 is the oldest row, size - 1 the newest
-        looks_back = jnp.minimum(state.rows.episode_step, stack_size - 1)
-        inside = (age[:, None] >= looks_back) & (age[:, None] + n_steps < state.size)
+        lookback = jnp.minimum(state.rows.episode_step, stack_size - 1)
+        inside = (age[:, None] >= lookback) & (age[:, None] + n_steps < state.size)
         return inside & ~state.rows.last
 
     def can_sample(state: ReplayState) -> Bool[Array, ""]:
@@ -207,11 +207,11 @@ def make_replay(
     def sample(state: ReplayState, key: Key[Array, ""]) -> Batch:
         # Uniform over the rows that can start a window: draw a rank, find the row that has it.
         candidates = can_start(state)
-        rank_of = jnp.cumsum(candidates.sum(axis=1, dtype=jnp.int32))  # candidates up to the end of each slot
-        rank = uniform_below(key, prod(batch_shape), rank_of[-1])
-        slot = jnp.searchsorted(rank_of, rank, side="right", method="scan_unrolled").astype(jnp.int32)
-        within = rank - jnp.where(slot > 0, rank_of[slot - 1], 0)
-        env = (jnp.cumsum(candidates[slot], axis=1, dtype=jnp.int32) <= within[:, None]).sum(axis=1, dtype=jnp.int32)
+        cumulative = jnp.cumsum(candidates.sum(axis=1, dtype=jnp.int32))  # candidates up to each slot
+        rank = uniform_below(key, prod(batch_shape), cumulative[-1])
+        slot = jnp.searchsorted(cumulative, rank, side="right", method="scan_unrolled").astype(jnp.int32)
+        offset = rank - jnp.where(slot > 0, cumulative[slot - 1], 0)
+        env = (jnp.cumsum(candidates[slot], axis=1, dtype=jnp.int32) <= offset[:, None]).sum(axis=1, dtype=jnp.int32)
         windows = jax.vmap(partial(window, state.rows))(slot, env)
         return jax.tree.map(lambda x: x.reshape(*batch_shape, *x.shape[1:]), windows)
 
@@ -229,14 +229,14 @@ def make_replay(
         )
 
     def stacked(rows: Rows, slot: Int[Array, ""], env: Int[Array, ""]) -> Shaped[Array, "*obs"]:
-        # Flat places that are known to exist: XLA then checks no index of the many bytes it moves.
+        # Flat indices that are always in bounds, so that XLA moves the many bytes without checking indices.
         frames = rows.obs.reshape(slots * num_envs, *obs_shape).at
         if stack is None:
             return frames[slot * num_envs + env].get(mode="promise_in_bounds")
-        # The episode's first frame stands in for those before it, as it does when the agent acts.
+        # Before the start of an episode its first frame is repeated, as it is when the agent acts.
         back = jnp.minimum(jnp.arange(stack - 1, -1, -1), rows.episode_step[slot, env])
-        places = (slot - back) % slots * num_envs + env
-        return join_frames(frames[places].get(mode="promise_in_bounds"), len(obs_shape))
+        indices = (slot - back) % slots * num_envs + env
+        return join_frames(frames[indices].get(mode="promise_in_bounds"), len(obs_shape))
 
     return Replay(
         init=init,

@@ -1,4 +1,4 @@
-"""Returns of n steps, exact at termination, truncation and the end of what was collected."""
+"""Returns of n steps, exact at termination, at truncation and at the end of the collected rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 NStepReturn = Callable[[Array, Array, Array, float], tuple[Array, Array, Array]]
-"""`(reward [n], terminated [n], last [n], gamma) -> (return, discount, steps)`, as `n_step_return` has them."""
+"""`(reward [n], terminated [n], last [n], gamma) -> (return, discount, steps)`. See `n_step_return`."""
 
 
 def n_step_return(
@@ -17,23 +17,23 @@ def n_step_return(
     last: Bool[Array, " n"],
     gamma: float,
 ) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
-    """Reward, discount and length of one window of at most `n` steps.
+    """Return the reward, discount and length of one window of at most `n` steps.
 
-    The window is the steps `t, ..., t+n-1` of one environment; it ends early if an episode ends, or if a step
-    terminates and the episode goes on, as after a life lost: what comes then is no consequence of the first action.
+    The window has the steps `t, ..., t+n-1` of one environment. It ends early if the episode ends, or if a step
+    terminates and the episode continues, as after a lost life: later rewards do not depend on the first action.
 
         k = min(n, 1 + first i with terminated[i] or last[i])
         R = sum_{i<k} gamma^i reward[i]
         discount = gamma^k, or 0 if terminated[k-1]
 
     so that `R + discount * V(obs_{t+k})` is the target. A truncated window bootstraps from the true final
-    observation `obs_{t+k}`; a terminated one does not bootstrap; an episode that is both has terminated.
+    observation `obs_{t+k}`; a terminated one does not bootstrap; an episode that is both counts as terminated.
 
     Args:
         reward: Rewards of the steps.
-        terminated: Whether each step reached a state whose value is 0: a terminal one, or a life lost.
+        terminated: Whether each step reached a state whose value is 0: a terminal state, or a lost life.
         last: Whether the observation *after* each step is the final one of its episode.
-        gamma: Discount a step, in [0, 1].
+        gamma: Discount per step, in [0, 1].
 
     Returns:
         `R`, `discount` and `k` (int32, in 1..n).
@@ -42,11 +42,11 @@ def n_step_return(
         Sutton and Barto, Reinforcement Learning (2018), eq. 7.1; Pardo et al., Time Limits in Reinforcement
         Learning (2018), section 3.1, on why truncation bootstraps and termination does not.
     """
-    still_in = jnp.cumprod(~(terminated | last))  # int: 1 after step i while nothing has ended
+    still_in = jnp.cumprod(~(terminated | last))  # int: 1 as long as no step up to i has ended the window
     taken = jnp.concatenate([jnp.ones(1, still_in.dtype), still_in[:-1]])  # step i belongs to the window
     powers = jnp.asarray([gamma**i for i in range(reward.shape[0] + 1)], reward.dtype)
     steps = taken.sum(dtype=jnp.int32)
-    n_step_reward = jnp.sum(taken * powers[:-1] * reward)
+    n_step_reward = jnp.sum(taken.astype(reward.dtype) * powers[:-1] * reward)
     ends = jnp.any(terminated & (taken > 0))
     discount = jnp.where(ends, jnp.zeros((), reward.dtype), powers[steps])
     return n_step_reward, discount, steps

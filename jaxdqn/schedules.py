@@ -1,4 +1,4 @@
-"""What follows from a run's config and its observations alone: when it learns, how fast, and how much it holds."""
+"""Values derived from a config and its observations: start of learning, learning rate, and capacity of replay."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from jaxdqn.observations import ObsSpec
 from jaxdqn.replay import row_bytes, smallest_slots
 
 MEMORY_SHARE = 0.5
-"""Share of the free bytes that replay takes where the config leaves its capacity open: the rest of a run needs some."""
+"""Share of the free bytes for replay if the config sets no capacity; the rest of the run needs memory, too."""
 
 
 def learning_start(config: Config, num_envs: int | None = None, stack: int | None = None) -> int:
-    """Frames to collect before the first update: the warm-up, and what one window needs.
+    """Return the frames to collect before the first update: enough for the warm-up and for one window.
 
     Args:
-        config: The run.
-        num_envs: Environments in lockstep; None takes the config's.
-        stack: Frames to a stack; None takes the config's, or what is usual where it names none.
+        config: Configuration of the run.
+        num_envs: Environments in lockstep; None: `config.num_envs`.
+        stack: Frames per stack; None: `config.frame_stack`, or the default if that is None, too.
 
     Raises:
-        ValueError: If the run is over before.
+        ValueError: If the run ends before that.
     """
     if stack is None:
         stack = 1 if config.pixels is False else config.frame_stack or (4 if config.pixels else 1)
     slots = smallest_slots(config.n_steps, stack)
     start = max(config.warmup_frames, slots * (config.num_envs if num_envs is None else num_envs))
     if start > config.run_frames:
-        raise ValueError(f"total_frames {config.total_frames} end before learning starts at {start}: raise them")
+        raise ValueError(f"total_frames {config.total_frames} ends before learning starts at {start}: increase it")
     return start
 
 
 def warm_up_batches(config: Config, num_envs: int | None = None, stack: int | None = None) -> int:
-    """Batches after which nothing is learned; the updates of the next one are the first."""
+    """Return the number of batches before the first one that is followed by updates."""
     return -(-learning_start(config, num_envs, stack) // config.frames_per_batch) - 1
 
 
 def config_optimizer(
     config: Config, num_envs: int | None = None, stack: int | None = None
 ) -> optax.GradientTransformation:
-    """Adam as the config says: its step size falls linearly from the first update to the last.
+    """Return Adam with the settings of the config; its learning rate falls linearly from the first update to the last.
 
     Args:
-        config: The run.
-        num_envs: Environments in lockstep; None takes the config's.
-        stack: As `learning_start` has it.
+        config: Configuration of the run.
+        num_envs: Environments in lockstep; None: `config.num_envs`.
+        stack: Frames per stack. See `learning_start`.
 
     Raises:
-        ValueError: If the run is over before learning starts.
+        ValueError: If the run ends before learning starts.
     """
     batches = config.num_batches - warm_up_batches(config, num_envs, stack)
     steps = max(batches * config.updates_per_batch - 1, 1)
@@ -61,13 +61,13 @@ def config_optimizer(
 
 
 def with_capacity(config: Config, obs: ObsSpec, bytes_available: int | None = None, copies: int = 1) -> Config:
-    """The config with a capacity: its own, or the whole run as far as half of the free bytes hold it.
+    """Return the config with a capacity: its own, or the whole run limited to half of the free bytes.
 
     Args:
-        config: The run.
-        obs: What is observed.
-        bytes_available: Bytes free where replay's observations will be; None: as many as it needs.
-        copies: Replays of as many seeds that are trained side by side.
+        config: Configuration of the run.
+        obs: Spec of the observations.
+        bytes_available: Free bytes in the memory or disk for replay's observations; None: no limit.
+        copies: Number of rings, one for each seed that is trained side by side.
     """
     if config.capacity is not None:
         return config

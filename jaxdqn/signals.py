@@ -1,4 +1,19 @@
-"""SIGTERM and Ctrl-C during a run: it stops where its state can be kept."""
+"""SIGTERM and Ctrl-C during a run: the run stops at a point where its state can be saved."""
+
+# The states that the stop of a run goes through:
+#
+#     running --(signal, `request`)--> requested --(batch ends)--> saving --(state is on disk)--> raised
+#        |                                 |                          |                             ^
+#        |                                 +--(second signal, or the grace period is over)----------+
+#        |                                                            +--(second signal)------------+
+#        +--(signal, but no state to save: `allow_graceful(False)`, or saved at once between batches)-+
+#
+# running: no signal yet.
+# requested: `requested` is true, and a timer of `grace_seconds` runs. With several processes, a signal to one of them
+#     becomes a request to all when they next `agree`.
+# saving: `cancel_deadline` has stopped the timer, and the state is written.
+# raised: `raise_if_signalled` raises `KeyboardInterrupt` or `SystemExit`. After `request` nothing is raised: the run
+#     ends as if its budget were spent. A second signal raises at once, and what is not on disk yet is lost.
 
 from __future__ import annotations
 
@@ -9,71 +24,71 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-PATIENCE = 20.0
-"""Seconds after which a run that has not come to such a place is stopped where it is: clusters kill after 30."""
+GRACE_SECONDS = 20.0
+"""Default of `Stop.grace_seconds`: clusters kill a process 30 seconds after SIGTERM."""
 
 _SIGHUP = getattr(signal, "SIGHUP", None)  # not on Windows
 
-FINISH = 1
-"""What `Stop.finish` asks for, among the numbers of signals: any of these comes before it."""
+WITHOUT_SIGNAL = 1
+"""Stands for `Stop.request` in place of a signal's number; lower than the number of every signal that is handled."""
 
 
 class Stop:
-    """Whether a run is to stop, and by which signal."""
+    """The request to stop a run, and the signal that made it; the states are at the top of this module."""
 
     def __init__(self) -> None:
-        """Nothing has been asked for."""
+        """Begin in the state "running"."""
         self._signal: int | None = None
         self._agreed: int | None = None
-        self._with_others = False
-        self.left = False
-        """Whether the run has been left by `leave`, where the others leave it as well."""
-        self._keeps = False
-        self._between: Callable[[], bool] | None = None
-        self.patience = PATIENCE
-        """Seconds to come to a place where the state can be kept."""
+        self._follows_agreement = False
+        self.ended_on_all = False
+        """Whether `end_run` has ended the run, on all of its processes."""
+        self._graceful = False
+        self._save_between_batches: Callable[[], bool] | None = None
+        self.grace_seconds = GRACE_SECONDS
+        """Seconds that a run has to reach a point where it can save its state; then it stops without saving."""
 
-    def finish(self) -> None:
-        """Ask, without a signal, that the run ends after its next batch; nothing is raised then."""
-        self._signal = self._signal or FINISH
+    def request(self) -> None:
+        """Request, without a signal, that the run ends after its next batch; nothing is raised then."""
+        self._signal = self._signal or WITHOUT_SIGNAL
 
     @property
-    def asked(self) -> int:
-        """The signal that this process was sent; 0 for none."""
+    def signal_number(self) -> int:
+        """Number of the signal that this process received, `WITHOUT_SIGNAL` after `request`, or 0."""
         return self._signal or 0
 
     def agree(self, number: int) -> None:
-        """Take what was asked of any of several processes as what is asked of all; 0 for nothing.
+        """Take over the request that any of several processes has received; 0 if none has.
 
-        From then on this process stops by what was agreed, and not as soon as it is sent a signal.
+        From then on this process stops when all processes agree, and not as soon as it receives a signal.
         """
-        self._with_others, self._agreed = True, number or self._agreed
+        self._follows_agreement, self._agreed = True, number or self._agreed
         if number:
-            _set_alarm(0.0)  # the state is about to be kept, by all
+            _set_timer(0.0)  # all processes are about to save the state
 
     @property
     def requested(self) -> bool:
-        """Whether the run is to stop as soon as its state can be kept."""
-        return (self._agreed if self._with_others else self._signal) is not None
+        """Whether the run must stop as soon as its state can be saved."""
+        return (self._agreed if self._follows_agreement else self._signal) is not None
 
-    def allow_graceful(self, whether: bool) -> None:
-        """Say whether there is a state worth keeping from now on, and time to do it; else a signal stops at once."""
-        self._keeps = whether
-        if not whether:
+    def allow_graceful(self, allowed: bool) -> None:
+        """Set whether a signal waits until the state is saved. Otherwise it stops the run at once."""
+        self._graceful = allowed
+        if not allowed:
             self.cancel_deadline()
 
     def cancel_deadline(self) -> None:
-        """Let the alarm be: the state is being kept."""
+        """Stop the timer of the grace period, because the state is being saved."""
         if self._signal is not None:
-            _set_alarm(0.0)
+            _set_timer(0.0)
 
-    def leave(self) -> None:
-        """`check`, at a place that all processes come to."""
-        self.left = self.requested
-        self.check()
+    def end_run(self) -> None:
+        """Call `raise_if_signalled` at a point that all processes reach."""
+        self.ended_on_all = self.requested
+        self.raise_if_signalled()
 
-    def check(self) -> None:
-        """Raise what the signal stands for, if there was one.
+    def raise_if_signalled(self) -> None:
+        """Raise the exception that the signal stands for, if there was a signal.
 
         Raises:
             KeyboardInterrupt: After Ctrl-C.
@@ -87,112 +102,113 @@ class Stop:
 
     @contextlib.contextmanager
     def listening(
-        self, between: Callable[[], bool] | None = None, heard: Sequence[int] | None = None
+        self, save_between_batches: Callable[[], bool] | None = None, numbers: Sequence[int] | None = None
     ) -> Iterator[Stop]:
-        """SIGTERM and Ctrl-C within are requests; a second one, or no answer for `patience` seconds, stops at once.
+        """Handle signals within the block: the first is a request to stop, a second one stops the run at once.
 
-        A terminal that is closed (SIGHUP) asks as SIGTERM does. What is heard is a request to all runs of this process
-        that listen. Begin it in the main thread; in another one nothing is changed, as signals are not heard there. It
-        may end in any thread.
+        The run also stops at once if it has not saved its state after `grace_seconds`. SIGHUP, which a terminal that
+        closes sends, counts as SIGTERM. A signal is a request to all runs of this process that listen. Enter the block
+        in the main thread; Python delivers no signals to other threads, so there the block changes nothing. The block
+        may be left in any thread.
 
         Args:
-            between: Called at a signal: where no batch is being trained it keeps the state and gives True, and the
-                signal stops at once.
-            heard: Which of the three are listened to; None: all, but for SIGHUP where `nohup` has it ignored.
+            save_between_batches: Called at a signal. If no batch is being trained, it saves the state and returns True,
+                and the signal stops the run at once.
+            numbers: Signals to handle. None: SIGTERM, SIGINT and SIGHUP, without SIGHUP if `nohup` has it ignored.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        self._between = between
-        if heard is None:
+        self._save_between_batches = save_between_batches
+        if numbers is None:
             nohup = _SIGHUP is None or signal.getsignal(_SIGHUP) == signal.SIG_IGN
-            heard = [signal.SIGTERM, signal.SIGINT, *([] if nohup or _SIGHUP is None else [_SIGHUP])]
-        _install(heard)
+            numbers = [signal.SIGTERM, signal.SIGINT, *([] if nohup or _SIGHUP is None else [_SIGHUP])]
+        _install_handlers(numbers)
         _listening.append(self)
         try:
             yield self
         finally:
-            self._between = None
+            self._save_between_batches = None
             _listening.remove(self)
             if not _listening:
-                _set_alarm(0.0)
-                _restore()
+                _set_timer(0.0)
+                _restore_handlers()
 
-    def _request(self, number: int) -> bool:
-        """Take a signal as a request; whether this run is done, so that the signal may be raised."""
-        again = self._signal not in (None, FINISH)
+    def _receive(self, number: int) -> bool:
+        """Record a signal as a request; return whether the exception may be raised at once."""
+        again = self._signal not in (None, WITHOUT_SIGNAL)
         if number == _SIGHUP:
             if again:  # the kernel and the shell both send it
                 return False
             number = signal.SIGTERM
         self._signal = number
-        if not again and self._between is not None and self._between():
+        if not again and self._save_between_batches is not None and self._save_between_batches():
             return True
-        if again or not (self._keeps or self._with_others):
+        if again or not (self._graceful or self._follows_agreement):
             return True
         if self._agreed is None:
-            _set_alarm(self.patience)
+            _set_timer(self.grace_seconds)
         return False
 
 
 _listening: list[Stop] = []
-"""Runs of this process that listen."""
+"""The runs of this process that listen."""
 
-_before: dict[int, Any] = {}
-"""Handlers that ours stand in place of."""
+_previous_handlers: dict[int, Any] = {}
+"""The handlers that this module has replaced, by signal."""
 
 
-def is_free(number: int) -> bool:
-    """Whether nobody but runs of this process handles a signal."""
+def has_no_other_handler(number: int) -> bool:
+    """Return whether a signal has its default handler or one of this module."""
     default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-    return signal.getsignal(number) in (default, _hear, _give_up)
+    return signal.getsignal(number) in (default, _on_signal, _on_grace_period_over)
 
 
-def _install(numbers: Sequence[int]) -> None:
+def _install_handlers(numbers: Sequence[int]) -> None:
     alarm = getattr(signal, "SIGALRM", None)
     for number in numbers:
-        if number not in _before:
-            _before[number] = signal.signal(number, _hear)
-    if alarm is not None and alarm not in _before:
-        _before[alarm] = signal.signal(alarm, _give_up)
+        if number not in _previous_handlers:
+            _previous_handlers[number] = signal.signal(number, _on_signal)
+    if alarm is not None and alarm not in _previous_handlers:
+        _previous_handlers[alarm] = signal.signal(alarm, _on_grace_period_over)
 
 
-def _restore() -> None:
-    """Put the handlers back that were there; in another thread than the main one, the next signal does so."""
+def _restore_handlers() -> None:
+    """Restore the previous handlers. Outside of the main thread that is not possible: the next signal does it."""
     if threading.current_thread() is threading.main_thread():
-        while _before:
-            signal.signal(*_before.popitem())
+        while _previous_handlers:
+            signal.signal(*_previous_handlers.popitem())
 
 
-def _hear(number: int, frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     stops = list(_listening)
-    if not stops:  # the last run has ended in another thread
-        _restore()
+    if not stops:  # the last run ended in another thread
+        _restore_handlers()
         signal.raise_signal(number)
         return
-    done = [stop._request(number) for stop in stops]
-    if all(done):  # else the one in whose batch this is raises it, when that is kept
-        stops[-1].check()
+    may_raise = [stop._receive(number) for stop in stops]
+    if all(may_raise):  # otherwise a run that is within a batch raises it after it has saved its state
+        stops[-1].raise_if_signalled()
 
 
-def _give_up(number: int, frame: FrameType | None) -> None:
+def _on_grace_period_over(number: int, frame: FrameType | None) -> None:
     for stop in list(_listening):
-        stop.check()
+        stop.raise_if_signalled()
 
 
-def _set_alarm(seconds: float) -> None:
-    """Where the system has one; 0 takes it back."""
+def _set_timer(seconds: float) -> None:
+    """Start the timer of the grace period, if the system has one; 0 stops it."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @contextlib.contextmanager
 def defer_ctrl_c() -> Iterator[None]:
-    """A Ctrl-C within takes effect afterwards; processes and threads that are started within are deaf to it for good.
+    """Delay Ctrl-C until the block ends. Processes and threads that are started within the block never receive it.
 
-    For imports of extensions, some of which crash or hang where a KeyboardInterrupt is raised in the middle, and for
-    helpers, since a terminal sends SIGINT to every process of a group. Where signals cannot be blocked, as on Windows,
-    nothing is held.
+    Use it for imports of extensions, some of which crash or hang if a KeyboardInterrupt is raised in the middle, and
+    for helper processes, because a terminal sends SIGINT to every process of a group. If signals cannot be blocked, as
+    on Windows, nothing is delayed.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

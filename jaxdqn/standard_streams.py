@@ -1,4 +1,4 @@
-"""The standard streams of a process: a reader that goes away, or a full disk behind them, ends no run."""
+"""Standard streams that do not stop a run if their reader closes or the disk behind them is full."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class _Output(io.FileIO):
     fault: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write bytes; a failure is kept in `fault` and not raised."""
+        """Write bytes; store a failure in `fault` and do not raise it."""
         try:
-            while (written := super().write(data)) is None:  # a pipe that does not block, and that is full
+            while (written := super().write(data)) is None:  # a non-blocking pipe that is full
                 select.select([], [self.fileno()], [])
             return written
         except OSError as error:
@@ -37,10 +37,10 @@ class _Output(io.FileIO):
 def guard_streams() -> None:
     """Make standard output and standard error of this process safe to write to; call it before anything is written.
 
-    A stream that was closed when the process began is opened on the null device: else the next file that is opened
-    would take its number, and receive what libraries print. A write that fails no longer raises, since an environment
-    that prints, or a progress line, would end a run for it. Characters that the encoding lacks are written as escapes.
-    Streams that the program has replaced by its own are left alone.
+    A stream that was closed when the process began is opened on the null device. Otherwise the next file that is opened
+    would get its number, and receive what libraries print. A write that fails no longer raises an error, because a
+    progress line, or an environment that prints, would then stop the run. Characters that the encoding lacks are
+    written as escapes. Streams that the program has replaced with its own stay as they are.
     """
     for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
         try:
@@ -83,8 +83,8 @@ def finish_streams(code: int) -> int:
         code: Exit code of the command.
 
     Returns:
-        The exit code. It is 1 in place of 0 if standard output could not be written, which is said on standard error;
-        a reader that has gone away, as in `jaxdqn --help | head -1`, is no fault.
+        The exit code. It is 1 in place of 0 if standard output could not be written, which is reported on standard
+        error; a reader that has closed the pipe, as in `jaxdqn --help | head -1`, is not an error.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

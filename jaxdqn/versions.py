@@ -1,4 +1,4 @@
-"""Versions of what a run's numbers depend on."""
+"""Versions of the software that a run's numbers depend on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PACKAGES = ("jaxdqn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gym
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a run's numbers depend on."""
+    """Return the versions of Python, the platform and the packages that a run's numbers depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:

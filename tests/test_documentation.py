@@ -1,9 +1,9 @@
-"""The README's examples run, and its numbers are the code's."""
+"""The README and `docs/`: their numbers are those of the code, their links exist, their API reference is complete."""
 
+import ast
 import csv
 import re
-import subprocess
-import sys
+import textwrap
 from pathlib import Path
 
 import jax
@@ -14,105 +14,129 @@ import scaling
 from shared import variants
 
 import jaxdqn
+from jaxdqn.cli.commands import COMMANDS
 from jaxdqn.networks.architectures import motion_cnn
 from jaxdqn.networks.dueling import DuelingCNN
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-RESULTS = Path(__file__).parent.parent / "experiments" / "results"
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "experiments" / "results"
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]}
+LINKED = {**PAGES, **{name: (ROOT / name).read_text() for name in ("CONTRIBUTING.md", "CHANGELOG.md")}}
 
 
-@pytest.mark.slow
-def test_the_example_with_the_pieces_runs(tmp_path):
-    script = tmp_path / "example.py"
-    script.write_text(BLOCKS[0].replace("total_frames=2_000", "total_frames=300, warmup_frames=200"))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    frames, returns = zip(*(map(float, line.split()) for line in done.stdout.splitlines()[:-1]), strict=True)
-    assert list(frames) == sorted(frames)
-    assert 200 < frames[-1] <= 320
-    assert 0 < sum(returns) + len(returns) <= frames[-1]  # an episode of n steps is n + 1 rows
-    assert len(done.stdout.splitlines()[-1].strip("[ ]").split()) == 2  # a value for each action
+def rows_of(name):
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
-def test_the_example_of_many_seeds_runs(monkeypatch):
-    tiny = jaxdqn.Config(pixels=False, total_frames=256, num_envs=4, batch_size=16, capacity=512, warmup_frames=64)
-    monkeypatch.setitem(jaxdqn.PRESETS, "cartpole", tiny)
-    block = next(block for block in BLOCKS if "jax.vmap" in block)
-    names: dict = {}
-    exec(block, names)
-    batches = tiny.num_batches
-    assert names["traces"].metrics["loss"].shape == (8, batches - names["run"].warm_up_batches)
-    assert names["traces"].ended.ended.shape == (8, batches, 8, 4)
-    ends = np.asarray(names["states"].agent.learner.params["params"]["Dense_0"]["kernel"])
-    assert len(np.unique(ends[:, 0, 0])) == 8
-    assert names["returns"].shape == (8, 10)
+def test_the_readme_and_the_examples_are_short():
+    assert len(PAGES["README.md"].splitlines()) <= 150
+    examples = list(ROOT.glob("examples/*.py"))
+    assert len(examples) >= 3
+    assert all(len(path.read_text().splitlines()) <= 60 for path in examples)
 
 
-def test_every_example_is_python():
-    for block in BLOCKS:
-        compile(block, "README.md", "exec")
-    assert len(BLOCKS) == 5
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_compile(page):
+    for block in re.findall(r"```python\n(.*?)^ *```", PAGES[page], re.DOTALL | re.MULTILINE):
+        if "--8<--" not in block:  # the text of a file, which has tests of its own
+            ast.parse(textwrap.dedent(block))
 
 
-def test_the_layout_names_every_module():
-    package = Path(__file__).parent.parent / "jaxdqn"
-    layout = README[README.index("## Layout") :]
+@pytest.mark.parametrize("page", LINKED)
+def test_links_to_files_of_the_repository_exist(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", LINKED[page]):
+        if not target.startswith("http"):
+            assert ((ROOT / page).parent / target).is_file(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_in_backticks_exist(page):
+    for path in re.findall(r"`(?:python3 )?((?:experiments|examples|tests|docs)/[\w/]+\.\w+)", PAGES[page]):
+        assert (ROOT / path).is_file(), path
+
+
+def test_snippets_show_lines_that_exist():
+    for page, text in PAGES.items():
+        for path, first, last in re.findall(r'--8<-- "([\w/.]+)(?::(\d+):(\d+))?"', text):
+            lines = (ROOT / path).read_text().splitlines()
+            assert lines, page
+            if first:
+                shown = lines[int(first) - 1 : int(last)]
+                assert re.match(r"(class|def) ", shown[0]), (page, shown[0])
+                assert int(last) >= len(lines) or not lines[int(last)].strip() or not shown[-1].strip(), (
+                    page,
+                    shown[-1],
+                )
+                ast.parse("\n".join(shown))
+
+
+def test_every_public_name_is_in_the_api_reference_once():
+    listed = re.findall(r"^::: (jaxdqn[\w.]+)$", "\n".join(PAGES.values()), re.MULTILINE)
+    assert sorted(path.rsplit(".", 1)[-1] for path in listed) == sorted(set(jaxdqn.__all__) - {"__version__"})
+    for path in listed:
+        module, _, name = path.rpartition(".")
+        assert getattr(__import__(module, fromlist=[name]), name) is getattr(jaxdqn, name)
+
+
+def test_every_public_name_has_a_docstring():
+    for name in jaxdqn.__all__:
+        if name not in ("PRESETS", "__version__"):
+            assert len(getattr(jaxdqn, name).__doc__ or "") > 20, name
+
+
+def test_the_architecture_page_names_every_module():
+    package, page = ROOT / "jaxdqn", PAGES["docs/architecture.md"]
     for path in package.rglob("*.py"):
-        known = f"`{path.name}`" in layout and (path.parent == package or f"`{path.parent.name}/`" in layout)
-        assert path.name.startswith("__") or known, f"the README's layout does not name {path.relative_to(package)}"
+        known = f"`{path.name}`" in page and (path.parent == package or f"`{path.parent.name}/`" in page)
+        assert path.name.startswith("__") or known, f"docs/architecture.md does not name {path.relative_to(package)}"
+    for name in re.findall(r"`([a-z_]+\.py)`", page):
+        assert list(package.rglob(name)), f"docs/architecture.md names {name}, which does not exist"
 
 
-def test_results_and_sizes_are_those_of_the_code():
-    with (RESULTS / "results.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+def test_the_command_line_page_lists_the_commands():
+    assert set(re.findall(r"^\| `jaxdqn (\w+)", PAGES["docs/command-line.md"], re.MULTILINE)) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_the_table_of_cartpole_is_its_results(page):
+    rows = rows_of("results")
     assert len(rows) == 5
     for row in rows:
-        line = next(line for line in README.splitlines() if line.startswith(f"| {row['seed']} |"))
+        line = next(line for line in PAGES[page].splitlines() if line.startswith(f"| {row['seed']} |"))
         assert f"{int(row['solved_frames']):,} frames, {row['solved_seconds']} s" in line
         for which in ("best", "last"):
             same = which == "last" and row["best_frames"] == row["last_frames"]
             score = f"{row[which + '_mean']} ± {row[which + '_standard_error']}"
             assert ("the same" if same else score) in line
-    for network, size in ((DuelingCNN(2), "1,262,691"), (motion_cnn(2), "152,163")):
+
+
+def test_sizes_of_networks_are_those_of_the_code():
+    for network, size, page in (
+        (DuelingCNN(2), "1,262,691", "docs/torchrl.md"),
+        (motion_cnn(2), "152,163", "docs/default-preset.md"),
+    ):
         shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 64, 64, 4), np.float32))
         assert f"{sum(x.size for x in jax.tree.leaves(shapes)):,}" == size
-        assert size in README
+        assert size in PAGES[page]
 
 
 @pytest.mark.parametrize("name", ["n_step_ends", "collapse"])
 def test_tables_of_experiments_are_their_results(name):
-    with (RESULTS / f"{name}.csv").open(newline="") as file:
-        found = [{**row, "frames": int(row["frames"]), "mean": float(row["mean"])} for row in csv.DictReader(file)]
+    found = [{**row, "frames": int(row["frames"]), "mean": float(row["mean"])} for row in rows_of(name)]
     for line in variants.table(found, list(dict.fromkeys(row["variant"] for row in found))).splitlines():
-        assert line in README
+        assert line in PAGES["docs/results.md"]
 
 
 def test_the_table_of_other_environments_is_their_results():
-    with (RESULTS / "other_environments.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of("other_environments")
     numbers = [{**row, **{name: float(row[name]) for name in ("mean", "standard_error", "seconds")}} for row in rows]
     found = [{**row, "seed": int(row["seed"])} for row in numbers]
     for line in other_environments.table(other_environments.TASKS, found).splitlines():
-        assert line in README
+        assert line in PAGES["docs/results.md"]
 
 
 @pytest.mark.slow
 def test_the_table_of_links_is_the_arithmetic_of_the_code():
     for line in scaling.table().splitlines():
-        assert line in README
-
-
-def test_every_picture_is_there():
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
-    assert len(pictures) >= 2
-    for picture in pictures:
-        assert (Path(__file__).parent.parent / picture).stat().st_size > 10_000
-
-
-def test_commands_in_the_readme_exist():
-    from jaxdqn.cli.commands import COMMANDS
-
-    named = set(re.findall(r"^\| `jaxdqn (\w+)", README, re.MULTILINE))
-    assert named == set(COMMANDS)
+        assert line in PAGES["docs/distributed.md"]

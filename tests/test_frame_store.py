@@ -1,4 +1,4 @@
-"""Frames on the host and on disk: the samples that the device gives, and what is refused."""
+"""Frames in host memory and on disk: samples equal those of frames on the device, and invalid stores are refused."""
 
 import dataclasses
 import errno
@@ -24,7 +24,7 @@ CONFIG = Config(
     frames_per_batch=16,
     batch_size=8,
     updates_per_batch=6,
-    capacity=61,  # 30 slots: not a multiple of what is added at a time
+    capacity=61,  # 30 slots: not a multiple of the 8 that are added at a time
     warmup_frames=32,
     n_steps=2,
 )
@@ -32,7 +32,7 @@ SIZES = {"capacity": CONFIG.capacity, "num_envs": CONFIG.num_envs, "obs_shape": 
 
 
 def rows_of(batch):
-    """Rows of episodes of seven steps, every frame another."""
+    """Return rows of episodes of seven steps, with a different frame in each."""
     steps = np.arange(batch * 8, batch * 8 + 8)
     episode_step = np.broadcast_to(steps[:, None] % 7, (8, 2)).astype(np.int32)
     numbers = np.random.default_rng(batch)
@@ -48,12 +48,12 @@ def rows_of(batch):
 
 @pytest.fixture
 def make(tmp_path):
-    """Builds an agent of some storage, and closes the stores that it built."""
+    """Return a function that builds an agent with some storage; its stores are closed after the test."""
     stores = []
 
     def build(storage, **changes):
         config = dataclasses.replace(CONFIG, replay_storage=storage, **changes)
-        # With plain gradient descent parameters differ as little as gradients do.
+        # With plain gradient descent, parameters differ no more than gradients do.
         agent = jaxdqn.make_agent(
             config, num_actions=2, obs_shape=(36, 36), obs_dtype=np.uint8, optimizer=optax.sgd(1e-3)
         )
@@ -70,22 +70,22 @@ def make(tmp_path):
 
 @pytest.mark.parametrize("storage", ["host", "disk"])
 @pytest.mark.parametrize("pixels", [0, 3])
-def test_the_same_key_gives_the_samples_that_the_device_gives_also_after_the_ring_has_wrapped(make, storage, pixels):
-    there, elsewhere = make("device", random_shift=pixels), make(storage, random_shift=pixels)
+def test_samples_equal_those_of_frames_on_the_device_even_after_the_ring_has_wrapped(make, storage, pixels):
+    (agent, state), (stored, stored_state) = make("device", random_shift=pixels), make(storage, random_shift=pixels)
     for batch in range(9):
-        there = there[0], there[0].observe(there[1], rows_of(batch))
-        elsewhere = elsewhere[0], elsewhere[0].observe(elsewhere[1], rows_of(batch))
+        state = agent.observe(state, rows_of(batch))
+        stored_state = stored.observe(stored_state, rows_of(batch))
         if batch < 2:
             continue
-        expected = there[0].sample(there[1].replay, jax.random.key(batch))
-        sampled = elsewhere[0].sample(elsewhere[1].replay, jax.random.key(batch))
+        expected = agent.sample(state.replay, jax.random.key(batch))
+        sampled = stored.sample(stored_state.replay, jax.random.key(batch))
         assert sampled.obs.shape == (6, 8, 36, 36, 3)
         assert sampled.obs.dtype == np.uint8
         for name in expected._fields:
             assert np.array_equal(getattr(expected, name), getattr(sampled, name)), name
 
 
-def test_it_learns_what_the_device_learns_and_the_device_holds_no_frames(make):
+def test_learning_matches_frames_on_the_device_and_the_device_holds_no_frames(make):
     ends = {}
     for storage in ("device", "disk"):
         agent, state = make(storage)
@@ -102,7 +102,7 @@ def test_it_learns_what_the_device_learns_and_the_device_holds_no_frames(make):
     assert int(ends["disk"][0].learner.num_updates) == 12
 
 
-def test_vectors_are_stored_as_they_are():
+def test_samples_of_vectors_equal_those_on_the_device():
     config = dataclasses.replace(CONFIG, pixels=False, capacity=60, replay_storage="host")
     samples = []
     for storage in ("device", "host"):
@@ -125,7 +125,7 @@ def test_vectors_are_stored_as_they_are():
 @pytest.mark.parametrize("storage", ["host", "disk"])
 @pytest.mark.parametrize("leave", [True, False])
 @pytest.mark.filterwarnings("ignore:no agent.gif")
-def test_a_run_keeps_its_frames_there_and_leaves_none(storage, leave, tmp_path):
+def test_run_leaves_no_frame_file_and_no_thread_behind(storage, leave, tmp_path):
     fields = {**CONFIG.to_dict(), "pixels": False, "total_frames": 96, "capacity": 96, "frames_per_batch": 16}
     config = Config(**{**fields, "replay_storage": storage, "collector": "async", "output": str(tmp_path / "run")})
     for step in jaxdqn.train(config, env_fn=probes.Delayed):
@@ -137,7 +137,7 @@ def test_a_run_keeps_its_frames_there_and_leaves_none(storage, leave, tmp_path):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("replay", "collector"))]
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path):
+def test_store_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"capacity 61 needs 77,768 bytes of replay and 9,999 are free: the largest"):
         check_store(**SIZES, bytes_available=9_999, where="disk")
     with pytest.raises(ValueError, match=r"9,999 are free: free some disk"):
@@ -145,11 +145,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path):
     check_store(**SIZES, bytes_available=77_768, where="disk")
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(ValueError, match=r"replay of 77,760 bytes in .*: "):
+    with pytest.raises(ValueError, match=r"replay of 77,760 bytes cannot be allocated in .*: "):
         FrameStore(**SIZES, path=file / "replay.npy")
 
 
-def test_a_run_whose_file_cannot_be_had_gives_its_folder_back(monkeypatch, tmp_path):
+def test_run_whose_frame_file_cannot_be_allocated_leaves_no_folder(monkeypatch, tmp_path):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -160,13 +160,13 @@ def test_a_run_whose_file_cannot_be_had_gives_its_folder_back(monkeypatch, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_where_blocks_cannot_be_reserved_they_are_written(monkeypatch, tmp_path):
+def test_blocks_that_cannot_be_reserved_are_written(monkeypatch, tmp_path):
     def refused(*_):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(os, "posix_fallocate", refused)
     monkeypatch.setattr("jaxdqn.frame_store._remove", lambda path: None)
-    monkeypatch.setattr("jaxdqn.frame_store._BLOCK", 10_000)
+    monkeypatch.setattr("jaxdqn.frame_store._WRITE_BYTES", 10_000)
     store = FrameStore(**SIZES, path=tmp_path / "replay.npy")
     assert (tmp_path / "replay.npy").stat().st_blocks * 512 >= 77_760
     frames = np.arange(2 * 2 * 36 * 36, dtype=np.uint8).reshape(2, 2, 36, 36)
@@ -175,27 +175,27 @@ def test_where_blocks_cannot_be_reserved_they_are_written(monkeypatch, tmp_path)
     store.close()
 
 
-def test_without_its_store_an_agent_says_what_it_needs():
+def test_agent_without_its_store_raises_an_error_that_names_with_frame_store():
     config = dataclasses.replace(CONFIG, replay_storage="host")
     agent = jaxdqn.make_agent(config, num_actions=2, obs_shape=(36, 36), obs_dtype=np.uint8)
-    with pytest.raises(ValueError, match="replay_storage 'host' needs the agent within with_frame_store"):
+    with pytest.raises(ValueError, match="replay_storage 'host' needs an agent from with_frame_store"):
         agent.observe(agent.init(jax.random.key(0)), rows_of(0))
 
 
-def test_a_file_that_exists_is_left_alone(tmp_path):
+def test_existing_file_is_refused_and_not_changed(tmp_path):
     path = tmp_path / "replay.npy"
     path.write_text("mine")
-    with pytest.raises(ValueError, match=r"replay's file .* exists: name another"):
+    with pytest.raises(ValueError, match=r"replay file .* already exists: choose another name"):
         FrameStore(**SIZES, path=path)
     assert path.read_text() == "mine"
 
 
-def test_a_store_of_another_size_is_refused_before_it_is_written(make):
+def test_store_of_another_size_is_refused(make):
     _, state = make("host")
     other = FrameStore(**{**SIZES, "capacity": 40})
     config = dataclasses.replace(CONFIG, replay_storage="host")
     plain = jaxdqn.make_agent(config, num_actions=2, obs_shape=(36, 36), obs_dtype=np.uint8)
     wrong = with_frame_store(plain, other, updates=6, stacked=True)
-    with pytest.raises(ValueError, match=r"a store of \(20, 2\) places is not the ring's \(30, 2\)"):
+    with pytest.raises(ValueError, match=r"the frame store has shape \(20, 2\) and the ring \(30, 2\)"):
         wrong.observe(state, rows_of(0))
     other.close()

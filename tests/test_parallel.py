@@ -1,4 +1,4 @@
-"""Several devices: what cannot be split is refused; the rest is checked in a process that has four."""
+"""Several devices: configs that cannot be split are refused; the other checks run in a process with four devices."""
 
 import os
 import subprocess
@@ -22,20 +22,20 @@ HOW = {"num_actions": 2, "obs_shape": (4,), "obs_dtype": np.float32}
         ({"num_devices": 4, "batch_size": 30}, "batch_size 30 cannot be split over num_devices 4: use 28 or 32"),
         ({"num_devices": 16}, "num_envs 8 cannot be split over num_devices 16: use 16"),
         ({"num_devices": 0}, "num_devices 0 must be above 0"),
-        ({"num_devices": 2, "replay_storage": "host"}, "replay_storage 'host' needs num_devices 1 and not 2"),
+        ({"num_devices": 2, "replay_storage": "host"}, "replay_storage 'host' needs num_devices 1, not 2"),
     ],
 )
-def test_what_cannot_be_split_is_refused_with_the_nearest_that_can(fields, says):
+def test_config_that_cannot_be_split_is_refused_with_the_nearest_valid_values(fields, says):
     with pytest.raises(ValueError, match=says):
         Config(**fields)
 
 
-def test_devices_that_are_not_there_are_refused():
-    with pytest.raises(ValueError, match=r"num_devices 64 are not there: JAX finds \d"):
+def test_too_many_devices_are_refused():
+    with pytest.raises(ValueError, match=r"num_devices 64 are not available: JAX finds \d"):
         make_mesh(64)
 
 
-def test_a_part_of_a_run_has_its_share_and_the_same_batches():
+def test_part_of_a_run_has_its_share_of_each_field_and_as_many_batches():
     config = Config(num_envs=8, num_devices=4, batch_size=32, total_frames=18_010, warmup_frames=1_000, capacity=1_003)
     part = part_of(config, 4)
     assert (part.num_envs, part.batch_size, part.frames_per_batch, part.num_devices) == (2, 8, 8, 1)
@@ -43,7 +43,7 @@ def test_a_part_of_a_run_has_its_share_and_the_same_batches():
     assert part.updates_per_batch == config.updates_per_batch
 
 
-def test_one_device_has_the_plain_agent():
+def test_one_device_needs_no_parallel_agent():
     config = Config(pixels=False)
     assert agent_of(config, **HOW).learning_start == 1_000
 
@@ -52,8 +52,8 @@ def test_one_device_has_the_plain_agent():
 @pytest.mark.parametrize(
     ("which", "count"), [("short", 4), pytest.param("rest", 7, marks=pytest.mark.several)], ids=["short", "rest"]
 )
-def test_four_devices(which, count):
-    """The checks of `tests/checks/parallel_checks.py`, in a process that has four."""
+def test_checks_pass_on_four_devices(which, count):
+    """Run the checks of `tests/checks/parallel_checks.py` in a process with four devices."""
     path = Path(__file__).parent / "checks" / "parallel_checks.py"
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": python_path()}
     done = subprocess.run([sys.executable, path, which], env=env, capture_output=True, text=True, check=False)

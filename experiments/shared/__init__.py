@@ -1,1 +1,1 @@
-"""What several experiments share; the scripts are beside this folder."""
+"""Code that several experiments share; the scripts are in the parent folder."""

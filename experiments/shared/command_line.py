@@ -1,4 +1,4 @@
-"""What the experiments' command lines share."""
+"""Command-line helpers of the experiments."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 
 def split_flags(args: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """An experiment's own words, and the flags of `jaxdqn train` behind `--`.
+    """Return an experiment's own arguments, and the flags of `jaxdqn train` after `--`.
 
     Args:
-        args: Words; None takes the process's own.
+        args: All arguments; None takes those of the process.
     """
     words = list(sys.argv[1:] if args is None else args)
     at = words.index("--") if "--" in words else len(words)
@@ -19,12 +19,12 @@ def split_flags(args: Sequence[str] | None) -> tuple[list[str], list[str]]:
 
 
 def positive(word: str) -> int:
-    """A whole number above 0."""
+    """Parse a whole number above 0."""
     return _at_least(1, word)
 
 
 def count(word: str) -> int:
-    """A whole number, 0 or above."""
+    """Parse a whole number, 0 or above."""
     return _at_least(0, word)
 
 

@@ -1,4 +1,4 @@
-"""Many runs side by side in one program, judged as they go: shared by the experiments on the device."""
+"""Train and evaluate many runs in one program; shared by the experiments on the device."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from jaxdqn.storage.atomic import atomic_write
 
 
 class Scores(NamedTuple):
-    """What some runs scored at one moment.
+    """The scores of all runs at one evaluation.
 
     Attributes:
-        frames: Frames that each has collected.
-        returns: Greedy returns `[S, E]`: an episode a column, a run a row.
+        frames: Frames that each run has collected.
+        returns: Greedy returns `[S, E]`: one row for each run, one column for each episode.
     """
 
     frames: int
@@ -34,12 +34,12 @@ class Scores(NamedTuple):
 
 
 def scaled_optimizer(config: Config) -> optax.GradientTransformation:
-    """The config's optimiser times a factor that is part of its state, so that runs side by side can differ in it."""
+    """Return the config's optimizer with a factor on its updates, in its state so that each vmapped run has its own."""
     return optax.chain(config_optimizer(config), optax.inject_hyperparams(optax.scale)(step_size=1.0))
 
 
 def with_learning_rate(state: RunState, factor: Any) -> RunState:
-    """A fresh run whose learning rate is a factor times the config's."""
+    """Return a new run's state with the config's learning rate multiplied by a factor."""
     learner = state.agent.learner
     opt_state = optax.tree.set(learner.opt_state, step_size=jnp.float32(factor))
     return state._replace(agent=state.agent._replace(learner=learner._replace(opt_state=opt_state)))
@@ -54,21 +54,21 @@ def train_side_by_side(
     every: int = 1_500,
     episodes: int = 10,
 ) -> Iterator[Scores]:
-    """Train one run a seed, all in one program, and play greedy episodes with each as they go.
+    """Train one run for each seed, all in one program, and evaluate them with greedy episodes during training.
 
     Args:
-        config: The run, its seed aside.
-        seeds: A run each.
-        factors: Factors on the learning rate, one a run; None leaves it.
-        returns: Targets, as `make_agent` has it.
+        config: The config of the runs; its seed is not used for them.
+        seeds: The seed of each run.
+        factors: A factor on the learning rate of each run; None leaves it unchanged.
+        returns: The n-step targets. See `make_agent`.
         every: Frames between two evaluations; the last one is at the end.
-        episodes: Of an evaluation, on the functional environment.
+        episodes: Episodes of an evaluation, on the functional environment.
 
     Returns:
-        An iterator over the scores of all runs, which trains as it goes.
+        An iterator over the scores of all runs. Iterating over it trains the runs.
 
     Raises:
-        ValueError: At once, if the config cannot run, or the replays of all runs do not fit.
+        ValueError: Before the first iteration, if the config cannot run, or the replays of all runs do not fit.
     """
     run = jaxdqn.make_device_run(config, optimizer=scaled_optimizer(config), returns=returns, num_seeds=len(seeds))
     return _train(run, config, seeds, factors, every, episodes)
@@ -82,7 +82,7 @@ def _train(
     states = jax.vmap(with_learning_rate)(states, jnp.ones(len(seeds)) if factors is None else jnp.asarray(factors))
     play = jaxdqn.make_device_evaluation(run.env, run.agent.q_values, episodes=episodes, frame_stack=run.obs.stack)
     evaluate = jaxdqn.jit(jax.vmap(play, (0, None)))
-    collect, learn = (chunk_of(run, learning=learning) for learning in (False, True))
+    collect, learn = (make_chunk(run, learning=learning) for learning in (False, True))
     done, batches_between = 0, max(every // config.frames_per_batch, 1)
     while done < config.num_batches:
         if done < run.warm_up_batches:
@@ -99,8 +99,8 @@ def _train(
             yield Scores(done * config.frames_per_batch, np.asarray(played))
 
 
-def chunk_of(run: DeviceRun, *, learning: bool) -> Any:
-    """`(states, batches) -> states`: all runs by some batches, for any number of them."""
+def make_chunk(run: DeviceRun, *, learning: bool) -> Any:
+    """Return `(states, batches) -> states`, which advances all runs by any number of batches in one program."""
     batch = run.batch if learning else run.collect
 
     @partial(jaxdqn.jit, donate_argnums=0)
@@ -111,7 +111,7 @@ def chunk_of(run: DeviceRun, *, learning: bool) -> Any:
 
 
 def interquartile_mean(values: np.ndarray) -> float:
-    """Mean of the middle half.
+    """Return the mean of the middle half.
 
     References:
         Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice (2021), section 4.3.
@@ -122,7 +122,7 @@ def interquartile_mean(values: np.ndarray) -> float:
 
 
 def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, draws: int = 2_000) -> tuple[float, float]:
-    """Percentile interval of the interquartile mean, by drawing whole runs (rows of `values [S, E]`) anew."""
+    """Return a percentile interval of the interquartile mean, by resampling whole runs: rows of `values [S, E]`."""
     rng = np.random.default_rng(0)
     means = [interquartile_mean(values[rng.integers(len(values), size=len(values))]) for _ in range(draws)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -130,8 +130,8 @@ def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, draws: int = 
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A CSV file, whole or not there."""
-    with atomic_write(path) as aside, aside.open("w", newline="") as file:
+    """Write a CSV file atomically."""
+    with atomic_write(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -1,4 +1,4 @@
-"""What `throughput.py` measures of training on the device: environments that draw, and many seeds in one program."""
+"""The rows of `throughput.py` about training on the device: environments that draw, and many seeds in one program."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 import jaxdqn
 from jaxdqn.loops.device_run import DeviceRun, RunState
 from jaxdqn.presets import PRESETS
-from shared.throughput_rows import WIDTH, Row, race
+from shared.throughput_rows import NUM_ENVS, Row, median_seconds
 
 STEPS = 100
 SEEDS = 8
 
 
 def device_rows(rounds: int) -> Iterator[Row]:
-    """Rows of both."""
+    """Yield the rows about drawing and about many seeds."""
     yield from drawing_rows(rounds)
     yield from seeds_rows(rounds)
 
 
 def drawing_rows(rounds: int) -> Iterator[Row]:
-    """A frame of eight CartPoles, physics and 64x64 grey picture, against gymnasium with pygame in one process."""
-    envs = jaxdqn.vectorise(jaxdqn.make_cartpole(), WIDTH)
+    """Compare frames of eight CartPoles (physics and a 64x64 grey picture) with gymnasium and pygame in one process."""
+    envs = jaxdqn.vectorise(jaxdqn.make_cartpole(), NUM_ENVS)
 
     @jax.jit
     def ours(key: jax.Array) -> jax.Array:
@@ -35,34 +35,34 @@ def drawing_rows(rounds: int) -> Iterator[Row]:
 
         def step(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
             states, last = carry
-            actions = jax.random.randint(key, (WIDTH,), 0, 2)
+            actions = jax.random.randint(key, (NUM_ENVS,), 0, 2)
             states, answer = envs.step(key, states, last, actions)
-            return (states, answer.terminated & ~last), answer.obs.sum()  # every pixel is wanted
+            return (states, answer.terminated & ~last), answer.obs.sum()  # the sum makes XLA compute every pixel
 
-        return jax.lax.scan(step, (states, jnp.zeros(WIDTH, bool)), jax.random.split(key, STEPS))[1]
+        return jax.lax.scan(step, (states, jnp.zeros(NUM_ENVS, bool)), jax.random.split(key, STEPS))[1]
 
-    theirs = jaxdqn.make_vector_env(jaxdqn.make_env_fn("CartPole-v1"), WIDTH)
+    theirs = jaxdqn.make_vector_env(jaxdqn.make_env_fn("CartPole-v1"), NUM_ENVS)
     theirs.reset(seed=0)
-    actions = np.arange(WIDTH) % 2
+    actions = np.arange(NUM_ENVS) % 2
     key = jax.random.key(0)
-    found = race(rounds * 5, ours=lambda: ours(key), peer=lambda: theirs.step(actions)[1])
+    found = median_seconds(rounds * 5, ours=lambda: ours(key), peer=lambda: theirs.step(actions)[1])
     theirs.close()
-    note = "the peer: gymnasium and pygame in one process, grey and resized by us"
-    yield Row("environment_frame_jax", found["ours"] / STEPS / WIDTH, found["peer"] / WIDTH, "s a frame", note)
+    note = "the peer: gymnasium and pygame in one process, with our grey conversion and resizing"
+    yield Row("environment_frame_jax", found["ours"] / STEPS / NUM_ENVS, found["peer"] / NUM_ENVS, "s a frame", note)
 
 
 def seeds_rows(rounds: int) -> Iterator[Row]:
-    """A batch of the default preset, with its updates: eight seeds in one program against one seed eight times."""
+    """Compare a batch of the default preset, with updates: eight seeds in one program, and one seed eight times."""
     config = dataclasses.replace(PRESETS["cartpole"], total_frames=4_000, capacity=4_000)
     run = jaxdqn.make_device_run(config)
-    together, alone = advancing(run, SEEDS), advancing(run, None)
-    found = race(rounds, ours=together, peer=alone)
+    together, alone = make_batch_call(run, SEEDS), make_batch_call(run, None)
+    found = median_seconds(rounds, ours=together, peer=alone)
     note = f"{found['ours'] / found['peer']:.2f} times one seed's time"
     yield Row("eight_seeds", found["ours"], SEEDS * found["peer"], "s a batch of each", note)
 
 
-def advancing(run: DeviceRun, seeds: int | None) -> Callable[[], Any]:
-    """A call that takes some seeds one batch further; None: one seed without a `vmap`."""
+def make_batch_call(run: DeviceRun, seeds: int | None) -> Callable[[], Any]:
+    """Return a function that trains some seeds for one more batch; None trains one seed without `vmap`."""
     batch, init, keys = run.batch, run.init, jax.random.key(0)
     collect = run.collect
     if seeds is not None:

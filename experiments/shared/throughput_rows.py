@@ -1,4 +1,4 @@
-"""What `throughput.py` measures inside one process: each function yields rows, ours beside a peer."""
+"""The rows of `throughput.py` that are measured in one process: each function yields rows that compare with a peer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jaxdqn.preprocessing import preprocess_frame
 from jaxdqn.presets import PRESETS
 from jaxdqn.types import Batch, Rows
 
-WIDTH = 8
+NUM_ENVS = 8
 
 
 class Row(NamedTuple):
-    """One comparison; `peer` is None where the peer is missing, or there is none."""
+    """One comparison; `peer` is None if the peer is not installed or does not exist."""
 
     name: str
     ours: float
@@ -30,34 +30,34 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float | None:
-        """Our cost over the peer's."""
+        """Our cost divided by the peer's."""
         return None if self.peer is None else self.ours / self.peer
 
 
-def race(rounds: int, **contestants: Callable[[], Any]) -> dict[str, float]:
-    """Median seconds of a call of each, taking turns; the first turn of each is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 1):
-        for name, call in contestants.items():
+def median_seconds(rounds: int, **calls: Callable[[], Any]) -> dict[str, float]:
+    """Return the median time of each function; they are called alternately, and the first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(rounds + 1):
+        for name, call in calls.items():
             started = time.perf_counter()
             jax.block_until_ready(call())
-            if turn:
+            if index:
                 seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def has(*packages: str) -> bool:
-    """Whether all of some packages are installed."""
+    """Return whether all of the packages are installed."""
     return all(importlib.util.find_spec(package) for package in packages)
 
 
 def frames(*shape: int) -> np.ndarray:
-    """Random bytes."""
+    """Return an array of random bytes."""
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 def torchrl_agent(batch_size: int, updates: int) -> jaxdqn.Agent:
-    """The agent of the preset `torchrl`, with other batches."""
+    """Return an agent of the preset `torchrl` with other batch sizes."""
     fields = {
         **PRESETS["torchrl"].to_dict(),
         "batch_size": batch_size,
@@ -70,7 +70,7 @@ def torchrl_agent(batch_size: int, updates: int) -> jaxdqn.Agent:
 
 
 def update_rows(rounds: int) -> Iterator[Row]:
-    """An update of TorchRL's network, as a run does it: several in one compiled call, from bytes."""
+    """Compare updates of TorchRL's network, ours as in a run: several in one compiled call, from bytes."""
     for size, updates in ((32, 8), (256, 2)):
         agent = torchrl_agent(size, updates)
         learner = agent.init(jax.random.key(0)).learner
@@ -87,7 +87,7 @@ def update_rows(rounds: int) -> Iterator[Row]:
             learner, metrics = agent.update(learner, batches)
             return metrics
 
-        contestants: dict[str, Callable[[], Any]] = {"ours": ours}
+        calls: dict[str, Callable[[], Any]] = {"ours": ours}
         if has("torch"):
             import torch
 
@@ -99,26 +99,26 @@ def update_rows(rounds: int) -> Iterator[Row]:
             ):
                 peer = torch_peer.Learner(memory_format)
                 batch = list(peer.batch(size))
-                contestants[layout] = lambda peer=peer, batch=batch, updates=updates: [
+                calls[layout] = lambda peer=peer, batch=batch, updates=updates: [
                     peer.update(*batch).item() for _ in range(updates)
                 ]
-        found = race(rounds, **contestants)
+        found = median_seconds(rounds, **calls)
         for layout in ("contiguous", "channels_last"):
             peer_seconds = found[layout] / updates if layout in found else None
             yield Row(f"update_b{size}_torch_{layout}", found["ours"] / updates, peer_seconds, "s", needs("torch"))
 
 
 def needs(*packages: str) -> str:
-    """What to install for a peer; nothing where it is there."""
+    """Return a note on what to install for a peer; empty if it is installed."""
     return "" if has(*packages) else "the peer needs pip install -e '.[bench]'"
 
 
 def act_rows(rounds: int) -> Iterator[Row]:
-    """Epsilon-greedy actions for eight stacks, from NumPy and back, against a forward pass of PyTorch's."""
+    """Compare epsilon-greedy actions for eight stacks, from NumPy and back, with a forward pass in PyTorch."""
     agent = torchrl_agent(32, 8)
     actor = agent.init(jax.random.key(0)).actor
-    obs = frames(WIDTH, 64, 64, 4)
-    contestants: dict[str, Callable[[], Any]] = {"ours": lambda: np.asarray(agent.act(actor, obs)[1])}
+    obs = frames(NUM_ENVS, 64, 64, 4)
+    calls: dict[str, Callable[[], Any]] = {"ours": lambda: np.asarray(agent.act(actor, obs)[1])}
     if has("torch"):
         import torch
 
@@ -131,19 +131,19 @@ def act_rows(rounds: int) -> Iterator[Row]:
                 stacks = torch.from_numpy(obs).permute(0, 3, 1, 2).float() / 255
                 return network(stacks).argmax(-1).numpy()
 
-        contestants["peer"] = peer
-    found = race(rounds * 5, **contestants)
+        calls["peer"] = peer
+    found = median_seconds(rounds * 5, **calls)
     yield Row("act_8", found["ours"], found.get("peer"), "s", needs("torch"))
 
 
 def replay_rows(rounds: int) -> Iterator[Row]:
-    """Add a batch of rows and sample 256 transitions; flashbax's flat buffer is given whole transitions."""
+    """Compare adding a batch of rows and sampling 256 transitions; flashbax's flat buffer stores whole transitions."""
     capacity, added = 10_000, 4
     agent = torchrl_agent(256, 1)
     ring = agent.init(jax.random.key(0)).replay
-    numbers = np.zeros((capacity // WIDTH, WIDTH))
+    numbers = np.zeros((capacity // NUM_ENVS, NUM_ENVS))
     rows = Rows(
-        obs=frames(capacity // WIDTH, WIDTH, 64, 64),
+        obs=frames(capacity // NUM_ENVS, NUM_ENVS, 64, 64),
         action=numbers.astype(np.int32),
         reward=numbers.astype(np.float32),
         terminated=numbers.astype(bool),
@@ -164,14 +164,14 @@ def replay_rows(rounds: int) -> Iterator[Row]:
     if has("flashbax"):
         import flashbax
 
-        stacks = jax.numpy.asarray(frames(added * WIDTH, 64, 64, 4))
-        zeros = jax.numpy.zeros(added * WIDTH)
+        stacks = jax.numpy.asarray(frames(added * NUM_ENVS, 64, 64, 4))
+        zeros = jax.numpy.zeros(added * NUM_ENVS)
         item = Batch(stacks, zeros.astype(jax.numpy.int32), zeros, zeros, stacks)
-        flat = flashbax.make_flat_buffer(capacity, 256, 256, add_batch_size=added * WIDTH)
+        flat = flashbax.make_flat_buffer(capacity, 256, 256, add_batch_size=added * NUM_ENVS)
         put = jax.jit(flat.add, donate_argnums=0)
         take = jax.jit(lambda state, key: flat.sample(state, key).experience.first)
         buffer = flat.init(jax.tree.map(lambda x: x[0], item))
-        for _ in range(capacity // (added * WIDTH)):
+        for _ in range(capacity // (added * NUM_ENVS)):
             buffer = put(buffer, item)
 
         def peer_add() -> Any:
@@ -180,18 +180,18 @@ def replay_rows(rounds: int) -> Iterator[Row]:
             return buffer.current_index
 
         adds["peer"], samples["peer"] = peer_add, lambda: take(buffer, key)
-    found = race(rounds * 5, **adds)
+    found = median_seconds(rounds * 5, **adds)
     yield Row(
-        "replay_add_32", found["ours"], found.get("peer"), "s", needs("flashbax") or "the peer: both stacks a row"
+        "replay_add_32", found["ours"], found.get("peer"), "s", needs("flashbax") or "the peer stores two stacks a row"
     )
-    found = race(rounds * 5, **samples)
+    found = median_seconds(rounds * 5, **samples)
     yield Row("replay_sample_256", found["ours"], found.get("peer"), "s", needs("flashbax"))
     per_row = agent.replay.num_bytes / capacity
-    yield Row("replay_bytes_torchrl", per_row, 2 * 4 * 64 * 64 * 4, "bytes a transition", "float32 stacks, twice")
+    yield Row("replay_bytes_torchrl", per_row, 2 * 4 * 64 * 64 * 4, "bytes a transition", "peer: two float32 stacks")
 
 
 def preprocess_rows(rounds: int) -> Iterator[Row]:
-    """One 400x600 frame to 64x64 grey bytes."""
+    """Compare the conversion of one 400x600 frame to 64x64 grey bytes."""
     frame = frames(400, 600, 3)
 
     def pillow() -> Any:
@@ -199,7 +199,7 @@ def preprocess_rows(rounds: int) -> Iterator[Row]:
 
         return np.asarray(Image.fromarray(frame).convert("L").resize((64, 64), Image.Resampling.BILINEAR))
 
-    contestants: dict[str, Callable[[], Any]] = {"ours": lambda: preprocess_frame(frame), "pillow": pillow}
+    calls: dict[str, Callable[[], Any]] = {"ours": lambda: preprocess_frame(frame), "pillow": pillow}
     if has("torch"):
         import torch
 
@@ -209,21 +209,21 @@ def preprocess_rows(rounds: int) -> Iterator[Row]:
             grey = (torch.from_numpy(frame).float() @ weights)[None, None]
             return torch.nn.functional.interpolate(grey, (64, 64), mode="bilinear", antialias=True).byte().numpy()
 
-        contestants["torch"] = peer
-    found = race(rounds * 5, **contestants)
+        calls["torch"] = peer
+    found = median_seconds(rounds * 5, **calls)
     for name in ("pillow", "torch"):
-        note = needs("torch") if name == "torch" else "Pillow rounds the grey first"
+        note = needs("torch") if name == "torch" else "Pillow rounds grey values before it resizes"
         yield Row(f"grey_resize_{name}", found["ours"], found.get(name), "s", note)
 
 
 def environment_rows(rounds: int) -> Iterator[Row]:
-    """A step of eight environments that draw, each in a process of its own, against all in this one."""
+    """Compare a step of eight environments that draw: each in a separate process, and all in this one."""
     build = jaxdqn.make_env_fn("CartPole-v1", pixels=True, frame_size=64)
-    envs = {name: jaxdqn.make_vector_env(build, WIDTH, workers=name == "ours") for name in ("ours", "peer")}
-    actions = np.arange(WIDTH) % 2
+    envs = {name: jaxdqn.make_vector_env(build, NUM_ENVS, workers=name == "ours") for name in ("ours", "peer")}
+    actions = np.arange(NUM_ENVS) % 2
     for env in envs.values():
         env.reset(seed=0)
-    found = race(rounds * 10, **{name: lambda env=env: env.step(actions)[1] for name, env in envs.items()})
+    found = median_seconds(rounds * 10, **{name: lambda env=env: env.step(actions)[1] for name, env in envs.items()})
     for env in envs.values():
         env.close()
-    yield Row("environments_8_workers", found["ours"], found["peer"], "s a step", "the peer: our own, in one process")
+    yield Row("environments_8_workers", found["ours"], found["peer"], "s a step", "the peer: ours in one process")

@@ -1,6 +1,6 @@
-"""TorchRL's network and update in PyTorch, eager, as TorchRL runs them: the peer of `throughput.py`.
+"""TorchRL's network and update in eager PyTorch, as TorchRL runs them: the peer of our update in `throughput.py`.
 
-It takes what our update takes, as TorchRL holds it: float32 stacks, channels first, normalised already.
+It takes the same batch as our update, in TorchRL's form: float32 stacks, channels first, already normalised.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class DuelingCNN(nn.Module):
     """TorchRL's network: 1,262,691 parameters for 64x64x4 and two actions."""
 
     def __init__(self, num_actions: int = 2) -> None:
-        """Build it with PyTorch's own initialisation; speed does not depend on it."""
+        """Build the network with PyTorch's default initialisation, which does not affect speed."""
         super().__init__()
         self.features = nn.Sequential(
             *(nn.Conv2d(STATES, 32, 6, 2), nn.ELU(), nn.Conv2d(32, 64, 4, 2), nn.ELU()),
@@ -28,22 +28,22 @@ class DuelingCNN(nn.Module):
         self.value = head(1)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        """Action values `[B, num_actions]` of `[B, 4, 64, 64]`."""
+        """Return action values `[B, num_actions]` for stacks `[B, 4, 64, 64]`."""
         features = self.features(obs)
         advantage = self.advantage(features)
         return self.value(features) + advantage - advantage.mean(-1, keepdim=True)
 
 
 def head(width: int) -> nn.Sequential:
-    """A head of two hidden layers on 9,216 features."""
+    """Return a head with two hidden layers on 9,216 features."""
     return nn.Sequential(nn.Linear(9216, 64), nn.ELU(), nn.Linear(64, 64), nn.ELU(), nn.Linear(64, width))
 
 
 class Learner:
-    """Network, target and Adam, with TorchRL's settings."""
+    """Network, target network and Adam, with TorchRL's settings."""
 
     def __init__(self, memory_format: torch.memory_format = torch.contiguous_format) -> None:
-        """Build them; `memory_format` holds for weights and observations."""
+        """Build them; `memory_format` applies to weights and observations."""
         self.memory_format = memory_format
         self.network = DuelingCNN().to(memory_format=memory_format)
         self.target = copy.deepcopy(self.network)
@@ -57,7 +57,7 @@ class Learner:
         discount: torch.Tensor,
         next_obs: torch.Tensor,
     ) -> torch.Tensor:
-        """One update: squared TD error, Adam with coupled decay, the target's step. Returns the loss."""
+        """Make one update (squared TD error, Adam with L2 weight decay, Polyak step of the target); return the loss."""
         with torch.no_grad():
             target = reward + discount * self.target(next_obs).max(-1).values
         taken = self.network(obs).gather(-1, action[:, None])[:, 0]
@@ -70,7 +70,7 @@ class Learner:
         return loss.detach()
 
     def batch(self, size: int) -> Iterator[torch.Tensor]:
-        """A random batch of the shapes that `update` takes."""
+        """Yield the arguments of `update`, with random values."""
         frames = lambda: torch.randn(size, STATES, 64, 64).to(memory_format=self.memory_format)  # noqa: E731
         yield frames()
         yield torch.randint(2, (size,))

@@ -1,4 +1,4 @@
-"""The same seeds with one setting changed, in files, tables and pictures; shared by the experiments on the device."""
+"""Experiments that train the same seeds with one setting changed, on the device: command line, files and figures."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Rows = list[dict[str, Any]]
 
 
 class Variant(NamedTuple):
-    """What is changed.
+    """One changed setting.
 
     Attributes:
-        name: In tables and pictures.
-        changes: Fields of the config.
-        returns: Its targets.
+        name: Name in tables and figures.
+        changes: Changed fields of the config.
+        returns: The n-step targets. See `make_agent`.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Variant(NamedTuple):
 
 
 def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
-    """The flags that all experiments on the device have."""
+    """Return a parser with the flags that all experiments on the device have."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--every", type=positive, default=1_500, help="frames between evaluations")
     parser.add_argument("--episodes", type=positive, default=10, help="greedy episodes of an evaluation")
@@ -56,60 +56,60 @@ def run_variants(
     seeds: Sequence[int],
     args: Sequence[str] | None = None,
 ) -> None:
-    """The command line of an experiment: train what is not trained yet, print the table, draw the picture."""
+    """Run the command line of an experiment: train what is not trained yet, print the table, draw the figure."""
     words, flags = split_flags(args)
     parser = make_parser(description, name)
     known = [variant.name for variant in variants]
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--only", nargs="+", default=known, choices=known, metavar="VARIANT", help=", ".join(known))
-    parser.add_argument("--together", type=positive, default=1, help="seeds in one program; more are for accelerators")
+    parser.add_argument("--together", type=positive, default=1, help="seeds in one program; use more on accelerators")
     options = parser.parse_args(words)
     chosen = [variant for variant in variants if variant.name in options.only]
     try:
         config = parse_config(flags, PRESETS["cartpole"])
         configs = [dataclasses.replace(config, **variant.changes) for variant in chosen]
-        for variant, own in zip(chosen, configs, strict=True):
-            claim(options, variant, own)
+        for variant, variant_config in zip(chosen, configs, strict=True):
+            save_settings(options, variant, variant_config)
     except ValueError as error:
         parser.error(str(error))
-    for variant, own in zip(chosen, configs, strict=True):
-        missing = [seed for seed in options.seeds if not file_of(options.output, variant.name, seed).exists()]
+    for variant, variant_config in zip(chosen, configs, strict=True):
+        missing = [seed for seed in options.seeds if not csv_path(options.output, variant.name, seed).exists()]
         for first in range(0, len(missing), options.together):
             seeds = missing[first : first + options.together]
-            how = {"every": options.every, "episodes": options.episodes, "returns": variant.returns}
+            kwargs = {"every": options.every, "episodes": options.episodes, "returns": variant.returns}
             try:
-                scores = train_side_by_side(own, seeds, **how)
+                scores = train_side_by_side(variant_config, seeds, **kwargs)
             except ValueError as error:
                 parser.error(str(error))
-            found = record([variant.name] * len(seeds), seeds, scores)
+            rows = collect_rows([variant.name] * len(seeds), seeds, scores)
             for seed in seeds:
-                write_table(file_of(options.output, variant.name, seed), [row for row in found if row["seed"] == seed])
+                write_table(csv_path(options.output, variant.name, seed), [row for row in rows if row["seed"] == seed])
     names = [variant.name for variant in chosen]
-    report(gather(options.output, names, options.seeds), names, options.output / name)
+    report(read_rows(options.output, names, options.seeds), names, options.output / name)
 
 
-def claim(options: argparse.Namespace, variant: Variant, config: Config) -> None:
-    """Keep what a variant's files were trained with.
+def save_settings(options: argparse.Namespace, variant: Variant, config: Config) -> None:
+    """Save the settings that a variant is trained with.
 
     Raises:
-        ValueError: If there are files that were trained otherwise.
+        ValueError: If the folder already has other settings for this variant.
     """
     path = options.output / f"{variant.name.replace(' ', '-')}.json"
-    how = {**config.to_dict(), "every": options.every, "episodes": options.episodes}
-    there = json.loads(path.read_text()) if path.exists() else how
-    other = [f"{name} {there.get(name)} and not {value}" for name, value in how.items() if there.get(name) != value]
-    if other:
-        raise ValueError(f"{path} says that runs there have {', '.join(other)}: choose another --output")
-    write_json(path, how)
+    new = {**config.to_dict(), "every": options.every, "episodes": options.episodes}
+    old = json.loads(path.read_text()) if path.exists() else new
+    changed = [f"{name} {old.get(name)} and not {value}" for name, value in new.items() if old.get(name) != value]
+    if changed:
+        raise ValueError(f"{path} says that runs there have {', '.join(changed)}: choose another --output")
+    write_json(path, new)
 
 
-def record(names: Sequence[str], seeds: Sequence[int], scores: Iterable[Scores]) -> Rows:
-    """Let runs train side by side; an evaluation a row and a line.
+def collect_rows(names: Sequence[str], seeds: Sequence[int], scores: Iterable[Scores]) -> Rows:
+    """Train the runs; print a line, and return a row, for each evaluation of each run.
 
     Args:
-        names: What each run is called.
-        seeds: Its seed.
-        scores: What `train_side_by_side` gives.
+        names: The name of each run.
+        seeds: The seed of each run.
+        scores: The iterator of `train_side_by_side`.
     """
     rows: Rows = []
     for frames, returns in scores:
@@ -120,22 +120,22 @@ def record(names: Sequence[str], seeds: Sequence[int], scores: Iterable[Scores])
     return rows
 
 
-def file_of(folder: Path, name: str, seed: int) -> Path:
-    """Where a run's evaluations are kept."""
+def csv_path(folder: Path, name: str, seed: int) -> Path:
+    """Return the file of a run's evaluations."""
     return folder / f"{name.replace(' ', '-')}-{seed}.csv"
 
 
-def gather(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Rows:
-    """The evaluations of some variants and seeds that are kept in a folder."""
+def read_rows(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Rows:
+    """Return the evaluations of some variants and seeds from the files of a folder."""
     rows: Rows = []
     for name, seed in itertools.product(names, seeds):
-        for row in read_table(file_of(folder, name, seed)):
+        for row in read_table(csv_path(folder, name, seed)):
             rows.append({**row, "variant": name, "seed": seed, "frames": int(row["frames"])})
     return rows
 
 
 def report(rows: Rows, names: Sequence[str], output: Path) -> None:
-    """Keep the evaluations, print the table, draw the picture."""
+    """Save the evaluations, print the table, draw the figure."""
     shown = [name for name in names if any(row["variant"] == name for row in rows)]
     write_table(output.with_suffix(".csv"), rows)
     print(table(rows, shown))
@@ -143,7 +143,7 @@ def report(rows: Rows, names: Sequence[str], output: Path) -> None:
 
 
 def table(rows: Rows, names: Sequence[str]) -> str:
-    """A row a variant, in Markdown: what greedy evaluations found before and after the first at 475 or more."""
+    """Return a Markdown table with a row for each variant: the first evaluation at 475 or more, and those after it."""
     lines = ["| | solved | first at | from then on | of these below 475 | last |", "|---|---|---|---|---|---|"]
     for name in names:
         runs = curves(rows, name).values()
@@ -164,7 +164,7 @@ def table(rows: Rows, names: Sequence[str]) -> str:
 
 
 def curves(rows: Rows, name: str) -> dict[int, list[tuple[int, float]]]:
-    """Frames and means of each seed of a variant."""
+    """Return frames and means of each seed of a variant."""
     found: dict[int, list[tuple[int, float]]] = {}
     for row in rows:
         if row["variant"] == name:
@@ -173,27 +173,27 @@ def curves(rows: Rows, name: str) -> dict[int, list[tuple[int, float]]]:
 
 
 def draw(rows: Rows, names: Sequence[str], output: Path) -> None:
-    """A panel a variant: each seed thin, their interquartile mean bold, with its 95 % bootstrap interval."""
+    """Draw a panel for each variant: each seed thin, the interquartile mean bold, with its 95 % bootstrap interval."""
     from matplotlib.figure import Figure
 
-    wide = min(len(names), 3)
-    tall = -(-len(names) // wide)
-    figure = Figure(figsize=(1 + 2.9 * wide, 0.6 + 2.3 * tall), dpi=130, layout="constrained")
-    panels = figure.subplots(tall, wide, sharex=True, sharey=True, squeeze=False)
+    columns = min(len(names), 3)
+    rows_of_panels = -(-len(names) // columns)
+    figure = Figure(figsize=(1 + 2.9 * columns, 0.6 + 2.3 * rows_of_panels), dpi=130, layout="constrained")
+    panels = figure.subplots(rows_of_panels, columns, sharex=True, sharey=True, squeeze=False)
     for index, panel in enumerate(panels.flat):
         panel.set_visible(index < len(names))
-        panel.tick_params(labelbottom=index + wide >= len(names))  # the lowest of each column
+        panel.tick_params(labelbottom=index + columns >= len(names))  # only the lowest panel of each column
     for panel, name in zip(panels.flat, names, strict=False):
         draw_panel(panel, curves(rows, name))
         panel.set_title(name, fontsize=10)
     figure.supxlabel("frames", fontsize=10)
     figure.supylabel("greedy return", fontsize=10)
-    with atomic_write(output) as aside:
-        figure.savefig(aside, format=output.suffix.lstrip("."))
+    with atomic_write(output) as partial:
+        figure.savefig(partial, format=output.suffix.lstrip("."))
 
 
 def draw_panel(panel: Any, runs: dict[int, list[tuple[int, float]]]) -> None:
-    """One variant."""
+    """Draw one variant."""
     style: Callable[..., dict[str, Any]] = lambda **rest: {"color": [c / 255 for c in COLOURS[0]], **rest}  # noqa: E731
     for run in runs.values():
         panel.plot(*zip(*run, strict=True), **style(lw=0.8, alpha=0.4))

@@ -1,1 +1,1 @@
-"""Agents and runs on disk and back."""
+"""Save agents and runs to disk, and load them."""

@@ -1,11 +1,11 @@
-"""Agents on disk: parameters by orbax, and what is needed to act with them as JSON beside.
+"""Agents on disk: the parameters, written by orbax, and a JSON file with what else is needed to act with them.
 
     checkpoints/00012000/params/       orbax
     checkpoints/00012000/agent.json    num_actions, obs_shape, obs_dtype, frame_stack, scale, frames
-    checkpoints/00012000/manifest.json a SHA-256 of each file
+    checkpoints/00012000/manifest.json the SHA-256 of each file
     checkpoints/index.json             {"last": 24000, "best": 12000, ...}
 
-`index.json` is replaced in one step after a checkpoint is whole, so that it never names half of one.
+`index.json` is replaced atomically after a checkpoint is complete, so it never names an incomplete one.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from jaxdqn.config import Config
 from jaxdqn.learner import Params
 from jaxdqn.observations import ObsSpec
 from jaxdqn.storage.atomic import read_json, write_json
-from jaxdqn.storage.manifest import DamagedError, sealed_folder, verified
+from jaxdqn.storage.manifest import DamagedError, check_folder, sealed_folder
 from jaxdqn.storage.pytrees import load_arrays, save_arrays, shapes_of
 
 Which = Literal["best", "last"]
 
 
 class AgentSpec(NamedTuple):
-    """What an environment told the agent: enough, with the config, to build it again.
+    """What the agent knows of its environment. Together with the config, this is enough to build the agent again.
 
     Attributes:
         num_actions: Number of discrete actions.
-        obs: What is observed.
-        custom: What of `env_fn` and `network` was the user's own, and must be given again to load the agent.
+        obs: Shape and dtype of the observations.
+        custom: Which of `env_fn` and `network` were the user's own, and must be passed again to load the agent.
     """
 
     num_actions: int
@@ -44,7 +44,7 @@ class AgentSpec(NamedTuple):
     custom: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Return the spec as a dictionary that can be written as JSON."""
         obs = self.obs
         return {
             "num_actions": self.num_actions,
@@ -57,15 +57,15 @@ class AgentSpec(NamedTuple):
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any], config: Config) -> AgentSpec:
-        """The inverse of `to_dict`.
+        """Return the spec of a dictionary that `to_dict` made.
 
         Args:
-            fields: What it gave. One that was written before images of all kinds were known says nothing of stack and
-                scale: they are those of its time.
-            config: The run that trained the agent.
+            fields: The dictionary. Versions that knew one kind of image only wrote no stack and scale: the values that
+                they used are filled in.
+            config: Config of the run that trained the agent.
 
         Raises:
-            ValueError: If a field is missing or is none.
+            ValueError: If a field is missing or has an invalid value.
         """
         try:
             older = "scale" not in fields
@@ -83,14 +83,14 @@ class Checkpoints:
     """The agents that a run keeps: the last and the best."""
 
     def __init__(self, folder: Path) -> None:
-        """Look at a folder, which need not exist yet."""
+        """Open a folder, which need not exist yet."""
         self._folder = folder.absolute()
         self._index_file = self._folder / "index.json"
 
     def index(self) -> dict[str, Any]:
-        """Which checkpoints there are: `last`, `best` (frames), `best_mean` and `best_returns`; empty before the first.
+        """Return the index: `last`, `best` (frames), `best_mean` and `best_returns`; empty before the first checkpoint.
 
-        The mean is the highest of many: it says which agent was chosen, and too much of how good it is.
+        `best_mean` is the maximum of many means: it says which agent was chosen, and overestimates how good it is.
         """
         return read_json(self._index_file) if self._index_file.is_file() else {}
 
@@ -103,14 +103,14 @@ class Checkpoints:
         best_returns: Sequence[float] | None = None,
         protected_frames: Set[int] = frozenset(),
     ) -> None:
-        """Keep an agent as the last one, and as the best one where `best_returns` are given.
+        """Save an agent as the last one, and also as the best one if `best_returns` is given.
 
         Args:
             params: Parameters of the greedy agent.
-            spec: What the environment told the agent.
+            spec: What the agent knows of its environment.
             frames: Frames it has trained for.
             best_returns: Returns of the evaluation that makes it the best so far.
-            protected_frames: Frames of agents that are to be kept besides.
+            protected_frames: Frames of other agents that must not be deleted.
         """
         index = self.index()
         index["last"] = frames
@@ -122,48 +122,48 @@ class Checkpoints:
             with sealed_folder(target, {"frames": frames}) as partial:
                 save_arrays(partial / "params", params)
                 write_json(partial / "agent.json", {**spec.to_dict(), "frames": frames})
-        self._set_index(index, protected_frames)
+        self._write_index(index, protected_frames)
 
     def restore_index(self, index: dict[str, Any], protected_frames: Set[int] = frozenset()) -> list[str]:
-        """Name the agents of an earlier moment, as far as they are whole, and delete later ones.
+        """Set the index back to an earlier one, without agents that are damaged by now, and delete later agents.
 
         Args:
-            index: What `index` gave then.
-            protected_frames: Frames of agents that are to be kept besides.
+            index: What `index` returned at that time.
+            protected_frames: Frames of other agents that must not be deleted.
 
         Returns:
-            What is not as it was then.
+            One note for each agent that is lost.
         """
-        there: dict[str, Any] = {}
+        intact: dict[str, Any] = {}
         notes = []
         for name in [name for name in ("last", "best") if name in index]:
             try:
-                verified(self._folder / f"{index[name]:08d}")
-                there[name] = index[name]
+                check_folder(self._folder / f"{index[name]:08d}")
+                intact[name] = index[name]
             except DamagedError as error:
                 notes.append(f"the {name} agent is lost: {error}")
-        if "best" in there:
-            there |= {name: index[name] for name in ("best_mean", "best_returns") if name in index}
+        if "best" in intact:
+            intact |= {name: index[name] for name in ("best_mean", "best_returns") if name in index}
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._set_index(there, protected_frames)
+        self._write_index(intact, protected_frames)
         return notes
 
-    def _set_index(self, index: dict[str, Any], protected_frames: Set[int]) -> None:
+    def _write_index(self, index: dict[str, Any], protected_frames: Set[int]) -> None:
         write_json(self._index_file, index)
         kept = {
             f"{frames:08d}" for frames in {index[name] for name in ("last", "best") if name in index} | protected_frames
         }
         for folder in self._folder.iterdir():
-            ours = re.fullmatch(r"\d{8,}(\.partial)?", folder.name) and folder.is_dir() and not folder.is_symlink()
-            if ours and folder.name not in kept:
+            is_ours = re.fullmatch(r"\d{8,}(\.partial)?", folder.name) and folder.is_dir() and not folder.is_symlink()
+            if is_ours and folder.name not in kept:
                 shutil.rmtree(folder)
 
     def spec(self, which: Which, config: Config) -> AgentSpec:
-        """What the environment told the agent; raises `ValueError` where there is no such checkpoint."""
-        return AgentSpec.from_dict(read_json(self._chosen(which) / "agent.json"), config)
+        """Return what the agent knows of its environment. Raise `ValueError` if there is no such checkpoint."""
+        return AgentSpec.from_dict(read_json(self._folder_of(which) / "agent.json"), config)
 
     def params(self, which: Which, like: Params) -> Params:
-        """Parameters of a checkpoint.
+        """Return the parameters of a checkpoint.
 
         Args:
             which: `"best"` or `"last"`.
@@ -172,20 +172,20 @@ class Checkpoints:
         Raises:
             ValueError: If there is no such checkpoint, or it holds another network's parameters.
         """
-        folder = self._chosen(which) / "params"
+        folder = self._folder_of(which) / "params"
         if shapes_of(folder) != jax.tree.map(lambda leaf: tuple(leaf.shape), like):
-            raise ValueError(f"checkpoint {folder.parent} holds another network: pass the network it was made with")
+            raise ValueError(f"checkpoint {folder.parent} is of another network: pass the network it was saved with")
         params: Params = load_arrays(folder, like)
         return params
 
-    def _chosen(self, which: Which) -> Path:
+    def _folder_of(self, which: Which) -> Path:
         index = self.index()
         if which not in index:
             kept = ", ".join(name for name in ("best", "last") if name in index)
-            there = f"there is: {kept}" if kept else "there is none yet: a run keeps one at each evaluation"
-            raise ValueError(f"no {which} checkpoint in {self._folder} ({there})")
+            available = f"available: {kept}" if kept else "there is none yet: a run saves one at each evaluation"
+            raise ValueError(f"no {which} checkpoint in {self._folder} ({available})")
         folder = self._folder / f"{index[which]:08d}" if isinstance(index[which], int) else None
         if folder is None or not folder.is_dir():
-            raise ValueError(f"{self._index_file} names a {which} checkpoint that is not there: {index[which]!r}")
-        verified(folder)
+            raise ValueError(f"{self._index_file} names a {which} checkpoint that does not exist: {index[which]!r}")
+        check_folder(folder)
         return folder

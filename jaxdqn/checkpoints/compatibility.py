@@ -1,4 +1,4 @@
-"""Runs of older versions: what a `config.json` means that does not name every field."""
+"""Runs of older versions: the values of fields that an older `config.json` does not have."""
 
 from __future__ import annotations
 
@@ -59,22 +59,22 @@ OLD_VALUES: dict[str, Any] = {
     "stop_seconds": 20.0,
     "checkpoint_seconds": 0.0,
 }
-"""What each field was, or what there was in its place, before `Config()` became neutral.
+"""The default of each field before `Config()` became neutral, or the value that matches what older versions did.
 
-A `config.json` has every field of its time, so one that is missing was not there yet.
+A `config.json` has every field that existed when it was written, so a missing field was added later.
 """
 
 
 def config_of_file(fields: Mapping[str, Any]) -> Config:
-    """The config of a `config.json`; a field that it does not name has the value that the run was trained with.
+    """Return the config of a `config.json`. A missing field gets the value that the run was trained with.
 
     Raises:
-        ValueError: If a field does not exist, or cannot be used.
+        ValueError: If a field does not exist, or has an invalid value.
     """
     return Config.from_dict({**OLD_VALUES, **fields})
 
 
 def with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config that an earlier version wrote, with the names that their values have now."""
+    """Return the fields of a config that an earlier version wrote, with values that were renamed since replaced."""
     old, new = RENAMED_NETWORK
     return {**fields, "network": new} if fields.get("network") == old else dict(fields)

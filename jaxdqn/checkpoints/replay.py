@@ -1,10 +1,10 @@
 """Replay on disk: the rows of a ring in compressed files of a few MiB, written and read one at a time.
 
-    replay/00000.npz    slots 0 to 255: obs, action, reward, terminated, last, episode_step, as `numpy.load` reads them
+    replay/00000.npz    slots 0 to 255: obs, action, reward, terminated, last, episode_step, readable with `numpy.load`
     replay/00001.npz    slots 256 to 511
 
-Slots are those of the ring, so that a file in which nothing was overwritten is the same in the next checkpoint: it is
-neither read from the device nor compressed again (`reuse.py`).
+Slots are those of the ring, so a file whose slots were not overwritten is the same in the next checkpoint: it is
+neither read from the device nor compressed again (see `reuse.py`).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from jaxdqn.replay import ReplayState
 from jaxdqn.types import Rows
 
 CHUNK_BYTES = 2**23
-"""Bytes of a file, uncompressed: what a checkpoint takes in memory, twice."""
+"""Uncompressed bytes of a file. Writing a checkpoint takes twice as much memory."""
 
-LEVEL = 1
-"""Of zlib. Frames of CartPole shrink to 4 % at 430 MB/s; higher levels gain little."""
+COMPRESSION_LEVEL = 1
+"""Level of zlib. Frames of CartPole shrink to 4 % at 430 MB/s; higher levels gain little."""
 
-WORTH_IT = 0.9
-"""Share of its size below which a file is kept compressed."""
+MAX_COMPRESSED_RATIO = 0.9
+"""A file is compressed only if a sample of it shrinks below this share of its size."""
 
 
 def chunk_slots(rows: Rows, obs_bytes: int) -> int:
-    """Slots of a file."""
+    """Return the number of slots in a file."""
     return max(CHUNK_BYTES // (rows.action.shape[1] * (obs_bytes + 14)), 1)
 
 
@@ -53,14 +53,14 @@ def write_replay(
     """Write a ring's rows.
 
     Args:
-        folder: Where to; must not exist.
-        ring: The ring, left as it is.
-        rows: Rows of each environment that it has been given since the run began.
-        read_obs: From what the ring holds in place of observations to observations; None where it holds them.
-        earlier: The same ring as it was written before, whose files serve where nothing has changed.
+        folder: Folder to create; must not exist.
+        ring: The ring; not modified.
+        rows: Rows of each environment that were added to the ring since the run began.
+        read_obs: Maps what the ring holds in place of observations to observations; None if it holds observations.
+        earlier: Earlier checkpoints of the same ring, whose unchanged files are reused.
 
     Returns:
-        Entries for the manifest of files that were there before: those are not read again to make them.
+        Manifest entries of the reused files, by file name, so that these files need not be read again.
 
     Raises:
         OSError: If a file cannot be written.
@@ -75,7 +75,7 @@ def write_replay(
     with ThreadPoolExecutor(2, "checkpoint") as threads:
         for index, first in enumerate(range(0, size, length)):
             name, count = f"{index:05d}.npz", min(length, size - first)
-            entry = None if reuse is None else reuse.take_over(name, first, count, folder)
+            entry = None if reuse is None else reuse.try_reuse(name, first, count, folder)
             if entry is not None:
                 known[name] = entry
                 continue
@@ -83,7 +83,7 @@ def write_replay(
             if read_obs is not None:
                 piece = piece._replace(obs=read_obs(piece.obs))
             written.append(threads.submit(_write, folder / name, piece))
-            if len(written) > 1:  # one is compressed while the next is read: no more than that lies in memory
+            if len(written) > 1:  # at most two chunks in memory: one is compressed while the next is read
                 written.pop(0).result()
         for rest in written:
             rest.result()
@@ -93,37 +93,37 @@ def write_replay(
 def read_replay(
     parts: Sequence[tuple[Sequence[Path], slice]], agent: Agent, state: AgentState, *, cursor: int, size: int
 ) -> AgentState:
-    """A fresh agent's state with the rows of some files.
+    """Return an agent's state with the rows of the files in its ring.
 
     Args:
-        parts: Of each process that had written rows: its files, checked, in the order of the slots, and which of its
-            environments are wanted.
-        agent: The agent, whose `observe` puts rows where they belong; with a frame store, into that as well.
+        parts: For each process that wrote rows that are needed: its files, already checked, in the order of the slots,
+            and the columns (environments) to read from them.
+        agent: The agent. Its `observe` adds the rows to the ring, and to the frame store if there is one.
         state: Its state with an empty ring; the ring is consumed.
-        cursor: The ring's.
-        size: The ring's.
+        cursor: Cursor of the saved ring.
+        size: Size of the saved ring, in slots.
 
     Raises:
-        ValueError: If the files are those of another ring.
+        ValueError: If the files were written from another kind of ring.
     """
     found = 0
     for paths in zip(*(files for files, _ in parts), strict=True):
         pieces = [_read(path, columns) for path, (_, columns) in zip(paths, parts, strict=True)]
         piece = Rows(*(np.concatenate(field, axis=1) for field in zip(*pieces, strict=True)))
-        _check(piece, state.replay.rows, paths[0])
+        _check_rows(piece, state.replay.rows, paths[0])
         state = agent.observe(state, piece)
         found += len(piece.action)
     if found != size:
-        raise ValueError(f"files of replay hold {found} rows an environment of {size}")
+        raise ValueError(f"replay files hold {found} rows per environment and not {size}: the state is damaged")
     ring = state.replay._replace(cursor=jnp.int32(cursor), size=jnp.int32(size))
     return state._replace(replay=ring)
 
 
 @partial(jax.jit, donate_argnums=0)
 def cut_open_episodes(ring: ReplayState) -> ReplayState:
-    """The newest row of each environment becomes the final observation of an episode that was truncated there.
+    """Return the ring with the newest row of each environment marked as the final observation of a truncated episode.
 
-    For environments that were lost: the next row then opens an episode, and no window goes from one to the other.
+    For environments that could not be restored: their next row starts a new episode, and no window spans both episodes.
     """
     newest = (ring.cursor - 1) % ring.rows.action.shape[0]
     rows = ring.rows._replace(
@@ -142,16 +142,16 @@ def _slice(rows: Rows, first: Int[Array, ""], *, length: int) -> Rows:
 
 def _write(path: Path, piece: Rows) -> None:
     sample = piece.obs.reshape(-1).view(np.uint8)[: 2**16].tobytes()
-    pays = len(zlib.compress(sample, LEVEL)) < WORTH_IT * len(sample)
-    method = zipfile.ZIP_DEFLATED if pays else zipfile.ZIP_STORED
-    with zipfile.ZipFile(path, "x", method, compresslevel=LEVEL) as archive:
+    shrinks = len(zlib.compress(sample, COMPRESSION_LEVEL)) < MAX_COMPRESSED_RATIO * len(sample)
+    method = zipfile.ZIP_DEFLATED if shrinks else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "x", method, compresslevel=COMPRESSION_LEVEL) as archive:
         for name, values in piece._asdict().items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
 
 
 def slots_of(path: Path) -> int:
-    """Slots that a file holds."""
+    """Return the number of slots in a file."""
     with np.load(path, allow_pickle=False) as archive:
         return len(archive["last"])
 
@@ -161,12 +161,12 @@ def _read(path: Path, columns: slice) -> Rows:
         return Rows(**{name: archive[name][:, columns] for name in Rows._fields})
 
 
-def _check(piece: Rows, like: Rows, path: Path) -> None:
+def _check_rows(piece: Rows, like: Rows, path: Path) -> None:
     wanted = [(name, getattr(like, name)) for name in Rows._fields if name != "obs"]
     for name, ring in wanted:
         found = getattr(piece, name)
         if (found.shape[1:], found.dtype) != (ring.shape[1:], ring.dtype):
             raise ValueError(
-                f"{path} holds {name} {found.shape} {found.dtype}, and the ring {ring.shape} {ring.dtype}: "
-                "it was written by another config"
+                f"{path} holds {name} {found.shape} {found.dtype} and the ring {ring.shape} {ring.dtype}: "
+                "the file was written with another config"
             )

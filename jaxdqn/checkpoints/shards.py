@@ -1,12 +1,12 @@
-"""What each process of a run keeps in a state of it: its environments, and the rows that they have given.
+"""The part of a state that each process of a run writes: its environments and their rows.
 
-    states/00012000/envs.npz                of the first process, whose part is the state's own folder
-    states/00012000/rest.npz                with loop "device": the bytes of the arrays that its environments are
+    states/00012000/envs.npz                first process; its part is the state's own folder
+    states/00012000/rest.npz                with loop "device": the bytes of the arrays of functional environments
     states/00012000/replay/
-    states/00012000/process-1/envs.npz      of the second one, with a manifest of its own
+    states/00012000/process-1/envs.npz      second process; its part has its own manifest
     states/00012000/process-1/replay/
 
-Of a run of one process there is the first part only.
+A run with one process has only the first part.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from jaxdqn.storage.manifest import DamagedError, read_manifest
 
 
 class SavedState(NamedTuple):
-    """A state on disk, every byte of it checked.
+    """A state on disk whose files have all been checked.
 
     Attributes:
-        folder: Where it is.
-        facts: What its manifest says.
-        notes: What is to be told: newer ones that are damaged.
-        missing_processes: Processes whose parts are not there, as where they lay on disks of their own.
+        folder: Its folder.
+        facts: The fields of its manifest.
+        notes: Messages for the user: newer states that are damaged.
+        missing_processes: Processes whose parts are missing, for example because they are on another host's disk.
     """
 
     folder: Path
@@ -44,24 +44,24 @@ class SavedState(NamedTuple):
 
     @property
     def processes(self) -> int:
-        """How many processes the run had."""
+        """Return the number of processes that the run had."""
         return self.facts["processes"]
 
     @property
     def has_replay(self) -> bool:
-        """Whether the rows of all environments are there."""
+        """Return whether the rows of all environments are available."""
         return self.facts["replay"] and not self.missing_processes
 
     def part(self, index: int) -> Path:
-        """The folder of a process's part."""
+        """Return the folder of a process's part."""
         return part_of_state(self.folder, index)
 
-    def is_of(self, processes: int) -> bool:
-        """Whether so many processes can go on from it each with its own part."""
+    def is_complete_for(self, processes: int) -> bool:
+        """Return whether each of `processes` processes can resume from its own part."""
         return self.processes == processes and not self.missing_processes
 
 
-_KINDS: dict[str, type] = {
+_FIELD_TYPES: dict[str, type] = {
     "frames": int,
     "processes": int,
     "cursor": int,
@@ -73,15 +73,15 @@ _KINDS: dict[str, type] = {
 
 
 def check_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Raise `DamagedError` where a state's manifest lacks what `States` writes into each, or has it of another kind."""
-    for name, kind in _KINDS.items():
+    """Raise `DamagedError` if a field that `States` writes into every manifest is missing or invalid."""
+    for name, field_type in _FIELD_TYPES.items():
         value = facts.get(name)
-        if type(value) is not kind or (isinstance(value, int) and value < (name == "processes")):
-            raise DamagedError(f"{folder} says {name} {value!r}, which no run has written: it is damaged")
+        if type(value) is not field_type or (isinstance(value, int) and value < (name == "processes")):
+            raise DamagedError(f"{folder} has {name} {value!r}, which no run writes: it is damaged")
 
 
 def part_of_state(folder: Path, index: int) -> Path:
-    """The folder of a process's part of a state."""
+    """Return the folder of a process's part of a state."""
     return folder / f"process-{index}" if index else folder
 
 
@@ -98,23 +98,23 @@ def write_part(
     """Write a process's part.
 
     Args:
-        folder: Where to.
-        ring: Its replay; None keeps none.
-        rows: As `write_replay` has it.
-        rest: The arrays that its functional environments are.
-        envs: Its gymnasium environments.
-        read_obs: As `write_replay` has it.
-        earlier: As `write_replay` has it.
+        folder: Folder to write to.
+        ring: Its replay; None saves no replay.
+        rows: See `write_replay`.
+        rest: Arrays of its functional environments, or None.
+        envs: State of its gymnasium environments, or None.
+        read_obs: See `write_replay`.
+        earlier: See `write_replay`.
 
     Returns:
-        Entries for the manifest that need not be made again, by the names that it has for them.
+        Manifest entries of reused files, by their names in the folder.
     """
     if envs is not None:
-        np.savez(folder / "envs.npz", **envs)  # type: ignore[arg-type]  # none of them is named allow_pickle
+        np.savez(folder / "envs.npz", **envs)  # type: ignore[arg-type]  # no key is named allow_pickle
     if rest is not None:
-        # As bytes: numpy has no name for some dtypes of JAX, and orbax writes on the first process only.
+        # As bytes: numpy does not know some dtypes of JAX, and orbax writes on the first process only.
         as_bytes = {name: np.frombuffer(x.tobytes(), np.uint8) for name, x in rest.items()}
-        np.savez(folder / "rest.npz", **as_bytes)  # type: ignore[arg-type]  # none of them is named allow_pickle
+        np.savez(folder / "rest.npz", **as_bytes)  # type: ignore[arg-type]  # no key is named allow_pickle
     if ring is None:
         return {}
     known = write_replay(folder / "replay", ring, rows=rows, read_obs=read_obs, earlier=earlier)
@@ -122,67 +122,77 @@ def write_part(
 
 
 def read_envs(saved: SavedState, index: int, processes: int) -> Snapshot | None:
-    """A process's gymnasium environments; None where they could not be saved, or were split otherwise."""
+    """Read a process's gymnasium environments; None if they could not be saved or the number of processes differs."""
     path = saved.part(index) / "envs.npz"
-    if not path.is_file() or not saved.is_of(processes):
+    if not path.is_file() or not saved.is_complete_for(processes):
         return None
     with np.load(path, allow_pickle=False) as archive:
         return dict(archive)
 
 
 def read_rest(folder: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays that a part has besides, of dtypes and shapes that are known."""
+    """Read the arrays of a part's functional environments, with the dtypes and shapes of `like`."""
     with np.load(folder / "rest.npz", allow_pickle=False) as archive:
         return {name: archive[name].view(x.dtype).reshape(x.shape) for name, x in like.items()}
 
 
 def read_rows(saved: SavedState, agent: Agent, state: AgentState, index: int, processes: int) -> AgentState:
-    """A fresh agent's state with the rows of a process's environments, however many processes had written them.
+    """Return an agent's state with the rows of a process's environments, for any number of processes that wrote them.
 
     Args:
-        saved: The state, which has replay.
-        agent: As `read_replay` has it.
-        state: As `read_replay` has it.
-        index: Which of the processes this is.
-        processes: How many there are.
+        saved: The state; it must have replay.
+        agent: See `read_replay`.
+        state: See `read_replay`.
+        index: Index of this process.
+        processes: Number of processes.
+
+    Raises:
+        ValueError: If the saved cursor or size does not fit the ring.
     """
-    slots, here = state.replay.rows.action.shape
-    for name, most in (("cursor", slots - 1), ("size", slots)):
-        if saved.facts[name] > most:
-            raise ValueError(f"{saved.folder} has {name} {saved.facts[name]} of at most {most}: it is damaged")
-    width = here * processes // saved.processes
+    slots, num_envs = state.replay.rows.action.shape
+    for name, maximum in (("cursor", slots - 1), ("size", slots)):
+        if saved.facts[name] > maximum:
+            raise ValueError(f"{saved.folder} has {name} {saved.facts[name]}, above {maximum}: it is damaged")
+    envs_per_part = num_envs * processes // saved.processes
     parts = []
     for part in range(saved.processes):
-        columns = slice(max(here * index - width * part, 0), max(here * (index + 1) - width * part, 0))
-        if columns.start < min(columns.stop, width):
+        offset = envs_per_part * part
+        columns = slice(max(num_envs * index - offset, 0), max(num_envs * (index + 1) - offset, 0))
+        if columns.start < min(columns.stop, envs_per_part):
             parts.append((replay_paths(saved.part(part)), columns))
     return read_replay(parts, agent, state, cursor=saved.facts["cursor"], size=saved.facts["size"])
 
 
 def check_same_arrays(saved: SavedState, ours: list[str], theirs: list[str]) -> None:
-    """Raise `ValueError` where a state holds other arrays than a run has, by what `flat` says of them."""
-    for mine, other in zip(ours, theirs, strict=False):
-        if mine != other:
-            wide = mine.replace("64", "32") == other.replace("64", "32")
-            why = "set JAX_ENABLE_X64 as it was then" if wide else "it is of another architecture"
-            raise ValueError(f"{saved.folder} holds {other} where this run has {mine}: {why}")
+    """Raise `ValueError` if a state's arrays differ from the run's.
+
+    Args:
+        saved: The state.
+        ours: Names, dtypes and shapes of the run's arrays, from `flatten`.
+        theirs: The same of the state's arrays.
+    """
+    for ours_here, theirs_here in zip(ours, theirs, strict=False):
+        if ours_here != theirs_here:
+            only_precision = ours_here.replace("64", "32") == theirs_here.replace("64", "32")
+            why = "set JAX_ENABLE_X64 as it was then" if only_precision else "it is of another architecture"
+            raise ValueError(f"{saved.folder} holds {theirs_here} and this run has {ours_here}: {why}")
     if len(ours) != len(theirs):
         raise ValueError(f"{saved.folder} holds {len(theirs)} arrays and this run has {len(ours)}")
 
 
 def replay_paths(folder: Path) -> list[Path]:
-    """Files of a part's rows, in the order of the slots."""
+    """Return the files of a part's rows, in the order of the slots."""
     return [folder / name for name in sorted(read_manifest(folder)["files"]) if name.startswith("replay/")]
 
 
 def written_files_in(folder: Path, cursor: int, rows: int, times: int = 0) -> WrittenReplay:
-    """A process's rows as they lie on disk, where all of them were found whole.
+    """Return the record of a process's replay on disk, which must have been checked.
 
     Args:
-        folder: Its part.
+        folder: The process's part.
         cursor: Slot of the next row.
-        rows: Rows of each environment by then.
-        times: As `WrittenReplay` has it.
+        rows: Rows of each environment that had been added to the ring.
+        times: `times_linked` of the `WrittenReplay`.
     """
     listed = read_manifest(folder)["files"]
     files = {
@@ -194,7 +204,7 @@ def written_files_in(folder: Path, cursor: int, rows: int, times: int = 0) -> Wr
 
 
 def flatten(*trees: Any) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Arrays by number, and what each is; keys as the numbers that they are made of."""
+    """Return the arrays of some trees by number, and the name, dtype and shape of each; keys become their key data."""
     saved = jax.tree_util.tree_leaves_with_path(trees)
     arrays = [jax.random.key_data(leaf) if is_key(leaf) else leaf for _, leaf in saved]
     names = [
@@ -205,7 +215,7 @@ def flatten(*trees: Any) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def unflatten(arrays: dict[str, np.ndarray], *trees: Any) -> Any:
-    """The inverse of `flat`: arrays in place of those of some trees."""
+    """Undo `flatten`: return the trees with their arrays replaced by `arrays`."""
     old, structure = jax.tree.flatten(trees)
     new = [jax.numpy.array(arrays[f"{index:04d}"]) for index in range(len(old))]
     keys = [jax.random.wrap_key_data(new) if is_key(old) else new for old, new in zip(old, new, strict=True)]

@@ -1,1 +1,1 @@
-"""The command line: parse, call, print."""
+"""The command line: flags, commands, progress and exit codes."""

@@ -1,4 +1,4 @@
-"""The commands of the command line: parse, call, print."""
+"""The commands: each parses its flags, calls the library and prints the result."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ USAGE = f"""usage: jaxdqn COMMAND ...
 
   train [PRESET] [--flags]         train an agent; presets: {", ".join(PRESETS)} (default: cartpole,
                                    and with --env X neutral defaults for X)
-  resume RUN [--total-frames N]    go on with a run that was stopped
+  resume RUN [--total-frames N]    resume a run that was stopped
   evaluate RUN [--episodes N]      play whole greedy episodes with a run's best agent
   play RUN [--output agent.gif]    draw an episode, with the action values beside it
-  plot RUN... [--output FILE]      draw runs' learning curves
-  doctor                           look at what a run would find on this machine
+  plot RUN... [--output FILE]      draw the learning curves of runs
+  doctor                           check that this machine has what a run needs
 
 jaxdqn COMMAND --help lists the flags of a command. train and resume take --distributed, for several hosts."""
 
@@ -50,7 +50,7 @@ def train(args: Sequence[str]) -> None:
     if options.distributed:
         _train(config, name, None, options)
         return
-    # The environments are imported only now, when there is something to run.
+    # Import the environments only now: `--help` and bad input do not need them.
     with defer_ctrl_c():
         from jaxdqn.training.obs_stats import RolloutAhead
 
@@ -63,11 +63,11 @@ def _names_env(args: Sequence[str]) -> bool:
 
 
 def _train(config: Config, name: str, rollout: RolloutAhead | None, options: DistributedOptions) -> None:
-    # And JAX only here: the rollout draws meanwhile.
+    # Import JAX only here: the rollout draws its frames at the same time.
     with defer_ctrl_c():
         from jaxdqn.training.entry import train as run_training
 
-    show_run(config, lambda **how: run_training(config, rollout=rollout, name=name, **how), options)
+    show_run(config, lambda **kwargs: run_training(config, rollout=rollout, name=name, **kwargs), options)
 
 
 def resume(args: Sequence[str]) -> None:
@@ -76,13 +76,13 @@ def resume(args: Sequence[str]) -> None:
     options.check()
     with defer_ctrl_c():
         from jaxdqn.evaluation.trained_agent import read_config
-        from jaxdqn.training.entry import resume as go_on
+        from jaxdqn.training.entry import resume as resume_training
 
     changes = {name: getattr(options, name) for name in ("total_frames", "num_devices", "env", "eval_env")}
     config = read_config(options.run)
     if options.total_frames is not None:
         config = dataclasses.replace(config, total_frames=options.total_frames)
-    show_run(config, lambda **how: go_on(options.run, **{**changes, **how}), options, options.run)
+    show_run(config, lambda **kwargs: resume_training(options.run, **{**changes, **kwargs}), options, options.run)
 
 
 def evaluate(args: Sequence[str]) -> None:
@@ -98,20 +98,20 @@ def evaluate(args: Sequence[str]) -> None:
     if sys.stderr.isatty():
         print(f"playing {options.episodes} episodes ...", file=sys.stderr)
     agent = load(options.run, options.checkpoint, env=options.env)
-    longest = agent.config.max_episode_steps if options.max_episode_steps is None else options.max_episode_steps
-    with _faults_said("evaluation stopped"):
-        how: dict[str, Any] = {"max_episode_steps": longest, "say": lambda line: print(line, file=sys.stderr)}
-        result = agent.evaluate(options.episodes, options.seed, **how)
+    max_steps = agent.config.max_episode_steps if options.max_episode_steps is None else options.max_episode_steps
+    with _faults_in_one_line("evaluation stopped"):
+        kwargs: dict[str, Any] = {"max_episode_steps": max_steps, "say": lambda line: print(line, file=sys.stderr)}
+        result = agent.evaluate(options.episodes, options.seed, **kwargs)
     if options.json:
         fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
-        found = {name: value for name, value in result._asdict().items() if not name.startswith("screening_")}
-        print(json.dumps({**fields, "max_episode_steps": longest, **found}))
+        figures = {name: value for name, value in result._asdict().items() if not name.startswith("screening_")}
+        print(json.dumps({**fields, "max_episode_steps": max_steps, **figures}))
         return
     print(f"{result.episodes} greedy episodes of the {options.checkpoint} agent of {options.run}")
     print(f"mean {result.mean:.1f} ± {result.standard_error:.1f} (standard error), median {result.median:g}")
     print(f"min {result.min:g}, max {result.max:g}")
     if result.cut:
-        print(f"{result.cut} of them were cut after {longest:,} steps, and count with what they had got by then")
+        print(f"{result.cut} of them were cut after {max_steps:,} steps and count with their return up to then")
 
 
 def play(args: Sequence[str]) -> None:
@@ -129,15 +129,15 @@ def play(args: Sequence[str]) -> None:
     if options.max_episode_steps < 1:
         raise ValueError(f"--max-episode-steps {options.max_episode_steps} must be at least 1")
     agent = load(options.run, options.checkpoint, env=options.env)
-    with _faults_said("playing stopped"):
+    with _faults_in_one_line("playing stopped"):
         episode = draw_episode(agent, options.output, seed=options.seed, longest=options.max_episode_steps)
     cut = f", cut after {episode.length:,} steps" if isinstance(episode, CutEpisode) else ""
     print(f"{options.output}: an episode of return {episode.raw_return:g}{cut}")
 
 
 @contextlib.contextmanager
-def _faults_said(what: str) -> Iterator[None]:
-    """An environment that fails, or gives what is no number, ends a command in one line, and exit code 1."""
+def _faults_in_one_line(what: str) -> Iterator[None]:
+    """Turn an environment's exception, or a value that is not finite, into `Stopped`: one line and exit code 1."""
     from jaxdqn.envs.vector.stepper import fault_of
 
     try:
@@ -156,7 +156,7 @@ def plot(args: Sequence[str]) -> None:
     with defer_ctrl_c():
         from jaxdqn.reporting.plots import draw_curve, env_of_run
 
-    runs = list({run.resolve(): run for run in reversed(options.runs)}.values())[::-1]  # each once
+    runs = list({run.resolve(): run for run in reversed(options.runs)}.values())[::-1]  # without duplicates
     draw_curve(runs, options.output, envs=[env_of_run(run) for run in runs])
     print(f"{options.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
 
@@ -164,19 +164,19 @@ def plot(args: Sequence[str]) -> None:
 def doctor(args: Sequence[str]) -> None:
     """`jaxdqn doctor`."""
     if args and args[0] in ("-h", "--help"):
-        print("usage: jaxdqn doctor\n\nLook at what a run would find on this machine, and say what is wrong with it.")
+        print("usage: jaxdqn doctor\n\nCheck that this machine has what a run needs, and say how to fix what is wrong.")
         return
     if args:
-        raise ValueError(f"unknown argument {args[0]!r}: jaxdqn doctor takes none")
+        raise ValueError(f"unknown argument {args[0]!r}: jaxdqn doctor takes no arguments")
     with defer_ctrl_c():
         from jaxdqn.cli.doctor import examine
 
     wrong = 0
-    for name, found, mend in examine(PRESETS["cartpole"]):
-        wrong += mend is not None
-        print(f"{'WRONG' if mend else 'ok':5}  {name:20} {found}{f' -> {mend}' if mend else ''}")
+    for name, found, fix in examine(PRESETS["cartpole"]):
+        wrong += fix is not None
+        print(f"{'WRONG' if fix else 'ok':5}  {name:20} {found}{f' -> {fix}' if fix else ''}")
     if wrong:
-        raise Stopped(f"{wrong} of these must be mended")
+        raise Stopped(f"{wrong} of these checks failed: fix what is marked WRONG")
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -190,15 +190,15 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def run_command(words: Sequence[str]) -> None:
-    """Run the command that the words of a command line name.
+    """Run the command that the first word names, with the other words as its arguments.
 
     Raises:
-        SystemExit: After `--help` and `--version`, and where there are no words.
+        SystemExit: After `--help`, or if there are no words.
         ValueError: If there is no such command, or its flags are wrong.
     """
     for word in words:
         if not word.isascii() and word.encode(errors="ignore").decode() != word:
-            raise ValueError(f"{word!r} has bytes that are no UTF-8, which no file of a run may have: rename it")
+            raise ValueError(f"{word!r} is not valid UTF-8, and file names of a run must be: rename it")
     if not words or words[0] in ("help", "-h", "--help"):
         print(USAGE)
         raise SystemExit(0 if words else 2)

@@ -1,4 +1,4 @@
-"""Progress for a person: a live bar on a terminal, plain lines elsewhere."""
+"""Progress output: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
-    """Shows frames, rate, time left, epsilon, loss and the last return; evaluations as lines of their own."""
+    """Shows frames, rate, time left, epsilon, loss and the last return; each evaluation is a separate line."""
 
     def __init__(self, config: Config, console: Console | None = None, *, quiet: bool = False) -> None:
-        """Choose by the console: a bar where one can be redrawn, else a line every ten seconds.
+        """Show a bar if the console can redraw it, otherwise a line every ten seconds.
 
         Args:
-            config: The run.
-            console: Where to; None: standard output.
-            quiet: Show what goes wrong only: another process shows where the run stands.
+            config: The run's config.
+            console: Where to print; None prints to standard output.
+            quiet: Show only warnings and errors, because another process shows the progress.
         """
         self._quiet = quiet
         self._console = console or _standard_output()
@@ -61,16 +61,16 @@ class Display:
         self._bar.stop()
 
     def say(self, line: str) -> None:
-        """Show a line of its own."""
+        """Print a separate line."""
         self._console.print(line, markup=False, emoji=False)
 
     def show(self, step: RunProgress) -> None:
-        """Show where the run stands."""
+        """Show the progress of the run."""
         if self._quiet:
             return
         progress = step.progress
         now = time.monotonic()
-        if self._first is None:  # of a run that goes on, what was collected before is not this process's
+        if self._first is None:  # the rate of a resumed run counts only the frames of this process
             self._first = max(progress.frames - self._batch, 0)
         rate = (progress.frames - self._first) / max(now - self._started, 1e-9)
         if progress.episodes:
@@ -81,11 +81,11 @@ class Display:
         facts += "" if self._last_return is None else f"  return {self._last_return:g}"
         self._bar.update(self._task, completed=progress.frames, rate=rate, facts=facts)
         if step.evaluation is not None:
-            found = step.evaluation
-            cut = f", {found.cut} cut at their {max(found.lengths):,}th step" if found.cut else ""
+            result = step.evaluation
+            cut = f", {result.cut} cut after {max(result.lengths):,} steps" if result.cut else ""
             self._console.print(
-                f"frame {progress.frames:,}: greedy return {found.mean:.1f} ± {found.standard_error:.1f} "
-                f"over {found.episodes} episodes (min {found.min:g}, max {found.max:g}{cut})"
+                f"frame {progress.frames:,}: greedy return {result.mean:.1f} ± {result.standard_error:.1f} "
+                f"over {result.episodes} episodes (min {result.min:g}, max {result.max:g}{cut})"
             )
         elif not self._redraws and now >= self._line_due:
             self._line_due = now + SECONDS_BETWEEN_LINES
@@ -94,14 +94,14 @@ class Display:
 
 
 def _standard_output() -> Console:
-    """Make a console on standard output that redraws only a terminal, even if FORCE_COLOR is set.
+    """Return a console on standard output that redraws only a terminal, even if `FORCE_COLOR` is set.
 
-    That variable asks for colours; with a bar, a file or a pipe would receive each of its states. `NO_COLOR` and
+    `FORCE_COLOR` asks for colours only: a bar would write each of its states to a file or a pipe. `NO_COLOR` and
     `CLICOLOR=0` remove the colours and keep the bar; `TERM=dumb` and `TTY_INTERACTIVE=0` remove the bar.
     """
     return Console(
         highlight=False,
         soft_wrap=True,
         force_terminal=sys.stdout.isatty(),
-        no_color=True if os.environ.get("CLICOLOR") == "0" else None,  # None: as NO_COLOR says
+        no_color=True if os.environ.get("CLICOLOR") == "0" else None,  # None: rich reads NO_COLOR
     )

@@ -1,4 +1,4 @@
-"""What a run would find on this machine, and what is wrong with it."""
+"""Checks of what a run needs from this machine."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _MIB = 2**20
 
 
 class Finding(NamedTuple):
-    """One line.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        found: What there is.
-        mend: What to do about it; None where nothing is wrong.
+        name: What was checked.
+        found: What was found.
+        fix: How to fix it; None if nothing is wrong.
     """
 
     name: str
     found: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Look at everything that a run of a config needs.
+    """Check everything that a run needs: packages, pygame, rendering, devices, memory, disk.
 
     Args:
-        config: The run.
+        config: The run's config.
     """
     for name, version in versions().items():
-        if name == "pygame":  # below, as there are two of it
+        if name == "pygame":  # see `_pygame`: there are two packages of it
             continue
         missing = version == "not installed"
         yield Finding(name, version, f"python3 -m pip install {name}" if missing else None)
@@ -60,17 +60,17 @@ def examine(config: Config) -> Iterator[Finding]:
     yield Finding(
         "disk",
         f"{free / _MIB:,.0f} MiB free; {config.keep} states of the default preset take {states / _MIB:,.0f} at most",
-        None if free > states else "free some, or use --no-checkpoint-replay",
+        None if free > states else "free some disk space, or use --no-checkpoint-replay",
     )
 
 
 def _pygame() -> Finding:
-    there = {name: _version(name) for name in ("pygame", "pygame-ce")}
-    found = ", ".join(f"{name} {version}" for name, version in there.items() if version) or "neither"
-    mend = None if any(there.values()) else "python3 -m pip install pygame"
-    if all(there.values()):
-        mend = "both fill one folder: python3 -m pip uninstall -y pygame pygame-ce, then install pygame"
-    return Finding("pygame or pygame-ce", found, mend)
+    installed = {name: _version(name) for name in ("pygame", "pygame-ce")}
+    found = ", ".join(f"{name} {version}" for name, version in installed.items() if version) or "neither"
+    fix = None if any(installed.values()) else "python3 -m pip install pygame"
+    if all(installed.values()):
+        fix = "they overwrite each other: python3 -m pip uninstall -y pygame pygame-ce, then install pygame"
+    return Finding("pygame or pygame-ce", found, fix)
 
 
 def _version(name: str) -> str | None:
@@ -87,10 +87,10 @@ def _drawing(config: Config) -> Finding:
             frame, _ = env.reset(seed=0)
         finally:
             env.close()
-    except Exception as error:  # whatever is wrong there is what the user wants to read
+    except Exception as error:  # show the user any error of the environment
         return Finding("a frame", f"{config.env} cannot be drawn", " ".join(str(error).split()))
     return Finding(
-        "a frame", f"{config.env} is drawn: {frame.shape[0]}x{frame.shape[1]}, {len(np.unique(frame))} greys"
+        "a frame", f"{config.env} is drawn: {frame.shape[0]}x{frame.shape[1]}, {len(np.unique(frame))} grey levels"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line's flags: tyro reads them from dataclasses, and its pages of errors become one line."""
+"""The command line's flags: tyro reads them from dataclasses, and its errors are shortened to one line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from jaxdqn.presets import PRESETS, RENAMED
 
 T = TypeVar("T")
 PRESET_HELP = (
-    f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)}. Without one, --env X has neutral "
-    "defaults, and without --env, too, it is cartpole."
+    f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)}. Without one, --env X takes neutral "
+    "defaults; without --env either, the preset is cartpole."
 )
 
 
 @dataclass(frozen=True)
 class Train(DistributedOptions, Config):
-    """All that `jaxdqn train` takes."""
+    """All flags of `jaxdqn train`."""
 
     def split(self) -> tuple[Config, DistributedOptions]:
-        """What is the run's, and what is this process's."""
+        """Return the config of the run, and the options of this process."""
         both = dataclasses.asdict(self)
         names = {field.name for field in dataclasses.fields(DistributedOptions)}
         config = Config(**{name: value for name, value in both.items() if name not in names})
@@ -39,18 +39,18 @@ class Train(DistributedOptions, Config):
 
 @dataclass(frozen=True)
 class Resume(DistributedOptions):
-    """Go on with a run that was stopped, from its newest whole state."""
+    """Resume a run that was stopped, from its newest complete state."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")] = dataclasses.field(kw_only=True)
     """Folder of a run."""
     total_frames: int | None = None
-    """A larger budget; the schedules of epsilon and of the learning rate then end there."""
+    """A larger number of frames; the schedules of epsilon and of the learning rate then end there."""
     num_devices: int | None = None
-    """Devices of each process, where that is to be another number than before."""
+    """Devices of each process; None keeps the number."""
     env: str | None = None
     """The run's environment, which must be named if its id imports a module (module:Id)."""
     eval_env: str | None = None
-    """The same of the environment that evaluations play on."""
+    """The run's evaluation environment, which must be named if its id imports a module."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Evaluate:
     env: str | None = None
     """Gymnasium id to play on; None takes the run's, which must be named here if it imports a module (module:Id)."""
     seed: int = 0
-    """The episodes' seeds are spawned from it; training and selection never use them."""
+    """Seed from which the episodes' seeds are spawned; training and selection never use those."""
     max_episode_steps: int | None = None
     """Steps after which an episode is cut, and counts as truncated; None takes the run's."""
     json: bool = False
-    """Print one line of JSON, last."""
+    """Print one line of JSON as the last line."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,19 @@ class Play:
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw return against frames, a colour a run."""
+    """Draw return against frames, one colour for each run."""
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
     """Folders of runs."""
     output: Path = Path("curve.png")
-    """The picture to write; its suffix chooses the format."""
+    """The image file to write; its suffix chooses the format."""
 
 
 def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = None) -> T:
-    """Parse flags; a flag that is not known is refused, with the nearest one that is.
+    """Parse flags into a dataclass.
 
     Raises:
-        ValueError: If the flags are wrong.
+        ValueError: If a flag is unknown, with the nearest known one in the message, or has a wrong value.
     """
     given: dict[str, Any] = {} if default is None else {"default": default, "description": PRESET_HELP}
     parsed, unknown = _parse_known(kind, args, prog=f"jaxdqn {command}", **given)
@@ -121,12 +121,12 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
 
 
 def parse_config(args: Sequence[str], preset: Config | None = None) -> Config:
-    """A preset changed by flags that name a config's fields.
+    """Return a preset, changed by flags that name fields of the config.
 
     Args:
-        args: The flags. Where they name another environment, or vectors, they change `preset.for_env(...)`. A preset
-            whose replay holds all of its run does so for another `--total-frames`, too.
-        preset: What the flags change; None: `Config()` where they name an environment, else the preset `cartpole`.
+        args: The flags. If they name another environment or change `pixels`, they change `preset.for_env(...)`. If the
+            preset's replay holds its whole run, so does that of a run with another `--total-frames`.
+        preset: What the flags change; None takes `Config()` if they name an environment, else the preset `cartpole`.
 
     Raises:
         ValueError: If the flags are wrong.
@@ -135,51 +135,51 @@ def parse_config(args: Sequence[str], preset: Config | None = None) -> Config:
 
 
 def parse_train(args: Sequence[str], preset: Config | None = None) -> tuple[Config, DistributedOptions]:
-    """As `parse_config`, with the flags of `DistributedOptions` among them."""
+    """Parse the flags of `jaxdqn train`: those of the config (see `parse_config`) and of `DistributedOptions`."""
     config, options = parse(Train, "train", args, Train(**_preset_for(args, preset).to_dict())).split()
     options.check()
     return config, options
 
 
 def _preset_for(args: Sequence[str], preset: Config | None) -> Config:
-    given, _ = _parse_known(_AboutRun, args, add_help=False)
+    given, _ = _parse_known(_DefaultFlags, args, add_help=False)
     if preset is None:
         preset = PRESETS["cartpole"] if given.env is None else Config(env=given.env)
     preset = preset.for_env(given.env or preset.env, pixels=given.pixels)
-    whole = preset.capacity is not None and preset.capacity >= preset.total_frames
-    if given.total_frames is not None and whole:
+    holds_run = preset.capacity is not None and preset.capacity >= preset.total_frames
+    if given.total_frames is not None and holds_run:
         preset = dataclasses.replace(preset, capacity=None)
     return preset
 
 
 @dataclass(frozen=True)
-class _AboutRun:
-    """The flags on which the others' defaults depend."""
+class _DefaultFlags:
+    """The flags on which the defaults of the other flags depend."""
 
     env: str | None = None
     pixels: bool | None = None
     total_frames: int | None = None
 
 
-def _switches(kind: Any, args: Sequence[str]) -> list[str]:
-    """Flags in which `--x` and `--no-x` stand for the values of a field that may be true, false or open."""
-    open_ones = {name for name, hint in get_type_hints(kind).items() if hint == (bool | None)}
-    args = _with_new_names(args)
+def _expand_optional_bools(kind: Any, args: Sequence[str]) -> list[str]:
+    """Replace `--x` by `--x True` and `--no-x` by `--x False`, for fields of type `bool | None`."""
+    optional_bools = {name for name, hint in get_type_hints(kind).items() if hint == (bool | None)}
+    args = _replace_old_names(args)
     words: list[str] = []
     for index, word in enumerate(args):
         name = word.removeprefix("--").replace("-", "_")
         following = args[index + 1] if index + 1 < len(args) else "--"
-        if word.startswith("--no-") and name.removeprefix("no_") in open_ones:
+        if word.startswith("--no-") and name.removeprefix("no_") in optional_bools:
             words += [f"--{word.removeprefix('--no-')}", "False"]
-        elif word.startswith("--") and name in open_ones and following not in ("True", "False", "None"):
+        elif word.startswith("--") and name in optional_bools and following not in ("True", "False", "None"):
             words += [word, "True"]
         else:
             words.append(word)
     return words
 
 
-def _with_new_names(args: Sequence[str]) -> list[str]:
-    """Flags whose value had another name in an earlier version."""
+def _replace_old_names(args: Sequence[str]) -> list[str]:
+    """Replace the value of `--network` that an earlier version named differently."""
     old, new = RENAMED_NETWORK
     words = [f"--network={new}" if word == f"--network={old}" else word for word in args]
     pairs = zip(["", *words], words, strict=False)
@@ -187,27 +187,28 @@ def _with_new_names(args: Sequence[str]) -> list[str]:
 
 
 def _parse_known(kind: type[T], args: Sequence[str], **options: Any) -> tuple[T, list[str]]:
-    """What tyro makes of the flags, and those it does not know; its boxed page of an error becomes one line."""
+    """Return what tyro parses, and the flags that it does not know; raise `ValueError` with its error in one line."""
     page = io.StringIO()
     try:
         with contextlib.redirect_stderr(page):
-            parsed, unknown = tyro.cli(kind, args=_switches(kind, args), return_unknown_args=True, **options)
+            words = _expand_optional_bools(kind, args)
+            parsed, unknown = tyro.cli(kind, args=words, return_unknown_args=True, **options)
     except SystemExit as stop:
         if not stop.code:
             raise  # --help
-        raise ValueError(_fold(page.getvalue()).removeprefix(f"{kind.__name__}: ")) from None
+        raise ValueError(_error_line(page.getvalue()).removeprefix(f"{kind.__name__}: ")) from None
     return parsed, unknown
 
 
-def _fold(page: str) -> str:
-    """The first paragraph of tyro's box as one line, in plain words."""
+def _error_line(page: str) -> str:
+    """Return the first paragraph of tyro's error box as one line, with plain words for Python's parsing errors."""
     rows = [row.strip("│ ") for row in page.splitlines()][1:]  # the first is the title
     rules = [index for index, row in enumerate(rows) if row and not row.strip("─-╰╯")]
-    first = 1 if rules[:1] == [0] else 0  # where the box is drawn in ASCII, a rule follows the title
+    first = 1 if rules[:1] == [0] else 0  # if the box is drawn in ASCII, a rule follows the title
     until = next((index for index in rules if index > first), len(rows))
     line = " ".join(row for row in rows[first:until] if row)
     line = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", line)
     line = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", line)
-    # Of a field that may be None, too, tyro tells what each of its types has to say: the last one is what is meant.
+    # For an optional field tyro lists the error of each type of the union: the last one is the useful one.
     line = re.sub(r"no type matching .* could be instantiated from .*- <class '\w+'>: (.*)", r"\1", line)
-    return line.removeprefix("Error parsing ").replace("Expected 1 values.", "Give it one.") or "bad arguments"
+    return line.removeprefix("Error parsing ").replace("Expected 1 values.", "Give it a value.") or "bad arguments"

@@ -1,6 +1,6 @@
-"""Entry point of the command line: report what ends a command in one line and an exit code.
+"""Entry point of the command line: report an error in one line and an exit code.
 
-The exit code is 2 after bad input, 1 after another fault, and 130 after Ctrl-C.
+The exit code is 2 after bad input, 1 after any other error, and 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from jaxdqn.standard_streams import finish_streams, guard_streams
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Entry point: exits with 0, with 1 where a run was stopped by a fault, with 2 on bad input, with 130 on Ctrl-C.
+    """Run a command and exit: with 0, 1 if an error stopped it, 2 on bad input, 130 on Ctrl-C.
 
-    A reader of the output that goes away, as in `jaxdqn --help | head -1`, changes nothing: the command does the rest
-    of its work, and exits as it would have. A training is not lost for it.
+    If the reader of the output closes the pipe, as in `jaxdqn --help | head -1`, the command still does all of its work
+    and exits with the same code: no training is lost.
     """
     guard_streams()
     words, code = list(sys.argv[1:] if args is None else args), 0
     try:
         from jaxdqn.signals import defer_ctrl_c
 
-        with defer_ctrl_c():  # and not at the top, where Ctrl-C during the import would be a traceback
+        with defer_ctrl_c():  # not at the top of the module: Ctrl-C during the import would print a traceback
             from jaxdqn.cli.commands import run_command
 
         with warnings.catch_warnings():
@@ -38,6 +38,6 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _show_warning(message: str) -> None:
-    from jaxdqn.cli.runner import plain
+    from jaxdqn.cli.runner import plain_line
 
-    print(f"jaxdqn: warning: {plain(message)}", file=sys.stderr)
+    print(f"jaxdqn: warning: {plain_line(message)}", file=sys.stderr)

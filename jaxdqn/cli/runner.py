@@ -1,4 +1,4 @@
-"""A run as the command line shows it, from its first batch to what ended it."""
+"""Runs a training, shows its progress, and reports what ended it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from jaxdqn.training.training_run import TrainingRun
 
 
-# Errors that no other input avoids.
+# Errors of the machine: other input would not avoid them.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
 
-class Stopped(Exception):  # noqa: N818, it is said and not caught
-    """What ended before its end, in one line that is no fault of what was typed."""
+class Stopped(Exception):  # noqa: N818, it is reported and never handled
+    """A command stopped early, for a reason other than bad input; the message is one line."""
 
 
 def show_run(
@@ -36,16 +36,16 @@ def show_run(
     options: DistributedOptions,
     folder: Path | None = None,
 ) -> None:
-    """Let a run go on to its end, and show it.
+    """Run a training to its end and show its progress.
 
     Args:
-        config: The run.
-        start: Gives its steps, from what `train` takes.
+        config: The run's config.
+        start: Starts the run: takes keyword arguments of `train` (`stop`, `say`, `show`, `group`), returns its steps.
         options: How this process finds the others that train with it.
-        folder: The run's own, where that is known beforehand.
+        folder: The run's folder, if it is known beforehand.
 
     Raises:
-        Stopped: Where a fault ends it that is not one of the flags.
+        Stopped: If an error that is not caused by bad input ends the run.
     """
     from jaxdqn.distributed.devices import enable_compilation_cache, find_devices
     from jaxdqn.signals import Stop
@@ -54,19 +54,20 @@ def show_run(
     if not options.distributed:
         find_devices()
         enable_compilation_cache()
-        _follow(config, start, stop, folder)
+        _run_and_show(config, start, stop, folder)
         return
     with defer_ctrl_c():
         from jaxdqn.distributed.initialize import process_group
 
-    # Programs are not kept: where one process finds a program and another has to compile it, they may wait in vain.
+    # No compilation cache: if one process finds a program and another has to compile it, they may wait forever.
     with process_group(options, stop, report) as (group, watchdog):
         if folder is not None:
             watchdog.watch(folder)
-        _follow(config, lambda **how: start(group=group, **how), stop, folder, watchdog, quiet=not group.is_first)
+        start_in_group = lambda **kwargs: start(group=group, **kwargs)  # noqa: E731
+        _run_and_show(config, start_in_group, stop, folder, watchdog, quiet=not group.is_first)
 
 
-def _follow(
+def _run_and_show(
     config: Config,
     start: Callable[..., TrainingRun],
     stop: Stop,
@@ -82,7 +83,7 @@ def _follow(
 
     begun = False
     with Display(config, quiet=quiet) as display, stop.listening(), warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: display.say(f"warning: {plain(str(message))}")
+        warnings.showwarning = lambda message, *_: display.say(f"warning: {plain_line(str(message))}")
         try:
             with contextlib.closing(start(stop=stop, say=display.say, show=display.say)) as steps:
                 for step in steps:
@@ -97,26 +98,26 @@ def _follow(
             fault = fault_of(error) or machine_fault(error)
             if fault is None and (not known or (not begun and isinstance(error, ValueError | OSError))):
                 raise
-            # Not the fault of what was typed, and nothing of ours to be looked at: the exit code is 1.
+            # Neither bad input nor a bug of this package: no traceback, and exit code 1.
             where = f"; {resume_hint(folder)}" if folder is not None else ""
             raise Stopped(f"training stopped: {fault or in_one_line(error)}{where}") from error
         except (KeyboardInterrupt, SystemExit):
             display.say(f"stopped; {resume_hint(folder)}" if folder is not None else "stopped before the first batch")
             raise
     if folder is not None and not quiet:
-        kept = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        print(f"kept in {relative_path(folder)}: {', '.join(kept)}")
+        saved = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        print(f"saved in {relative_path(folder)}: {', '.join(saved)}")
         print(f"next: jaxdqn evaluate {quote_path(folder)}{env_flags(folder, played=True)} --episodes 100")
 
 
 def report(error: BaseException) -> int:
-    """Print in one line what ended a command, and return the exit code; raise an error of this program's own."""
+    """Print one line about the error that ended a command, and return the exit code; raise the error if it is a bug."""
     if isinstance(error, SystemExit):
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, KeyboardInterrupt):
-        print("jaxdqn: interrupted; what was written is whole", file=sys.stderr)
+        print("jaxdqn: interrupted; all files are complete", file=sys.stderr)
         return 130
     fault = machine_fault(error)
     if fault is None and not isinstance(error, ValueError | OSError | Stopped):
@@ -126,7 +127,7 @@ def report(error: BaseException) -> int:
 
 
 def machine_fault(error: BaseException) -> str | None:
-    """Return one line for an error that the machine causes and not what was typed; None for any other error."""
+    """Return one line for an error that is caused by the machine and not by bad input; None for any other error."""
     if isinstance(error, MemoryError):
         return f"out of memory: {in_one_line(error)}".removesuffix(": ")
     if isinstance(error, OSError) and error.errno in _MACHINE:
@@ -140,10 +141,10 @@ def machine_fault(error: BaseException) -> str | None:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return what an error says, without its line breaks."""
-    return plain(str(error))
+    """Return an error's message as one line."""
+    return plain_line(str(error))
 
 
-def plain(text: str) -> str:
-    """Return a text in one line, without the codes that colour it on a terminal."""
+def plain_line(text: str) -> str:
+    """Return a text as one line, without terminal colour codes."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())

@@ -1,1 +1,1 @@
-"""Several processes of one run."""
+"""Runs with several processes."""

@@ -1,4 +1,4 @@
-"""Joining the processes of a run by JAX's own runtime, and leaving it so that none waits for another for ever."""
+"""Join the processes of a run with `jax.distributed`, and leave it so that no process waits forever for another."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ from jaxdqn.distributed.watchdog import Watchdog
 from jaxdqn.signals import Stop
 
 HEARTBEAT_SECONDS = 15
-"""After so long without a sign of a process, JAX ends those that are left."""
+"""If a process sends no heartbeat for this long, JAX ends the others."""
 
 SHUTDOWN_SECONDS = 60
-"""How long a process that has done its part waits for the others to have done theirs."""
+"""How long a process that has finished waits for the others to finish."""
 
 
 def initialize(options: DistributedOptions) -> None:
-    """Join this process to the others; where they do not come in time, one line is said and the process ends with 2.
+    """Join this process to the others. If they do not connect in time, print one line and exit with code 2.
 
-    Before anything else is asked of JAX.
+    Call it before any other use of JAX.
 
     Args:
-        options: Where the others are; what it leaves open the cluster tells, where JAX knows it.
+        options: How to find the others; unset options are taken from the cluster, if JAX knows it.
 
     Raises:
-        ValueError: If neither tells, or this process cannot be the coordinator there.
+        ValueError: If the options are incomplete and there is no cluster, this process cannot be the coordinator at the
+            given address, or the processes have different numbers of devices.
     """
-    # Its own handler would swallow SIGTERM until ours is there.
+    # JAX's own handler would swallow SIGTERM until jaxdqn installs its handler.
     jax.config.update("jax_enable_preemption_service", False)
-    waiting = threading.Timer(options.connect_timeout, _give_up, [options])  # JAX would end this process with a crash
-    waiting.daemon = True
-    waiting.start()
+    # At its own timeout, JAX would crash this process.
+    timeout = threading.Timer(options.connect_timeout, _exit_on_timeout, [options])
+    timeout.daemon = True
+    timeout.start()
     try:
         with _exit_on_ctrl_c():
             options = resolve_cluster(options)
@@ -62,24 +64,25 @@ def initialize(options: DistributedOptions) -> None:
                 shutdown_timeout_seconds=SHUTDOWN_SECONDS,
             )
     except (ValueError, TypeError, RuntimeError, OSError) as error:
-        said = " ".join(str(error).split())
-        if "defined" in said:  # by the user, or by a cluster that JAX knows
-            said = "no cluster is found: give --coordinator HOST:PORT --num-processes N --process-id I"
-        raise ValueError(f"--distributed: {said}") from error
+        reason = " ".join(str(error).split())
+        if "defined" in reason:  # JAX: an option must be defined, by the user or by a known cluster
+            reason = "no cluster found: give --coordinator HOST:PORT --num-processes N --process-id I"
+        raise ValueError(f"--distributed: {reason}") from error
     finally:
-        waiting.cancel()
+        timeout.cancel()
     find_devices()
     counts = Counter(device.process_index for device in jax.devices())
     for index, count in sorted(counts.items()):
         if count != counts[0]:
             raise ValueError(
-                f"--distributed: process {index} has {count} devices and process 0 {counts[0]}: give all as many"
+                f"--distributed: process {index} has {count} devices and process 0 has {counts[0]}: "
+                "give all processes the same number"
             )
 
 
 @contextlib.contextmanager
 def _exit_on_ctrl_c() -> Iterator[None]:
-    """Ctrl-C ends the process within, where C++ waits and Python would hear of it only afterwards."""
+    """Let Ctrl-C end the process within the block, in which C++ waits and Python cannot handle signals."""
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
@@ -87,15 +90,15 @@ def _exit_on_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _give_up(options: DistributedOptions) -> None:
-    where = options.coordinator or "the coordinator that the cluster names"
+def _exit_on_timeout(options: DistributedOptions) -> None:
+    where = options.coordinator or "the cluster's coordinator"
     if options.process_id == 0:
-        said = f"not all {options.num_processes or ''} processes have come to {where}".replace("  ", " ")
-        mend = "start the others with the same flags and a --process-id of their own"
+        problem = f"not all {options.num_processes or ''} processes connected to {where}".replace("  ", " ")
+        fix = "start the others with the same flags and a --process-id of their own"
     else:
-        said = f"{where} has not answered, or not all processes have come there"
-        mend = "see that process 0 runs there, and that its port is open"
-    print(f"jaxdqn: --distributed: {said} within {options.connect_timeout} s: {mend}", file=sys.stderr, flush=True)
+        problem = f"{where} did not answer, or not all processes connected to it,"
+        fix = "check that process 0 runs there, and that its port is open"
+    print(f"jaxdqn: --distributed: {problem} within {options.connect_timeout} s: {fix}", file=sys.stderr, flush=True)
     os._exit(2)
 
 
@@ -103,22 +106,22 @@ def _give_up(options: DistributedOptions) -> None:
 def process_group(
     options: DistributedOptions, stop: Stop, report: Callable[[BaseException], int]
 ) -> Iterator[tuple[ProcessGroup, Watchdog]]:
-    """The processes of a run, while it goes on.
+    """Join the processes of a run, and yield the group and this process's watchdog.
 
-    An error that the others do not know of ends this process within the block, at once and with no farewell, for which
-    they would have to come: they learn by that that it is gone.
+    An error in the block that the other processes do not know of ends this process at once. It does not shut JAX down
+    first, because the others would have to take part; they notice that this process is lost.
 
     Args:
-        options: As `join` has it.
-        stop: This process's.
-        report: Says an error, and gives the exit code.
+        options: See `initialize`.
+        stop: This process's stop request.
+        report: Prints an error and returns the exit code.
     """
     initialize(options)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         group = watchdog = None
         try:
             group = ProcessGroup(stop)
-            watchdog = held.enter_context(Watchdog(f"process {group.index} of {group.count}"))
+            watchdog = stack.enter_context(Watchdog(f"process {group.index} of {group.count}"))
             yield group, watchdog
         except BaseException as error:
             if group is not None and group.is_known_to_all(error):
@@ -133,5 +136,5 @@ def process_group(
             if watchdog is not None:
                 watchdog.dismiss()
             if group is not None and isinstance(error.__cause__, LostProcessError) and group.count > 2:
-                time.sleep(HEARTBEAT_SECONDS + 5)  # in which JAX ends this process, and says which was lost
+                time.sleep(HEARTBEAT_SECONDS + 5)  # meanwhile JAX ends this process, and says which one was lost
             os._exit(code)

@@ -1,4 +1,4 @@
-"""How a process finds those that it is to train with: what the flags say, before JAX is asked."""
+"""The flags with which a process finds the other processes of its run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 
 def split_address(address: str) -> tuple[str, int | None]:
-    """Host and port of HOST, HOST:PORT, IPV6 or [IPV6]:PORT; the host is empty if that cannot be read.
+    """Return host and port of HOST, HOST:PORT, IPV6 or [IPV6]:PORT; the host is empty if the address is invalid.
 
-    The brackets of an address of version 6 are taken off. The port is None where none is given.
+    The host has no brackets. The port is None if none is given.
     """
     with contextlib.suppress(ValueError):
         return str(ipaddress.IPv6Address(address)), None
@@ -31,24 +31,24 @@ def split_address(address: str) -> tuple[str, int | None]:
 
 @dataclass(frozen=True)
 class DistributedOptions:
-    """How a process finds the others that it is to train with."""
+    """How a process finds the other processes of its run."""
 
     distributed: bool = False
-    """Train with other processes, started with the same flags; SLURM, Open MPI and Kubernetes tell each its place."""
+    """Train with other processes, started with the same flags; SLURM, Open MPI and Kubernetes need no other flag."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, which waits there for the others; for where no cluster tells."""
+    """HOST:PORT on which process 0 waits for the others; only needed if no cluster sets it."""
     coordinator_bind: str | None = None
-    """HOST or HOST:PORT on which process 0 listens, 0.0.0.0 for all interfaces; None: the coordinator's address, where
-    that is this machine's own, else all interfaces. Whoever reaches it can join the run, or end it."""
+    """HOST or HOST:PORT on which process 0 listens, 0.0.0.0 for all interfaces; None: the coordinator's address if it
+    is one of this machine only, otherwise all interfaces. Anyone who can reach it can join the run, or end it."""
     num_processes: int | None = None
-    """How many processes there are; for where no cluster tells."""
+    """Number of processes; only needed if no cluster sets it."""
     process_id: int | None = None
-    """Which of them this one is, from 0; for where no cluster tells."""
+    """Index of this process, from 0; only needed if no cluster sets it."""
     connect_timeout: int = 300
-    """Seconds that processes wait for one another at the beginning."""
+    """Seconds that processes wait for each other at the start."""
 
     def check(self) -> None:
-        """Raise `ValueError` where the flags say nothing that can be done."""
+        """Raise `ValueError` if a flag is invalid, or needs another one."""
         for name in ("coordinator", "coordinator_bind", "num_processes", "process_id"):
             if getattr(self, name) is not None and not self.distributed:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} needs --distributed: add it")

@@ -1,7 +1,7 @@
-"""The processes of a run, and how they keep together: what one of them finds out, all of them are told.
+"""The processes of a run and how they stay synchronised: each shares its values, errors and signals with all others.
 
-Every process runs the same program and comes to the same places in the same order; there, all wait for all. What passes
-is a few bytes of JSON, by the collectives of the runtime that has joined the processes (`jax.distributed`).
+Every process runs the same program and reaches the same exchanges in the same order. At an exchange, all wait for all,
+and each sends a few bytes of JSON through the collectives of `jax.distributed`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from jax.experimental import multihost_utils
 from jaxdqn.signals import Stop
 
 BLOCK = 1024
-"""Bytes that are passed at once, the four that say how many there are included; longer records take a second turn."""
+"""Bytes that are sent at once, including four for the length; a longer record takes a second collective."""
 
-_KINDS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (FloatingPointError, OSError, ValueError)}
-"""What is raised as such on all processes."""
+_SHARED_ERRORS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (FloatingPointError, OSError, ValueError)}
+"""Exceptions that are raised with the same type on all processes."""
 
 _LOST_PROCESS_WORDS = ("gloo", "nccl", "connection closed", "connection reset", "socket", "unavailable", "coordination")
 
@@ -34,42 +34,42 @@ class ProcessError(RuntimeError):
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the run is gone, without a word."""
+    """Another process of the run was lost: it ended without reporting an error."""
 
 
 class Exchange:
-    """What a process tells the others at a place, and what all have told.
+    """The values that the processes exchange in `ProcessGroup.exchange`.
 
     Attributes:
-        local: As JSON takes it; set within the block.
-        gathered: Each process's, in their order; there after the block.
+        local: This process's value, as JSON; set within the block.
+        gathered: The values of all processes, in their order; available after the block.
     """
 
     def __init__(self) -> None:
-        """Nothing has been said yet."""
+        """Start with no values."""
         self.local: Any = None
         self.gathered: list[Any] = []
 
 
 class ProcessGroup:
-    """The processes that `jax.distributed` has joined; one alone where it has joined none.
+    """The processes that `jax.distributed` has joined; a group of one if it has joined none.
 
     Attributes:
-        index: Which of them this one is.
-        count: How many there are.
+        index: Index of this process.
+        count: Number of processes.
     """
 
     def __init__(self, stop: Stop | None = None) -> None:
-        """Look at what has been joined.
+        """Make the group of all joined processes.
 
         Args:
-            stop: This process's; what is asked of one of them is asked of all, wherever they meet.
+            stop: This process's stop request; at the next exchange, a request to one process becomes one to all.
         """
         self._begin(jax.process_index(), jax.process_count(), stop or Stop())
 
     @classmethod
     def alone(cls) -> ProcessGroup:
-        """This process by itself, whatever has been joined."""
+        """Return a group of this process only, even if others have joined."""
         group = cls.__new__(cls)
         group._begin(0, 1, Stop())
         return group
@@ -77,30 +77,30 @@ class ProcessGroup:
     def _begin(self, index: int, count: int, stop: Stop) -> None:
         self.index, self.count = index, count
         self._stop = stop
-        self._told: BaseException | None = None
+        self._shared_error: BaseException | None = None
         self._pending: Exception | None = None
-        self._turn = 0
+        self._exchanges = 0
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that keeps the run's folder."""
+        """Return whether this process is the first one, which writes the run's folder."""
         return self.index == 0
 
     def is_known_to_all(self, error: BaseException | None) -> bool:
-        """Whether all processes know of an error, and are on their way out as well."""
+        """Return whether all processes know of an error, so that all of them end because of it."""
         if isinstance(error, KeyboardInterrupt | SystemExit):
-            return self._stop.left
-        if isinstance(error, FloatingPointError):  # of one process it was told, of the learner it is the same on all
+            return self._stop.ended_on_all
+        if isinstance(error, FloatingPointError):  # exchanged, or raised by the learner, which is the same on all
             return True
-        return error is not None and (error is self._told or self.is_known_to_all(error.__cause__))
+        return error is not None and (error is self._shared_error or self.is_known_to_all(error.__cause__))
 
     @contextlib.contextmanager
     def exchange(self) -> Iterator[Exchange]:
-        """A block that ends well on all processes, or on none. Nothing in it may wait for another process.
+        """Run a block that succeeds on all processes, or raises on all. Nothing in it may wait for another process.
 
         Raises:
-            ProcessError: If another has failed; `ValueError`, `OSError` and `FloatingPointError` are raised as such.
-            LostProcessError: If another is gone.
+            ProcessError: If another process failed; `ValueError`, `OSError` and `FloatingPointError` keep their type.
+            LostProcessError: If another process was lost.
         """
         exchange = Exchange()
         if self.count == 1:
@@ -112,24 +112,26 @@ class ProcessGroup:
             yield exchange
         except Exception as error:
             failed = error
-        failed, self._pending, self._turn = failed or self._pending, None, self._turn + 1
-        record = {"told": exchange.local, "failed": _in_words(failed), "stop": self._stop.asked, "turn": self._turn}
+        failed, self._pending, self._exchanges = failed or self._pending, None, self._exchanges + 1
+        record = {"local": exchange.local, "failed": _type_and_message(failed), "exchanges": self._exchanges}
+        record["stop"] = self._stop.signal_number
         found = self._gather(record)
         self._stop.agree(max(other["stop"] for other in found))
         for index, other in enumerate(found):
             if other["failed"] is not None and failed is None:
-                name, said = other["failed"]
-                failed = _KINDS.get(name, ProcessError)(f"process {index} of {self.count}: {said}")
-            if other["turn"] != self._turn and failed is None:
-                failed = ProcessError(f"process {index} is at turn {other['turn']}, and {self.index} at {self._turn}")
+                name, message = other["failed"]
+                failed = _SHARED_ERRORS.get(name, ProcessError)(f"process {index} of {self.count}: {message}")
+            if other["exchanges"] != self._exchanges and failed is None:
+                ours = f"process {self.index} at exchange {self._exchanges}"
+                failed = ProcessError(f"process {index} is at exchange {other['exchanges']} and {ours}")
         if failed is not None:
-            self._told = failed
+            self._shared_error = failed
             raise failed
-        exchange.gathered = [other["told"] for other in found]
+        exchange.gathered = [other["local"] for other in found]
 
     @contextlib.contextmanager
-    def later(self) -> Iterator[None]:
-        """A block whose error, if the process is not alone, is raised at the next place where all meet."""
+    def defer_error(self) -> Iterator[None]:
+        """Defer an error of the block to the next exchange, if there are several processes."""
         try:
             yield
         except Exception as error:
@@ -138,14 +140,14 @@ class ProcessGroup:
             self._pending = error
 
     def broadcast_from_first(self, function: Callable[[], Any]) -> Any:
-        """What a function gives on the first process, as JSON takes it, on all; raises as `together`."""
+        """Return on all processes what a function returns on the first, as JSON. Raises what `exchange` raises."""
         with self.exchange() as exchange:
             if self.is_first:
                 exchange.local = function()
         return exchange.gathered[0]
 
     def broadcast_arrays(self, tree: Any) -> Any:
-        """The first process's arrays in place of this process's, on the same devices."""
+        """Return the first process's arrays in place of this process's, on the same devices."""
         if self.count == 1:
             return tree
         with self.name_lost_process():
@@ -153,7 +155,7 @@ class ProcessGroup:
         return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), found, tree)
 
     def check_identical(self, tree: Any) -> None:
-        """Raise `ProcessError` on all processes where arrays that should be the same on all of them are not."""
+        """Raise `ProcessError` on all processes if arrays that must be identical on all of them are not."""
         if self.count == 1:
             return
         with self.exchange() as exchange:
@@ -162,22 +164,20 @@ class ProcessGroup:
         with self.exchange():
             for index, digest in enumerate(exchange.gathered):
                 if digest != exchange.gathered[0]:
-                    raise ProcessError(
-                        f"the learner of process {index} has parted from that of process 0: resume the run"
-                    )
+                    raise ProcessError(f"the learner of process {index} differs from that of process 0: resume the run")
 
     @contextlib.contextmanager
     def name_lost_process(self) -> Iterator[None]:
-        """What JAX raises within where a process is gone becomes a `LostProcessError`, with JAX's own words."""
+        """Turn an error that JAX raises when a process is lost into a `LostProcessError` with JAX's message."""
         try:
             yield
         except (jax.errors.JaxRuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())
-            if self.count == 1 or not any(word in said.lower() for word in _LOST_PROCESS_WORDS):
+            message = " ".join(str(error).split())
+            if self.count == 1 or not any(word in message.lower() for word in _LOST_PROCESS_WORDS):
                 raise
             others = [str(index) for index in range(self.count) if index != self.index]
             which = f"process {others[0]}" if len(others) == 1 else f"one of the processes {', '.join(others)}"
-            raise LostProcessError(f"{which} was lost ({said[:200]})") from error
+            raise LostProcessError(f"{which} was lost ({message[:200]})") from error
 
     def _gather(self, record: Any) -> list[Any]:
         with self.name_lost_process():
@@ -185,7 +185,7 @@ class ProcessGroup:
 
 
 def _interruptible(function: Callable[[bytes], list[Any]], data: bytes) -> list[Any]:
-    """What a function gives, in a thread that nothing waits for: a signal is heard meanwhile, and may end this."""
+    """Run a function in a daemon thread and return its result; signals are handled meanwhile and may interrupt it."""
     future: Future[list[Any]] = Future()
 
     def run() -> None:
@@ -206,14 +206,15 @@ def _gather(data: bytes) -> list[Any]:
     sizes = [int.from_bytes(block[:4].tobytes(), "big") for block in blocks]
     rest = max(sizes) - (BLOCK - 4)
     if rest > 0:
-        more = np.zeros(BLOCK << (-(-rest // BLOCK) - 1).bit_length(), np.uint8)  # few sizes, each a program
+        # A power of two of blocks: each size is compiled as a program of its own.
+        more = np.zeros(BLOCK << (-(-rest // BLOCK) - 1).bit_length(), np.uint8)
         more[: max(len(data) - (BLOCK - 4), 0)] = np.frombuffer(data, np.uint8)[BLOCK - 4 :]
         blocks = np.concatenate([blocks, multihost_utils.process_allgather(more)], axis=1)
     return [json.loads(block[4 : 4 + size].tobytes()) for block, size in zip(blocks, sizes, strict=True)]
 
 
-def _in_words(error: Exception | None) -> list[str] | None:
+def _type_and_message(error: Exception | None) -> list[str] | None:
     if error is None:
         return None
-    kind = next((kind for kind in _KINDS.values() if isinstance(error, kind)), type(error))
+    kind = next((kind for kind in _SHARED_ERRORS.values() if isinstance(error, kind)), type(error))
     return [kind.__name__, str(error) or type(error).__name__]

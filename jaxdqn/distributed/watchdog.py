@@ -1,6 +1,7 @@
-"""Who speaks for a process that cannot: JAX ends one whose peer is lost from C++, with no word of the run.
+"""A watchdog process that prints how to resume a run whose process was killed, or was ended by JAX.
 
-A process of its own waits for that. It imports nothing of JAX, and lives as long as what it watches.
+When another process is lost, JAX ends this one from C++, without a message about the run. The watchdog does not import
+JAX, and lives as long as the process that it watches.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from jaxdqn.resume_command import resume_hint
 
 
 class Watchdog:
-    """Tells what became of a run whose process ends without having said so itself."""
+    """Starts the watchdog process of this process, and stops it."""
 
     def __init__(self, name: str) -> None:
-        """Start it.
+        """Start the watchdog process.
 
         Args:
-            name: What to call this process.
+            name: Name of this process in the watchdog's message.
         """
-        # Isolated from the environment's variables and the current folder, with this process's own path.
+        # Isolated (`-I`) from environment variables and the current folder, with this process's module path.
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
         self._process = subprocess.Popen(
             [
@@ -34,18 +35,18 @@ class Watchdog:
                 name,
             ],
             stdin=subprocess.PIPE,
-            start_new_session=True,  # so that Ctrl-C leaves it alone
+            start_new_session=True,  # so that it does not receive Ctrl-C
         )
 
     def watch(self, folder: Path) -> None:
-        """Say which run it is."""
+        """Send the folder of the run to the watchdog."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it was killed, and the run goes on without it
+        with contextlib.suppress(OSError):  # the watchdog was killed; the run continues without it
             self._process.stdin.write(f"{folder.absolute()}\n".encode())
             self._process.stdin.flush()
 
     def dismiss(self) -> None:
-        """End it: everything has been said."""
+        """Stop the watchdog without a message."""
         self._process.kill()
         self._process.wait()
 
@@ -59,14 +60,14 @@ class Watchdog:
 
 
 def main() -> None:
-    """Wait until the process that has started this one is gone."""
+    """Wait until the watched process has ended, then print the message."""
     folder = ""
     for line in sys.stdin:
         folder = line.strip()
     where = f"; {resume_hint(Path(folder))}" if folder else ""
     name = sys.argv[1]
     print(
-        f"jaxdqn: training stopped: {name} was ended from outside, or by JAX because a peer was lost "
-        f"(JAX then says above which){where}",
+        f"jaxdqn: training stopped: {name} was killed, or ended by JAX because another process was lost "
+        f"(JAX then names it above){where}",
         file=sys.stderr,
     )

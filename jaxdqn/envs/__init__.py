@@ -1,7 +1,7 @@
-"""Environments: images, vectors, in lockstep and functional ones, in one row format.
+"""Environments with image or vector observations, gymnasium's and functional ones, in one row format.
 
-What a process needs that only steps environments does not import JAX, so that it starts quickly. Importing this makes
-ours known to gymnasium: `gymnasium.make("jaxdqn.envs:jaxdqn/Ball-v0")`, from anywhere.
+A process that only steps environments does not import JAX, so that it starts quickly. Importing this package registers
+our environments with gymnasium: `gymnasium.make("jaxdqn.envs:jaxdqn/Ball-v0")` works anywhere.
 """
 
 from jaxdqn.envs.registry import register_env

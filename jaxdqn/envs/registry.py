@@ -1,6 +1,7 @@
-"""Environments by id, registered in one place: gymnasium's form, the functional one, or both.
+"""The registry of environments by id: their gymnasium form, their functional form, or both.
 
-Functional ones are named by `"module:function"`, so that a process that only steps gymnasium's never imports JAX.
+Functional forms are named by `"module:function"`, so that a process that only steps gymnasium environments never
+imports JAX.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from jaxdqn.envs.functional.env import FunctionalEnv
 
 MakeFunctional = Callable[..., "FunctionalEnv"]
-"""`(pixels, frame_size) -> FunctionalEnv`; both are keywords, of which `pixels` has a default."""
+"""`(*, pixels, frame_size) -> FunctionalEnv`; `pixels` has a default."""
 
 _FUNCTIONAL: dict[str, str | MakeFunctional] = {}
 _MADE_OF_FUNCTIONAL: set[str] = set()
@@ -28,19 +29,19 @@ def register_env(
     gymnasium: str | Callable[..., gym.Env] | None = None,
     functional: str | MakeFunctional | None = None,
 ) -> None:
-    """Make an environment known by an id: to `gymnasium.make`, and to `--loop device` where it has a functional form.
+    """Register an environment for `gymnasium.make` and, if it has a functional form, for `--loop device`.
 
     Args:
-        env_id: As gymnasium has them: `"mine/Grid-v0"`.
-        gymnasium: Its gymnasium form, an entry point as `gymnasium.register` takes it. None: gymnasium knows the id
-            already, or the functional form stands in (`GymnasiumEnv`).
-        functional: Its functional form, `(*, pixels, frame_size) -> FunctionalEnv`, or `"module:function"`.
+        env_id: Id in gymnasium's format, such as `"mine/Grid-v0"`.
+        gymnasium: Its gymnasium form: an entry point for `gymnasium.register`. None: the id is registered with
+            gymnasium already, or the functional form is used (`GymnasiumEnv`).
+        functional: Its functional form: `(*, pixels, frame_size) -> FunctionalEnv`, or `"module:function"`.
 
     Raises:
         ValueError: If neither form is given, or the id is malformed.
     """
     if gymnasium is None and functional is None:
-        raise ValueError(f"env {env_id!r} needs a gymnasium form or a functional one: give at least one")
+        raise ValueError(f"env {env_id!r} has no form: give gymnasium, functional or both")
     made_of = gymnasium is None and env_id not in gym.registry
     try:
         if made_of:
@@ -56,17 +57,17 @@ def register_env(
 
 
 def is_made_of_functional(env_id: str) -> bool:
-    """Whether gymnasium's form of an id is made of the functional one, and takes its options."""
+    """Return whether the gymnasium form of an id is made from its functional form, and takes its options."""
     return env_id in _MADE_OF_FUNCTIONAL
 
 
 def functional_ids() -> list[str]:
-    """Ids that have a functional form."""
+    """Return the ids that have a functional form."""
     return list(_FUNCTIONAL)
 
 
 def functional_maker(env_id: str) -> MakeFunctional:
-    """What makes the functional form of an id that has one."""
+    """Return the function that makes the functional form of an id in `functional_ids`."""
     maker = _FUNCTIONAL[env_id]
     if isinstance(maker, str):
         module, _, name = maker.partition(":")
@@ -75,6 +76,6 @@ def functional_maker(env_id: str) -> MakeFunctional:
 
 
 def _make_gymnasium(env_id: str, render_mode: str | None = None, **options: Any) -> gym.Env:
-    from jaxdqn.envs.functional.adapters import GymnasiumEnv  # which imports JAX
+    from jaxdqn.envs.functional.adapters import GymnasiumEnv  # imports JAX
 
     return GymnasiumEnv(functional_maker(env_id)(**options), render_mode)

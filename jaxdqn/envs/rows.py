@@ -1,4 +1,4 @@
-"""The one row format, step by step: what environments in lockstep answer becomes rows, on NumPy and on JAX alike.
+"""The row format of all loops: make rows from the steps of several environments, with NumPy or JAX.
 
 step of the environments   ...  7        8 (ends)   9 (resets: its action is ignored)   10
 row                        ...  obs 7    obs 8      the final observation, last          obs 0 of the next episode
@@ -15,14 +15,14 @@ from jaxdqn.types import Rows
 
 
 class EnvCursor(NamedTuple):
-    """Where each environment stands between two steps: all of it that the next rows depend on.
+    """The state of each environment between two steps: everything that the next rows depend on.
 
     Attributes:
         obs: Newest observation `[N, ...]`.
-        stack: What the agent sees: `[N, ..., K]` newest frames, or `obs` itself where nothing is stacked.
+        stack: What the agent sees: the newest `K` frames `[N, ..., K]`, or `obs` itself without stacking.
         last: Whether `obs` is the final one of its episode `[N]`.
-        episode_step: Its index in its episode `[N]` int32.
-        returns: Raw return of the open episodes `[N]`, float64 on NumPy and float32 on JAX.
+        episode_step: Index of `obs` in its episode `[N]` int32.
+        returns: Raw return of the open episodes `[N]`, float64 in NumPy and float32 in JAX.
     """
 
     obs: Shaped[Any, "N ..."]
@@ -33,14 +33,14 @@ class EnvCursor(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What environments in `NEXT_STEP` autoreset mode answer to actions.
+    """The result of one step of environments in `NEXT_STEP` autoreset mode.
 
     Attributes:
         obs: Newest observation `[N, ...]`.
-        reward: What the step gave `[N]`, raw.
-        terminated: Whether it reached a terminal state `[N]`.
+        reward: Raw reward `[N]`.
+        terminated: Whether the step reached a terminal state `[N]`.
         truncated: Whether a time limit ended the episode `[N]`.
-        valid: Whether `obs` is what the space allows `[N]`, where `obs` itself cannot say so.
+        valid: Whether the space allows `obs` `[N]`, for observations that do not show it. See `FunctionalEnv`.
     """
 
     obs: Shaped[Any, "N ..."]
@@ -51,12 +51,12 @@ class StepResult(NamedTuple):
 
 
 class EpisodeEnds(NamedTuple):
-    """Which episodes ended in a step, or in several `[T, N]`.
+    """Which episodes ended in a step `[N]`, or in several `[T, N]`.
 
     Attributes:
-        ended: Whether one ended `[N]`.
-        raw_return: Its return `[N]`; of no meaning where none ended.
-        length: Its steps `[N]` int32; of no meaning where none ended.
+        ended: Whether an episode ended `[N]`.
+        raw_return: Its return `[N]`; undefined if no episode ended.
+        length: Its number of steps `[N]` int32; undefined if no episode ended.
     """
 
     ended: Bool[Any, "*T N"]
@@ -65,11 +65,11 @@ class EpisodeEnds(NamedTuple):
 
 
 def open_episodes(obs: Shaped[Any, "N ..."], frame_stack: int | None) -> EnvCursor:
-    """The cursor of environments that were reset.
+    """Return the cursor of environments that were just reset.
 
     Args:
-        obs: First observations.
-        frame_stack: Frames to a stack; None hands observations on as they are.
+        obs: First observations `[N, ...]`.
+        frame_stack: Frames per stack; None: no stacking.
     """
     xp = array_namespace(obs)
     num_envs = obs.shape[0]
@@ -85,20 +85,20 @@ def open_episodes(obs: Shaped[Any, "N ..."], frame_stack: int | None) -> EnvCurs
 def advance(
     now: EnvCursor, actions: Int[Any, " N"], step_result: StepResult, *, frame_stack: int | None, reward_scale: float
 ) -> tuple[Rows, EnvCursor, EpisodeEnds]:
-    """What one step of all environments leaves.
+    """Make the rows of one step of all environments.
 
-    After a final observation the environments ignore the action: that step is a reset, gives nothing and ends nothing,
-    whatever they answer.
+    After a final observation an environment ignores the action and resets. Such a step gives no reward and ends no
+    episode; its reward and flags in `step_result` are ignored.
 
     Args:
-        now: Where they stood.
-        actions: What was done.
-        step_result: What they answered.
-        frame_stack: Frames to a stack; None hands observations on as they are.
+        now: Cursor before the step.
+        actions: Actions of the step `[N]`.
+        step_result: Result of the step.
+        frame_stack: Frames per stack; None: no stacking.
         reward_scale: Factor on the rewards of rows; episodes report raw returns.
 
     Returns:
-        Rows without their time axis `[N, ...]`, where the environments stand now, and the episodes that ended.
+        Rows without their time axis `[N, ...]`, the cursor after the step, and the episodes that ended.
     """
     xp = array_namespace(now.last)
     live = ~now.last

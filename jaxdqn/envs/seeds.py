@@ -1,4 +1,4 @@
-"""Seeds of environments and episodes: separate streams within a run."""
+"""Derive the seeds of environments and episodes from the seed of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """Separate streams of seeds within a run, so that no episode that is judged was ever trained on."""
+    """Separate streams of seeds within a run, so that no evaluated episode was ever trained on."""
 
     TRAINING = 0
     STATISTICS = 1
@@ -19,12 +19,12 @@ class Purpose(IntEnum):
 
 
 def process_seed(seed: int, index: int) -> int:
-    """Of one of several processes; the first one's is the seed itself."""
+    """Return the seed of process `index`; the first process has `seed` itself."""
     return seed if index == 0 else int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) >> 1
 
 
 def spawn_seeds(seed: int, count: int, purpose: Purpose = Purpose.TRAINING) -> list[int]:
-    """Seeds below 2**31 for `count` environments or episodes; the first ones are the same for any `count`.
+    """Return seeds below 2**31 for `count` environments or episodes; the first ones are the same for any `count`.
 
     Raises:
         ValueError: If `seed` is below 0.

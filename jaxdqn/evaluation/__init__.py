@@ -1,1 +1,1 @@
-"""Whole greedy episodes, trained agents, and which of them a run keeps."""
+"""Greedy evaluation, trained agents, and the selection of the best agent of a run."""

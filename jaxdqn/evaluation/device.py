@@ -1,4 +1,4 @@
-"""Greedy evaluation on a functional environment: whole episodes in one program, which can be mapped over seeds."""
+"""Greedy evaluation on a functional environment: whole episodes in one program, which `jax.vmap` can map over seeds."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from jaxdqn.learner import Params, QFunction
 def make_device_evaluation(
     env: FunctionalEnv, q_function: QFunction, *, episodes: int, frame_stack: int | None, longest: int = 10_000
 ) -> Callable[[Params, Key[Array, ""]], Float[Array, " E"]]:
-    """A function that plays greedy episodes side by side.
+    """Return a function that plays greedy episodes in parallel.
 
-    `jaxdqn.train` does not use it: it judges agents on gymnasium's own environment. It is for the many agents of an
-    experiment.
+    `jaxdqn.train` does not use it, because it evaluates agents on gymnasium's own environment. Use it for experiments
+    with many agents.
 
     Args:
         env: The environment.
         q_function: `(params, obs [E, ...]) -> [E, A]`.
-        episodes: `E`, all played at once, and to their ends.
-        frame_stack: Frames to a stack; None for vectors.
-        longest: Steps after which episodes that are still open count with what they have got.
+        episodes: Number of episodes `E`, all played in parallel, each to its end.
+        frame_stack: Frames in a stack; None for vectors.
+        longest: Steps after which unfinished episodes are cut; they count with their return up to then.
 
     Returns:
-        `(params, key) -> raw returns [E]`; the key is consumed.
+        `(params, key) -> raw returns [E]`, float32; the key is consumed.
 
     Raises:
         ValueError: If `episodes` or `longest` is below 1.
@@ -45,7 +45,7 @@ def make_device_evaluation(
         reset_key, key = jax.random.split(key)
         states, obs = envs.reset(reset_key)
 
-        def going_on(carry: Any) -> Array:
+        def unfinished(carry: Any) -> Array:
             *_, done, _, steps = carry
             return ~done.all() & (steps < longest)
 
@@ -55,11 +55,11 @@ def make_device_evaluation(
             actions = jnp.argmax(q_values(params, cursor.stack), axis=-1).astype(jnp.int32)
             states, step_result = envs.step(step_key, states, cursor.last, actions)
             _, cursor, ended = advance(cursor, actions, step_result, frame_stack=frame_stack, reward_scale=1.0)
-            returns = jnp.where(done, returns, ended.raw_return)  # what an episode has got so far, until it ends
+            returns = jnp.where(done, returns, ended.raw_return)  # the return so far, until the episode ends
             return states, cursor, key, done | ended.ended, returns, steps + 1
 
         cursor = open_episodes(obs, frame_stack)
-        none, zeros = jnp.zeros(episodes, bool), jnp.zeros(episodes)
-        return jax.lax.while_loop(going_on, step, (states, cursor, key, none, zeros, jnp.int32(0)))[4]
+        done, returns = jnp.zeros(episodes, bool), jnp.zeros(episodes)
+        return jax.lax.while_loop(unfinished, step, (states, cursor, key, done, returns, jnp.int32(0)))[4]
 
     return evaluate

@@ -15,10 +15,10 @@ from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.envs.vector.episodes import CutEpisode, Episode, EpisodeStepper
 
 Policy = Callable[[np.ndarray], np.ndarray]
-"""From what the agent sees `[N, ...]` to actions `[N]`."""
+"""Function from observations `[N, ...]` to actions `[N]`."""
 
 MAX_EPISODE_STEPS = 27_000
-"""Steps after which an episode is cut: Atari's usual cap of 108,000 frames, four a step."""
+"""Steps after which an episode is cut: Atari's usual limit of 108,000 frames, at four frames a step."""
 
 SECONDS_BETWEEN_NOTES = 10.0
 
@@ -27,18 +27,18 @@ class Evaluation(NamedTuple):
     """Returns of whole episodes, undiscounted and unscaled.
 
     Attributes:
-        episodes: How many were played.
+        episodes: Number of episodes that were played.
         mean: Mean return.
         median: Median return.
-        standard_error: Sample standard deviation over the root of `episodes`; 0 for a single episode.
+        standard_error: Sample standard deviation divided by the square root of `episodes`; 0 for a single episode.
         min: Lowest return.
         max: Highest return.
         returns: Return of each episode, in the order of the seeds.
-        lengths: Steps of each.
-        cut: How many reached `max_episode_steps`, and count with what they had got.
-        screening_mean: Of an evaluation during a run: mean of the episodes that every agent plays, the unbiased figure
-            (`Selection`); None elsewhere, where `mean` is unbiased itself.
-        screening_standard_error: Its standard error.
+        lengths: Steps of each episode.
+        cut: Number of episodes that reached `max_episode_steps`; they count with their return up to then.
+        screening_mean: During a run: mean return of the episodes that every agent plays, which is unbiased (see
+            `Selection`). None in other evaluations, whose `mean` is unbiased.
+        screening_standard_error: The standard error of `screening_mean`; None as well for a single episode.
     """
 
     episodes: int
@@ -55,7 +55,7 @@ class Evaluation(NamedTuple):
 
 
 def summarise(episodes: Sequence[Episode]) -> Evaluation:
-    """The figures of some episodes, at least one."""
+    """Return the statistics of at least one episode."""
     returns = [episode.raw_return for episode in episodes]
     spread = statistics.stdev(returns) / math.sqrt(len(returns)) if len(returns) > 1 else 0.0
     return Evaluation(
@@ -72,7 +72,7 @@ def summarise(episodes: Sequence[Episode]) -> Evaluation:
 
 
 class Evaluator:
-    """Plays episodes with a policy on environments of its own, `num_envs` at a time."""
+    """Plays episodes with a policy on separate environments, `num_envs` at a time."""
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class Evaluator:
 
         Args:
             env_fn: Builds one environment.
-            num_envs: Episodes played side by side, so that the policy sees batches.
-            frame_stack: Frames to a stack; None hands observations on as they are.
+            num_envs: Number of episodes played in parallel, so that the policy receives batches.
+            frame_stack: Frames in a stack; None passes observations unchanged.
             max_steps: Steps after which an episode is cut, and counts as truncated.
-            check: Called before each step; what it raises ends the episodes.
-            say: Is told every ten seconds how far the episodes are.
+            check: Called before each step; an exception that it raises ends the evaluation.
+            say: Receives a progress message every ten seconds.
         """
         self._check, self._say = check, say
         self._frame_stack, self._max_steps = frame_stack, max_steps
@@ -107,15 +107,15 @@ class Evaluator:
     def play(self, policy: Policy, seeds: Sequence[int]) -> list[Episode]:
         """Play one whole episode from each seed.
 
-        An environment that is done takes the next seed, so that short episodes are not preferred and no step is
-        spent on a finished one.
+        An environment whose episode has ended takes the next seed. So all seeds count, not only those of short
+        episodes, and no step is wasted on a finished episode.
 
         Returns:
             The episodes, in the order of the seeds.
 
         Raises:
             FloatingPointError: If an observation or a reward is not finite.
-            ValueError: If an observation is none of the environment's space.
+            ValueError: If an observation is outside the environment's observation space.
         """
         note_due, steps = time.monotonic() + SECONDS_BETWEEN_NOTES, 0
         episodes: dict[int, Episode] = {}
@@ -125,7 +125,7 @@ class Evaluator:
         )
         while len(episodes) < len(seeds):
             self._check()
-            # Environments without an episode keep an old observation: shapes never change.
+            # Environments without an episode keep an old observation, so that shapes never change.
             _, ended = stepper.step(policy(stepper.cursor.stack), frames=steps)
             episodes |= stepper.finished(ended)
             steps += len(self._envs)

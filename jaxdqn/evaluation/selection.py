@@ -1,4 +1,4 @@
-"""Which agents a run keeps, and which figures of an evaluation are unbiased."""
+"""The selection of the agents that a run keeps, and which statistics of an evaluation are unbiased."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from jaxdqn.loops.progress import Progress
 
 
 class Selection:
-    """Evaluates as a run goes on, and keeps the last agent and the best.
+    """Evaluates agents during a run, and keeps the last agent and the best one.
 
-    Every agent plays the same `evaluation_episodes` seeds, a quarter of them first, to screen: the rest only if it gets
-    there at least what the best agent got from the same seeds. Of those that play all, the best agent has the highest
-    mean; of equal ones, the latest, which has learned from more.
+    Every agent is evaluated on the same `evaluation_episodes` seeds. It first plays a quarter of them, the screening
+    episodes. It plays the rest only if its screening mean is at least the best agent's on the same seeds. The best
+    agent is the one with the highest mean among those that play all seeds; the latest of equal ones, because it has
+    learned from more frames.
 
-    The mean of the screening episodes is an unbiased figure of an agent: all play them, whatever they bring. The mean
-    of all that was played is not: it is over more episodes exactly where the first ones went well. And the best agent's
-    mean is the highest of many, so that it says too much: play it again, from other seeds (`jaxdqn evaluate`).
+    The mean of the screening episodes is an unbiased estimate, because every agent plays all of them. The mean of all
+    played episodes is biased: an agent plays more only if the first ones went well. The best agent's mean is the
+    highest of many and so too high: evaluate it again from other seeds (`jaxdqn evaluate`).
     `tests/evaluation/test_selection.py` simulates all three.
     """
 
     def __init__(
         self, config: Config, agent: Agent, evaluator: Evaluator, checkpoints: Checkpoints, spec: AgentSpec
     ) -> None:
-        """Begin where the index of `checkpoints` stands."""
+        """Continue from the index of `checkpoints`."""
         self._agent = agent
         self._evaluator = evaluator
         self._checkpoints = checkpoints
@@ -42,30 +43,30 @@ class Selection:
         self._seeds = spawn_seeds(config.seed, config.evaluation_episodes, Purpose.SELECTION)
         self._screening = -(-config.evaluation_episodes // 4)
         index = checkpoints.index()
-        # An index of before these were kept has the mean alone: the next agent plays all and is compared with that.
+        # An older index has only the mean: the next agent then plays all seeds and is compared with that mean.
         self._best_returns: list[float] | None = index.get("best_returns")
         self._best_mean = float(index.get("best_mean", -float("inf")))
 
     def index(self) -> dict[str, Any]:
-        """Which agents are the last one and the best one."""
+        """Return the checkpoint index, which says which agents are the last one and the best one."""
         return self._checkpoints.index()
 
     def keep_last(self, progress: Progress, protected_frames: Set[int] = frozenset()) -> Params:
-        """Keep an agent as the last one, as `evaluate` does first of all; gives its parameters."""
-        assert progress.state is not None  # loops give it where the config evaluates
+        """Save an agent as the last one, and return its parameters."""
+        assert progress.state is not None  # loops always yield it at an evaluation
         learner = progress.state.learner
         params = learner.target_params if self._greedy_params == "target" else learner.params
         self._checkpoints.save(params, self._spec, frames=progress.frames, protected_frames=protected_frames)
         return params
 
     def evaluate(self, progress: Progress, protected_frames: Set[int] = frozenset()) -> Evaluation:
-        """Evaluate an agent, and keep it as the last one and perhaps as the best.
+        """Evaluate an agent; save it as the last one, and as the best one if it is.
 
         Args:
-            progress: Where the run stands.
-            protected_frames: Frames of agents that are to be kept besides.
+            progress: The progress of the run, with a `state`.
+            protected_frames: Frames of other agents that must not be deleted.
         """
-        # First of all: what was learned can be played, whatever becomes of the evaluation.
+        # Save the agent first, so that it is not lost if the evaluation fails.
         params = self.keep_last(progress, protected_frames)
         policy = greedy_policy(self._agent.q_values, params)
         episodes: list[Episode] = self._evaluator.play(policy, self._seeds[: self._screening])
@@ -73,7 +74,7 @@ class Selection:
         is_best = self._reaches_best(screening.returns)
         if is_best:
             episodes += self._evaluator.play(policy, self._seeds[self._screening :])
-        error = screening.standard_error if screening.episodes > 1 else None  # of one episode nothing is known
+        error = screening.standard_error if screening.episodes > 1 else None  # unknown for one episode
         evaluation = summarise(episodes)._replace(screening_mean=screening.mean, screening_standard_error=error)
         is_best = is_best and self._reaches_best(evaluation.returns)
         if is_best:
@@ -85,7 +86,7 @@ class Selection:
         return evaluation
 
     def _reaches_best(self, returns: list[float]) -> bool:
-        """Whether an agent's first returns are, in the mean, at least the best agent's from the same seeds."""
+        """Return whether the mean of an agent's first returns is at least the best agent's on the same seeds."""
         if self._best_returns is None:
             return len(returns) < len(self._seeds) or statistics.fmean(returns) >= self._best_mean
         same = min(len(returns), len(self._best_returns))  # a resumed run may play more episodes, or fewer

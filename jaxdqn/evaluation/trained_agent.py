@@ -1,4 +1,4 @@
-"""Trained agents: read from a run's folder, evaluated, called."""
+"""Trained agents: load one from a run's folder, evaluate it, call it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from jaxdqn.storage.atomic import read_json
 
 
 def greedy_policy(q_values: QFunction, params: Params) -> Policy:
-    """From observations `[N, ...]` to the best actions `[N]`, as NumPy."""
+    """Return a function from observations `[N, ...]` to the best actions `[N]`, a NumPy array."""
     return lambda obs: np.asarray(q_values(params, jnp.asarray(obs))).argmax(axis=-1)
 
 
 def build_eval_fn(config: Config, env_fn: EnvFn | None, *, render: bool = False) -> EnvFn:
-    """Builds the environment that a run is evaluated on, as `make_env_fn` does.
+    """Return a function that builds a run's evaluation environment. See `make_env_fn`.
 
     Args:
-        config: The run.
-        env_fn: The user's own environment in place of the config's.
-        render: Whether it must be able to draw itself.
+        config: The run's config.
+        env_fn: The user's own environment, in place of the config's.
+        render: Whether the environment must be able to draw itself.
     """
     return make_env_fn(
         config.evaluation_env,
@@ -53,21 +53,19 @@ def build_eval_fn(config: Config, env_fn: EnvFn | None, *, render: bool = False)
 
 
 def check_no_import(env: str, flag: str) -> None:
-    """Raise `ValueError` if an id that was read from a file imports a module: that runs code of whoever wrote it.
+    """Raise `ValueError` if an id that was read from a file imports a module: that would run code of the file's author.
 
     Args:
-        env: Gymnasium id, `module:Id` where it imports.
-        flag: By which the user names the environment.
+        env: Gymnasium id; `module:Id` imports a module.
+        flag: The flag that names the environment.
     """
     module, colon, _ = env.partition(":")
     if colon:
-        raise ValueError(
-            f"config.json names env {env!r}, which imports {module}: name it with {flag} {env} if you trust it"
-        )
+        raise ValueError(f"config.json names env {env!r}, which imports {module}: pass {flag} {env} if you trust it")
 
 
-def check_same_env(env: gym.Env, spec: AgentSpec, mend: str) -> None:
-    """Raise `ValueError` if an environment has other actions or observations than an agent was made for."""
+def check_same_env(env: gym.Env, spec: AgentSpec, hint: str) -> None:
+    """Raise `ValueError`, with a hint, if an environment has other actions or observations than an agent's."""
     obs, actions = spec_of_env(env, spec.obs.stack), getattr(env.action_space, "n", None)
     if (actions, obs) != (spec.num_actions, spec.obs):
         there, here = (f"{each.shape} {np.dtype(each.dtype).name}" for each in (obs, spec.obs))
@@ -75,7 +73,7 @@ def check_same_env(env: gym.Env, spec: AgentSpec, mend: str) -> None:
             there, here = f"{there} up to {obs.scale:g}", f"{here} up to {spec.obs.scale:g}"
         raise ValueError(
             f"env {name_of(env)} has {actions} actions and observations {there}; the agent was trained for "
-            f"{spec.num_actions} and {here}: {mend}"
+            f"{spec.num_actions} and {here}: {hint}"
         )
 
 
@@ -83,8 +81,8 @@ class TrainedAgent:
     """A trained agent: `actions = agent(obs)`.
 
     Attributes:
-        config: The run that trained it.
-        spec: What its environment told it.
+        config: The config of its run.
+        spec: The number of actions, and the observations, of its environment.
         params: Its parameters.
     """
 
@@ -97,7 +95,7 @@ class TrainedAgent:
         env_fn: EnvFn | None = None,
         env: str | None = None,
     ) -> None:
-        """Bind parameters to the function that takes them, and remember what the user names to play on, if anything."""
+        """Bind parameters to the network's function `q_values`; for `env_fn` and `env` see `load`."""
         self.config = config
         self.spec = spec
         self.params = params
@@ -105,14 +103,14 @@ class TrainedAgent:
         self._q_values = jit(q_values)
 
     def build_env(self, *, render: bool = False) -> gym.Env:
-        """One environment as the agent sees it: grey frames, or vectors.
+        """Return one environment whose observations are those that the agent was trained on.
 
         Args:
-            render: Whether it must be able to draw itself.
+            render: Whether the environment must be able to draw itself.
 
         Raises:
-            ValueError: If it cannot be made, is another than the agent was trained on, or cannot draw itself where
-                it must.
+            ValueError: If it cannot be made, differs from the one the agent was trained on, or cannot draw itself
+                although `render` is set.
         """
         config, env_fn = self.config, self._env_fn
         if "env_fn" in self.spec.custom and env_fn is None:
@@ -133,16 +131,16 @@ class TrainedAgent:
         return env
 
     def q_values(self, obs: Shaped[Any, "N ..."]) -> Float[Array, "N A"]:
-        """Action values of observations `[N, ...]`: stacks `[N, 64, 64, 4]` uint8 for pixels."""
+        """Return action values `[N, A]` of observations `[N, ...]`, for example stacks `[N, 64, 64, 4]` uint8."""
         return self._q_values(self.params, jnp.asarray(obs))
 
     def __call__(self, obs: Shaped[Any, "N ..."]) -> np.ndarray:
-        """Greedy actions `[N]` of observations `[N, ...]`."""
+        """Return greedy actions `[N]` for observations `[N, ...]`."""
         return greedy_policy(self._q_values, self.params)(obs)
 
     @property
     def frame_stack(self) -> int | None:
-        """Frames to a stack; None where the agent takes vectors."""
+        """Frames in a stack; None if the agent takes vectors."""
         return self.spec.obs.stack
 
     def evaluate(
@@ -156,22 +154,22 @@ class TrainedAgent:
         """Play whole greedy episodes on the environment that the run was evaluated on.
 
         Args:
-            episodes: How many, at least 1.
-            seed: Episode `i` starts from the `i`-th seed spawned from it.
+            episodes: Number of episodes, at least 1.
+            seed: Episode `i` starts from the `i`-th seed that is spawned from it.
             max_episode_steps: Steps after which an episode is cut; None takes the config's.
-            say: As `Evaluator` has it.
+            say: Receives a progress message every ten seconds.
 
         Raises:
             FloatingPointError: If an observation or a reward is not finite.
-            ValueError: If `episodes` or `max_episode_steps` is below 1 or `seed` below 0, or as `build_env` does.
+            ValueError: If `episodes` or `max_episode_steps` is below 1 or `seed` below 0, or from `build_env`.
         """
-        longest = self.config.max_episode_steps if max_episode_steps is None else max_episode_steps
-        for name, value in (("episodes", episodes), ("max_episode_steps", longest)):
+        max_steps = self.config.max_episode_steps if max_episode_steps is None else max_episode_steps
+        for name, value in (("episodes", episodes), ("max_episode_steps", max_steps)):
             if value < 1:
                 raise ValueError(f"{name} {value} must be at least 1")
         seeds = spawn_seeds(seed, episodes, Purpose.EVALUATION)
-        how: dict[str, Any] = {"frame_stack": self.frame_stack, "max_steps": longest, "say": say}
-        evaluator = Evaluator(self.build_env, num_envs=min(5, episodes), **how)
+        kwargs: dict[str, Any] = {"frame_stack": self.frame_stack, "max_steps": max_steps, "say": say}
+        evaluator = Evaluator(self.build_env, num_envs=min(5, episodes), **kwargs)
         try:
             return summarise(evaluator.play(self, seeds))
         finally:
@@ -179,7 +177,7 @@ class TrainedAgent:
 
 
 def read_config(run: Path) -> Config:
-    """The config of a run's folder; raises `ValueError` where it is none."""
+    """Read the config of a run's folder; raise `ValueError` if the folder is not a run."""
     path = run / "config.json"
     if not run.exists():
         raise ValueError(f"run {str(run)!r} does not exist: name the folder that `jaxdqn train` made")
@@ -205,13 +203,13 @@ def load(
     Args:
         run: The folder.
         checkpoint: `"best"` (best mean over whole evaluations) or `"last"`.
-        env_fn: The environment function to play on: the `eval_env_fn` or the `env_fn` that the run was trained with,
-            if it was given one.
-        env: Gymnasium id to play on; None: that of `config.json`, which must be named here if it imports a module.
-        network: The network that the run was trained with, if it was given one.
+        env_fn: Function that builds the environment to play on: the `eval_env_fn` or the `env_fn` that the run was
+            trained with, if any.
+        env: Gymnasium id to play on; None takes that of `config.json`, which must be named here if it imports a module.
+        network: The network that the run was trained with, if it was not the config's.
 
     Raises:
-        ValueError: If the folder is no run, holds no such checkpoint, or holds another network's parameters.
+        ValueError: If the folder is not a run, or has no such checkpoint, or has parameters of another network.
     """
     config = read_config(Path(run))
     checkpoints = Checkpoints(Path(run) / "checkpoints")
@@ -220,7 +218,7 @@ def load(
         try:
             return _load(config, checkpoints, checkpoint, env_fn, env, network)
         except Exception:
-            if checkpoints.index() == index:  # else a run that goes on has replaced the agent meanwhile
+            if checkpoints.index() == index:  # otherwise a run in progress has replaced the agent: try again
                 raise
     return _load(config, checkpoints, checkpoint, env_fn, env, network)
 
@@ -241,6 +239,6 @@ def _load(
     shape = spec.obs.seen_shape
     channels = np.zeros(shape[-1:], np.float32)
     stats = ObservationStats(channels, channels) if stats_frames(config, spec.obs) else None
-    like = jax.eval_shape(lambda key: init_params(network, key, shape, stats), jax.random.key(0))
-    params = checkpoints.params(checkpoint, like)
+    abstract_params = jax.eval_shape(lambda key: init_params(network, key, shape, stats), jax.random.key(0))
+    params = checkpoints.params(checkpoint, abstract_params)
     return TrainedAgent(config, spec, params, make_q_values(network, spec.obs.scale), env_fn, env)

@@ -1,1 +1,1 @@
-"""The training loops, as generators: environments on the host, or all on the device."""
+"""The training loops, as generators: with environments on the host, or with everything on the device."""

@@ -1,4 +1,4 @@
-"""The training loop on the device: chunks of batches in one program, progress a batch as the host loop yields it."""
+"""The training loop on the device: chunks of batches in one program; it yields the same progress as the host loop."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from jaxdqn.envs.vector.episodes import episodes_of
 from jaxdqn.envs.vector.stepper import check_finite
 from jaxdqn.loops.device_run import BatchTrace, DeviceRun, RunState
 from jaxdqn.loops.finite import check_metrics_finite
-from jaxdqn.loops.progress import Progress, evaluates_at, gathered_episodes, keeps_at, learning_start_after
+from jaxdqn.loops.progress import Progress, checkpoints_at, evaluates_at, gathered_episodes, learning_start_after
 
-LONGEST = 64
-"""Batches of a chunk, at most: what its traces have room for."""
+MAX_CHUNK_BATCHES = 64
+"""Largest number of batches in a chunk: the capacity of its traces."""
 
-SECONDS = 0.5
-"""How long a chunk should take, so that progress is seen, and Ctrl-C is heard."""
+CHUNK_SECONDS = 0.5
+"""Time that a chunk should take: progress is shown, and Ctrl-C is handled, between chunks."""
 
 Chunk = Callable[[RunState, Int[Array, ""]], tuple[RunState, BatchTrace]]
 
@@ -32,29 +32,28 @@ Chunk = Callable[[RunState, Int[Array, ""]], tuple[RunState, BatchTrace]]
 def device_loop(
     run: DeviceRun, state: RunState, config: Config, group: ProcessGroup | None = None
 ) -> Generator[Progress, None, None]:
-    """Collect, observe, learn in chunks of batches, until the config's frames are spent.
+    """Collect, observe and learn in chunks of batches, until the config's frames are collected.
 
-    A chunk ends where the config asks for an evaluation or a checkpoint, where learning starts, and where half a second
-    has passed. Its batches are yielded one by one when it is done; how they were cut into chunks changes no number.
-    Where several processes train together, a chunk is a batch: a program of this process collects it, and one of all
-    learns from it.
+    A chunk ends at an evaluation, at a checkpoint, at the start of learning, or after about half a second. Its batches
+    are then yielded one by one; the division into chunks changes no number. If several processes train together, a
+    chunk is one batch: each process collects in its own program, and all learn in a shared one.
 
     Args:
-        run: The pure functions.
-        state: Their state, fresh or from an earlier loop, which then goes on where it stopped; consumed.
-        config: The run.
-        group: As `host_loop` has it.
+        run: The pure functions of the run.
+        state: Their state, fresh or from an earlier loop, which is then continued; consumed.
+        config: The run's config.
+        group: See `host_loop`.
 
     Raises:
-        FloatingPointError: If an observation, a reward, a loss or a gradient is not finite; batches before it have been
-            yielded by then.
+        FloatingPointError: If an observation, a reward, a loss or a gradient is not finite; all batches before it have
+            been yielded by then.
 
     Yields:
-        Progress after each batch, of which the last one of a chunk has `state` and `run_state`.
+        Progress after each batch; the last batch of a chunk has `state` and `run_state`.
     """
     group = group or ProcessGroup.alone()
     if group.count == 1:
-        collect, learn, longest = _chunk(run.collect), _chunk(run.batch), LONGEST
+        collect, learn, longest = _chunk(run.collect), _chunk(run.batch), MAX_CHUNK_BATCHES
     else:
         collect, learn, longest = _one_batch(run, learns=False), _one_batch(run, learns=True), 1
     frames, updates = int(state.agent.actor.frame), int(state.agent.learner.num_updates)
@@ -74,8 +73,8 @@ def device_loop(
             state, traces = (learn if learning else collect)(state, jnp.int32(length))
             traces = jax.device_get(traces)
         seconds = time.monotonic() - started
-        # A first chunk is compiled as well, and says little of how long the next will take: the limit at most doubles.
-        allowed = int(np.clip(length * SECONDS / max(seconds, 1e-9), 1, min(2 * allowed, longest)))
+        # The time of a first chunk includes compilation and does not predict the next one: the limit at most doubles.
+        allowed = int(np.clip(length * CHUNK_SECONDS / max(seconds, 1e-9), 1, min(2 * allowed, longest)))
         for index in range(length):
             ended, finite, metrics = jax.tree.map(lambda x, index=index: x[index], traces)
             with group.exchange() as exchange:
@@ -85,35 +84,35 @@ def device_loop(
             updates += config.updates_per_batch if learning else 0
             if learning:
                 check_metrics_finite(metrics, frames)
-            whole = index == length - 1
+            is_last = index == length - 1
             yield Progress(
                 frames=frames,
                 updates=updates,
                 epsilon=float(run.agent.epsilon(jnp.int32(frames))),
                 episodes=gathered_episodes(exchange),
                 metrics={name: float(value) for name, value in metrics.items()} if learning else {},
-                state=state.agent if whole else None,
-                run_state=state if whole else None,
+                state=state.agent if is_last else None,
+                run_state=state if is_last else None,
             )
 
 
 def _check_flags_finite(finite: dict[str, np.ndarray], frames: int) -> None:
-    """Raise `FloatingPointError` that names the first reward, observation or image of a batch that is not finite."""
-    for name, fine in finite.items():
-        if not fine.all():
-            step, env = np.argwhere(~fine)[0]
-            at = frames + step * fine.shape[1] + env + 1
+    """Raise `FloatingPointError`, which names the first reward, observation or image of a batch that is not finite."""
+    for name, flags in finite.items():
+        if not flags.all():
+            step, env = np.argwhere(~flags)[0]
+            at = frames + step * flags.shape[1] + env + 1
             bounds = ", or not in [0, 1]," if "image" in name else ""
             raise FloatingPointError(f"the {name} of environment {env} is not finite{bounds} at frame {at:,}")
 
 
 def _is_stop(batch: int, config: Config) -> bool:
     frames = batch * config.frames_per_batch
-    return evaluates_at(config, frames) or keeps_at(config, frames)
+    return evaluates_at(config, frames) or checkpoints_at(config, frames)
 
 
 def _one_batch(run: DeviceRun, *, learns: bool) -> Chunk:
-    """A batch in two programs, as `_chunk` gives it: one of this process, and one of all that train together."""
+    """Return a chunk of one batch: each process collects in its own program, and all learn in a shared one."""
     collect = jit(run.collect, donate_argnums=0)
 
     def chunk(state: RunState, length: Int[Array, ""]) -> tuple[RunState, BatchTrace]:
@@ -127,17 +126,17 @@ def _one_batch(run: DeviceRun, *, learns: bool) -> Chunk:
 
 
 def _chunk(batch: Callable[[RunState], tuple[RunState, BatchTrace]]) -> Chunk:
-    """Up to `LONGEST` batches in one program, which serves every length."""
+    """Return a function that runs up to `MAX_CHUNK_BATCHES` batches in one program, compiled once for all lengths."""
 
     def chunk(state: RunState, length: Int[Array, ""]) -> tuple[RunState, BatchTrace]:
-        one = jax.eval_shape(batch, state)[1]
-        room = jax.tree.map(lambda x: jnp.zeros((LONGEST, *x.shape), x.dtype), one)
+        trace_shape = jax.eval_shape(batch, state)[1]
+        empty = jax.tree.map(lambda x: jnp.zeros((MAX_CHUNK_BATCHES, *x.shape), x.dtype), trace_shape)
 
         def body(index: Int[Array, ""], carry: Any) -> Any:
             state, traces = carry
             state, trace = batch(state)
-            return state, jax.tree.map(lambda all_of, new: all_of.at[index].set(new), traces, trace)
+            return state, jax.tree.map(lambda array, new: array.at[index].set(new), traces, trace)
 
-        return jax.lax.fori_loop(0, length, body, (state, room))
+        return jax.lax.fori_loop(0, length, body, (state, empty))
 
     return jit(chunk, donate_argnums=0)

@@ -1,4 +1,4 @@
-"""A whole run as pure functions: an agent and functional environments, collected and learned from in one program.
+"""A whole run as pure functions: an agent and functional environments, collecting and learning in one program.
 
 run = make_device_run(config)
 state, trace = jaxdqn.jit(run.train, donate_argnums=0)(run.init(key))                          # one seed
@@ -39,12 +39,12 @@ from jaxdqn.types import Rows
 
 
 class RunState(NamedTuple):
-    """All that decides the future of a run.
+    """The complete state of a run.
 
     Attributes:
         agent: The agent's state.
         envs: The environments' states `[N, ...]`.
-        cursor: Where the environments stand.
+        cursor: The last observations, and the position within the open episodes.
         key: Random key of the environments.
     """
 
@@ -55,14 +55,14 @@ class RunState(NamedTuple):
 
 
 class BatchTrace(NamedTuple):
-    """What a batch leaves for the logs, with further leading axes for several.
+    """The outputs of a batch for the logs; several batches have a further leading axis.
 
     Attributes:
         ended: Episodes that ended `[T, N]`.
-        finite: Whether `reward` and the `observation` after it are finite `[T, N]`, and whether the `image` that the
-            observation was made of is, where bytes cannot say so.
-        metrics: Means over the batch's updates (`loss`, `gradient_norm`, `q_value`); none of a batch that is only
-            collected, so that those of a whole run begin after its `warm_up_batches`.
+        finite: Whether `reward` and the next `observation` are finite `[T, N]`; also `image`, the image that the
+            observation was made of, if the observation is bytes, which cannot be NaN.
+        metrics: Means over the batch's updates (`loss`, `gradient_norm`, `q_value`); empty for a batch without
+            updates. Those of a whole run start after its `warm_up_batches`.
     """
 
     ended: EpisodeEnds
@@ -75,16 +75,16 @@ class DeviceRun(NamedTuple):
 
     Attributes:
         init: `(key) -> state`; the key is consumed.
-        start: `(agent_state, key) -> state`: environments for an agent that is there already, whose ring is not copied
-            but becomes part of the state; the key is consumed.
-        collect: `(state) -> (state, trace)`: `frames_per_batch` rows into replay, without learning from them.
-        batch: `(state) -> (state, trace)`: `collect`, and then `updates_per_batch` updates.
-        train: `(state) -> (state, trace [batches, ...])`: the whole run, from what `init` gives; of the trace's metrics
-            there are `batches - warm_up_batches`.
-        agent: The agent's own functions.
-        env: The environment, whose observations are as replay holds them.
-        obs: What is observed.
-        warm_up_batches: Batches of the run that are only collected.
+        start: `(agent_state, key) -> state`: resets environments for an existing agent, whose ring is not copied but
+            becomes part of the state; the key is consumed.
+        collect: `(state) -> (state, trace)`: adds `frames_per_batch` rows to replay, without learning.
+        batch: `(state) -> (state, trace)`: `collect`, then `updates_per_batch` updates.
+        train: `(state) -> (state, trace [batches, ...])`: the whole run, from a state of `init`; the trace's metrics
+            have length `batches - warm_up_batches`.
+        agent: The agent's functions.
+        env: The environment, whose observations have the form that replay stores.
+        obs: The specification of the observations.
+        warm_up_batches: Batches at the start of the run that are only collected.
     """
 
     init: Callable[[Key[Array, ""]], RunState]
@@ -113,30 +113,30 @@ def make_device_run(
 ) -> DeviceRun:
     """Bind a config and a functional environment into a run.
 
-    The key that `init` is given decides all that is random in a run, except the rollout behind `obs_stats`: that is
-    `config.seed`'s, and runs that are mapped side by side share it.
+    The key of `init` determines all randomness of a run, except the random rollout behind `obs_stats`: that uses
+    `config.seed`, and runs that are vmapped together share it.
 
     Args:
-        config: The run. Symmetries of another environment's images (`symmetries_of`) are left out.
-        env: The environment; None takes the functional twin of `config.env`.
-        obs_stats: As `make_agent` has it; None plays a random rollout where the config asks for statistics of images.
-        network: As `make_agent` has it.
-        optimizer: As `make_agent` has it.
-        loss: As `make_agent` has it.
-        returns: As `make_agent` has it.
-        num_seeds: Runs that will be mapped side by side, each with a replay of its own.
-        bytes_available: Memory that all their replays may take; None takes what is free where they will be, on the
-            config's devices together. With `axis_name` each device of this process is taken to have a part; where
-            several processes share a machine, give what this one may take.
-        axis_name: As `make_agent` has it, for a part of a run on each device; the run's functions then need that axis.
+        config: The run's config. Symmetries of another environment's images (`symmetries_of`) are ignored.
+        env: The environment; None takes the functional form of `config.env`.
+        obs_stats: See `make_agent`. None plays a random rollout if the config needs statistics of images.
+        network: See `make_agent`.
+        optimizer: See `make_agent`.
+        loss: See `make_agent`.
+        returns: See `make_agent`.
+        num_seeds: Number of runs that will be vmapped together, each with its own replay.
+        bytes_available: Memory that all replays together may take; None takes the free memory of the config's devices
+            together. With `axis_name` it assumes that each device of this process holds a part. If several processes
+            share a machine, pass what this process may take.
+        axis_name: See `make_agent`. Each device then has a part of the run, whose functions need that axis.
 
     Raises:
-        ValueError: If `config.env` has no functional twin, the environment or the config cannot be used on the device,
-            the replays do not fit, or as `make_agent` does.
+        ValueError: If `config.env` has no functional form, the environment or the config cannot be used on the device,
+            or the replays do not fit; also see `make_agent`.
     """
     if num_seeds < 1:
         raise ValueError(f"num_seeds {num_seeds} must be at least 1")
-    config = dataclasses.replace(config, loop="device")  # which refuses what needs the host
+    config = dataclasses.replace(config, loop="device")  # raises for settings that need the host
     own_env = env is not None and (config.env not in functional_ids() or env != env_of(config))
     if config.has_foreign_symmetries(own_env):
         config = config.without_symmetries()
@@ -172,19 +172,19 @@ def make_device_run(
 
 
 def env_of(config: Config) -> FunctionalEnv:
-    """The functional twin of the config's environment."""
+    """Return the functional form of the config's environment."""
     return functional_env(config.env, pixels=config.pixels, frame_size=config.frame_size)
 
 
 def rollout_stats_of(env: FunctionalEnv, config: Config, obs: ObsSpec) -> ObservationStats:
-    """Statistics of `stats_frames` images of a random policy on a functional environment."""
+    """Return statistics of `stats_frames` images, which a random policy collects on a functional environment."""
     key = jax.random.key(spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0])
     stacks = random_rollout(env, key, frames=stats_frames(config, obs), frame_stack=obs.stack)
     return stats_of(stacks, obs)
 
 
 def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> DeviceRun:
-    """The run of an agent that is made already, on an environment as `with_observations` gives it."""
+    """Return the run of an existing agent, on an environment from `with_observations`."""
     envs = vectorise(env, config.num_envs)
     stack = obs.stack
     warm_up = warm_up_batches(config, stack=stack or 1)
@@ -197,7 +197,8 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
         return states, cursor._replace(stack=jnp.copy(cursor.stack)), key
 
     def start(state: AgentState, key: Key[Array, ""]) -> RunState:
-        # The whole state will be donated, and no buffer twice: what may share some is copied. The ring shares none.
+        # The whole state will be donated, and a buffer can be donated only once: copy what may share buffers, which
+        # the ring does not.
         learner, actor, sampling_key = jax.tree.map(jnp.copy, (state.learner, state.actor, state.key))
         return RunState(AgentState(learner, state.replay, actor, sampling_key), *open_envs(key))
 
@@ -230,10 +231,10 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
         return state._replace(agent=learned), trace._replace(metrics=jax.tree.map(jnp.mean, metrics))
 
     def train(state: RunState) -> tuple[RunState, BatchTrace]:
-        # Two phases and no `cond` within one: under `vmap` it would become a `select`, which copies the ring.
+        # Two scans instead of one with a `cond`: under `vmap` a `cond` becomes a `select`, which copies the ring.
         state, first = jax.lax.scan(lambda state, _: collect(state), state, length=warm_up)
         state, rest = jax.lax.scan(lambda state, _: batch(state), state, length=config.num_batches - warm_up)
-        # No NaN as a placeholder for batches that do not learn: JAX_DEBUG_NANS=1 would stop the program.
+        # Batches without updates have no metrics: with NaN as a placeholder, JAX_DEBUG_NANS=1 would stop the program.
         ended, finite = jax.tree.map(lambda *parts: jnp.concatenate(parts), first[:2], rest[:2])
         return state, BatchTrace(ended, finite, rest.metrics)
 

@@ -1,4 +1,4 @@
-"""Losses, gradients, values and parameters that are not finite end a run, with the name of what was not."""
+"""Checks that losses, gradients, action values and parameters are finite."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from jaxdqn.learner import METRICS, LearnerState
 
 
 def check_metrics_finite(metrics: dict[str, Any], frames: int) -> None:
-    """Raise `FloatingPointError` that names the field, where an update's loss, gradient or value is not finite.
+    """Raise `FloatingPointError`, which names the metric, if a loss, gradient norm or action value is not finite.
 
     Args:
-        metrics: Of the updates after a batch, or their means, by name.
-        frames: Rows collected by then.
+        metrics: The metrics of the updates after a batch, or their means, by name.
+        frames: Rows collected so far.
     """
     updates = len(np.atleast_1d(metrics["loss"]))
     for update in range(updates):
         for name in METRICS:
-            values = np.atleast_1d(np.atleast_1d(metrics[name])[update])  # of each device
+            values = np.atleast_1d(np.atleast_1d(metrics[name])[update])  # one for each device
             wrong = values[~np.isfinite(values)]
             if len(wrong):
                 words = name.replace("_", " ")
@@ -31,7 +31,7 @@ def check_metrics_finite(metrics: dict[str, Any], frames: int) -> None:
 
 
 def check_state_finite(state: AgentState, frames: int) -> None:
-    """Raise `FloatingPointError` where the newest update has left a parameter that is not finite."""
+    """Raise `FloatingPointError` if a parameter is not finite after the newest update."""
     if not bool(_finite(state.learner)):
         raise FloatingPointError(f"a parameter is not finite after the updates of frame {frames:,}")
 

@@ -1,6 +1,6 @@
-"""The training loop on the host: a generator, so that logs, evaluation and a user's own code stand outside it.
+"""The training loop on the host: a generator, so that logs, evaluation and the user's own code stay outside it.
 
-What TorchRL's Trainer takes as hooks is code in the body of `for progress in host_loop(...)`.
+The hooks of TorchRL's Trainer become code in the body of `for progress in host_loop(...)`.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from jaxdqn.types import Rows
 def host_loop(
     agent: Agent, state: AgentState, collector: Collector, config: Config, group: ProcessGroup | None = None
 ) -> Generator[Progress, None, None]:
-    """Collect, observe, learn, until the config's frames are spent.
+    """Collect, observe and learn, until the config's frames are collected.
 
         sync     collect frames_per_batch rows -> observe them -> learn updates_per_batch times -> yield
         async    wait for the rows -> observe them -> start on the next rows -> learn -> yield
 
-    With `config.collector` "async" a thread collects the next rows while the learner learns, with the parameters from
-    before it: the policy is one batch old, always, so that a seed gives the same run here, too. A loop that is left
-    has collected a batch that nobody has seen: to go on from its state, collect from fresh environments. Make them with
-    `make_vector_env(..., workers=True)`: in this process the two would slow each other.
+    With `config.collector` "async" a thread collects the next rows during the updates, with the parameters from before
+    them. The policy is always exactly one batch old, so that the same seed gives the same run here as well. If you
+    leave the loop, one more batch has been collected that was never yielded: to continue from its state, use fresh
+    environments. Make them with `make_vector_env(..., workers=True)`: in one process, collecting and learning would
+    slow each other down.
 
     Args:
-        agent: The pure functions.
-        state: Their state, fresh or from an earlier loop, which then goes on where it stopped; consumed.
+        agent: The pure functions of the agent.
+        state: Their state, fresh or from an earlier loop, which is then continued; consumed.
         collector: The environments.
-        config: The run.
-        group: The processes that train together, each with its share of the config's environments; all of them call
-            this. None: this one alone.
+        config: The run's config.
+        group: The processes that train together, each with its share of the config's environments; every process calls
+            this function. None if this process trains alone.
 
     Yields:
-        Progress after each batch; episodes are those of all processes.
+        Progress after each batch, with the episodes of all processes.
 
     Raises:
         FloatingPointError: If an observation, a reward, a loss or a gradient is not finite.
@@ -54,7 +55,7 @@ def host_loop(
     group = group or ProcessGroup.alone()
     if collector.num_envs * group.count != config.num_envs:
         share = f" times {group.count} processes" if group.count > 1 else ""
-        raise ValueError(f"num_envs {config.num_envs} is not the collector's {collector.num_envs}{share}: make it so")
+        raise ValueError(f"num_envs {config.num_envs} must be the collector's {collector.num_envs}{share}: change one")
     frames, updates = int(state.actor.frame), int(state.learner.num_updates)
     learning_start = learning_start_after(state, agent, config.num_envs)
     batches = range(frames // config.frames_per_batch, config.num_batches)
@@ -69,17 +70,18 @@ def host_loop(
         rows, episodes = collector.collect(act, num_steps, frames=int(actor.frame))
         return actor, rows, episodes
 
-    # XLA runs on the CPU what one thread dispatches in order: an `act` from this one would wait for the whole `learn`.
-    with _ended_at_once(ThreadPoolExecutor(1, "collector")) as thread:
-        ahead = thread.submit(collect, state.actor) if config.collector == "async" and batches else None
+    # A separate thread, because XLA's CPU backend executes the calls of one thread in order: from this thread, `act`
+    # would wait for the whole `learn`.
+    with _shut_down_at_end(ThreadPoolExecutor(1, "collector")) as executor:
+        pending = executor.submit(collect, state.actor) if config.collector == "async" and batches else None
         for batch in batches:
             with group.exchange() as exchange:
-                actor, rows, exchange.local = ahead.result() if ahead else collect(state.actor)
+                actor, rows, exchange.local = pending.result() if pending else collect(state.actor)
             episodes = gathered_episodes(exchange)
-            newest = state.actor.params  # an actor that was ahead of the learner has older ones
+            newest = state.actor.params  # rows that were collected during the updates come with older ones
             state = agent.observe(state._replace(actor=actor._replace(params=newest)), rows)
-            if ahead and batch + 1 < config.num_batches:
-                ahead = thread.submit(collect, state.actor)
+            if pending and batch + 1 < config.num_batches:
+                pending = executor.submit(collect, state.actor)
             frames += config.frames_per_batch
             metrics: dict[str, float] = {}
             if frames >= learning_start:
@@ -93,13 +95,13 @@ def host_loop(
 
 
 @contextlib.contextmanager
-def _ended_at_once(thread: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
-    """The thread is waited for, unless a signal stops the run: an environment that hangs would never let it end."""
-    waits = True
+def _shut_down_at_end(executor: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """Wait for the thread at the end, unless a signal stops the run: an environment that hangs would block forever."""
+    wait = True
     try:
-        yield thread
+        yield executor
     except (KeyboardInterrupt, SystemExit):
-        waits = False
+        wait = False
         raise
     finally:
-        thread.shutdown(wait=waits, cancel_futures=True)
+        executor.shutdown(wait=wait, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What loops yield, whether they step environments on the host or on the device."""
+"""The progress that both loops yield, and when a loop learns, evaluates and saves."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class Progress(NamedTuple):
-    """Where a run stands after a collected batch and its updates.
+    """The progress of a run after a collected batch and its updates.
 
     Attributes:
         frames: Rows collected so far.
-        updates: Updates done so far.
+        updates: Updates made so far.
         epsilon: Probability of a random action at this frame.
         episodes: Episodes that ended in this batch.
         metrics: Means over this batch's updates (`loss`, `gradient_norm`, `q_value`); empty during warm-up.
-        state: The agent's state; the next iteration donates part of it, so copy what you keep. `device_loop` gives it
-            with the last batch of each chunk only, which is where the config evaluates; else it is None there.
-        run_state: Of `device_loop`, together with `state`: that and the environments.
+        state: The agent's state. The next iteration donates part of it, so copy what you keep. `device_loop` yields it
+            only with the last batch of each chunk (a chunk ends at every evaluation), and None with the others.
+        run_state: Only from `device_loop`, together with `state`: the agent's state and that of the environments.
     """
 
     frames: int
@@ -37,19 +37,19 @@ class Progress(NamedTuple):
 
 
 def gathered_episodes(exchange: Exchange) -> list[Episode]:
-    """Episodes of which the processes of a run have told, in their order."""
-    return [Episode(*episode) for of_one in exchange.gathered for episode in of_one]
+    """Return the episodes that all processes of a run have exchanged, in the order of the processes."""
+    return [Episode(*episode) for local in exchange.gathered for episode in local]
 
 
 def learning_start_after(state: AgentState, agent: Agent, num_envs: int) -> int:
-    """Frames from which on a loop learns: `agent.learning_start`, and later where the ring lacks rows of the run.
+    """Return the frame at which a loop starts to learn: `agent.learning_start`, or later after a resume without replay.
 
-    After a resume without replay the ring is filled as it was at first, with no update for the frames in between.
+    After such a resume the ring is first filled again for as many frames as at the start of the run, without updates.
 
     Args:
-        state: The state.
-        agent: Its agent.
-        num_envs: Environments of all processes, whose frames are counted.
+        state: The agent's state.
+        agent: The agent.
+        num_envs: Number of environments of all processes together.
     """
     slots = state.replay.rows.action.shape[0]
     rows = int(state.replay.size) * num_envs
@@ -58,15 +58,15 @@ def learning_start_after(state: AgentState, agent: Agent, num_envs: int) -> int:
 
 
 def evaluates_at(config: Config, frames: int) -> bool:
-    """Whether the batch that ends at so many frames is followed by an evaluation."""
+    """Return whether an evaluation follows the batch that ends at `frames`."""
     return frames >= config.run_frames or passed(config.evaluate_every, frames, config.frames_per_batch)
 
 
-def keeps_at(config: Config, frames: int) -> bool:
-    """Whether the state is kept after the batch that ends at so many frames."""
+def checkpoints_at(config: Config, frames: int) -> bool:
+    """Return whether a checkpoint of the state follows the batch that ends at `frames`."""
     return frames >= config.run_frames or passed(config.checkpoint_every, frames, config.frames_per_batch)
 
 
 def passed(every: int, frames: int, new_frames: int) -> bool:
-    """Whether a multiple of `every` lies among the newest frames; never where `every` is 0."""
+    """Return whether one of the newest frames is a multiple of `every`; never if `every` is 0."""
     return every > 0 and frames // every > (frames - new_frames) // every

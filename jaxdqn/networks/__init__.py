@@ -1,1 +1,1 @@
-"""Q-networks, and the layers that they are made of."""
+"""Q-networks and their layers."""

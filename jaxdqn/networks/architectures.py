@@ -1,4 +1,4 @@
-"""Networks by name: what a config's `network` is, and which one suits what is observed."""
+"""Networks by name: the choices of `Config.network`, and the default for an observation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jaxdqn.config import Config
 from jaxdqn.networks.dueling import DuelingCNN, DuelingMLP
 from jaxdqn.observations import ObsSpec
 
-SMALLEST_CNN = 36
-"""Side of an image from which on `auto` takes strides: of smaller ones too few maps would be left."""
+MIN_CNN_SIDE = 36
+"""Smallest side of an image for which `auto` uses strides: smaller images would leave too small feature maps."""
 
 
 def small_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | None = None) -> DuelingCNN:
-    """Feature maps and dueling heads, for images from 36 pixels on: nothing is assumed of what they show.
+    """Return a dueling CNN for images of at least 36x36 pixels, without assumptions about their content.
 
-    Of 64x64 pixels its last maps are 7x7, as are those of Mnih et al. (2015) of 84x84: on jaxdqn/Ball-v0 it matters how
-    fine they are. A third of that network's channels, as the CPU is to train it as well.
+    For 64x64 pixels its last maps are 7x7, like those of Mnih et al. (2015) for 84x84: on jaxdqn/Ball-v0 their
+    resolution matters. It has half of that network's channels, so that a CPU can train it, too.
     """
     return DuelingCNN(
         num_actions,
@@ -36,7 +36,7 @@ def small_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | N
 
 
 def nature_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | None = None) -> DuelingCNN:
-    """The usual network of Atari, for images from 36 pixels on; made for 84x84, and for accelerators.
+    """Return the usual network for Atari, for images of at least 36x36 pixels; made for 84x84 and for accelerators.
 
     Channels, kernels and strides of Mnih et al. (2015), heads of Wang et al. (2016), LeCun's initialisation.
     """
@@ -52,7 +52,7 @@ def nature_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | 
 
 
 def grid_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | None = None) -> DuelingCNN:
-    """For grids, whose every pixel is a thing of its own: 16 kernels of 3x3, then dueling heads of 128 units.
+    """Return a network for grids, in which each pixel has its own meaning: 16 kernels of 3x3, heads of 128 units.
 
     References:
         Young and Tian, MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning
@@ -73,12 +73,12 @@ def grid_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | No
 def motion_cnn(
     num_actions: int, *, value_bias: float = 2.0, channels: int = 1, dtype: DTypeLike | None = None
 ) -> DuelingCNN:
-    """The network of the preset `cartpole`: fewer multiply-adds, and motion made easy to see.
+    """Return the network of the preset `cartpole`, with fewer multiply-adds and with frame differences as input.
 
-    Kernels and strides of Mnih et al. (2015), which take less than a quarter of the multiply-adds of TorchRL's network;
-    LeCun's initialisation; frames given as differences, four times as large (on pixel CartPole a gain of 10 learned
-    more slowly); of the last feature maps the moments of rows, which suit CartPole and say little of where a thing is
-    elsewhere. 152,163 parameters for 64x64x4 and two actions.
+    Kernels and strides are those of Mnih et al. (2015), which need less than a quarter of the multiply-adds of
+    TorchRL's network; the initialisation is LeCun's. Frame differences have a gain of 4 (on pixel CartPole a gain of 10
+    learned more slowly). The heads receive the moments of rows of the last feature maps, which suit CartPole but say
+    little about positions in other environments. 152,163 parameters for 64x64x4 and two actions.
     """
     return DuelingCNN(
         num_actions,
@@ -94,27 +94,28 @@ def motion_cnn(
 
 
 def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -> nn.Module:
-    """The config's own network: a dueling CNN for images, the dueling MLP for vectors.
+    """Make the network of a config: a dueling CNN for images, the dueling MLP for vectors.
 
     Args:
-        config: The run.
+        config: Configuration of the run.
         num_actions: Number of discrete actions.
-        obs: What is observed; None: vectors if `pixels` is False, else grey frames of `frame_size`.
+        obs: Spec of the observations; None: vectors if `pixels` is False, otherwise grey frames of `frame_size`.
 
     Raises:
-        ValueError: If images are too small for the network that is named.
+        ValueError: If images are too small for `config.network`, or `compute_dtype` is not float32 for an MLP.
     """
     if obs is None:
         frames = ObsSpec((config.frame_size,) * 2, np.uint8, config.frame_stack or 4)
         obs = ObsSpec((1,), np.float32) if config.pixels is False else frames
     side, bias = min(obs.shape[:2], default=0), config.value_bias
     name = config.network
-    if name == "auto":  # one cell has no neighbours to be convolved with
-        name = "cnn" if side >= SMALLEST_CNN else "grid"
+    if name == "auto":
+        name = "cnn" if side >= MIN_CNN_SIDE else "grid"
+    # `auto`: an image below 3x3 has no neighbourhood to convolve.
     if not obs.is_image or (config.network == "auto" and side < grid_cnn(1).smallest_frame):
         if config.compute_dtype != "float32":
             raise ValueError(
-                f"compute_dtype {config.compute_dtype} is for convolutions, and there are none: set it to float32"
+                f"compute_dtype {config.compute_dtype} needs a network with convolutions: set it to float32"
             )
         return DuelingMLP(num_actions, value_bias=bias)
     dtype = jnp.dtype(config.compute_dtype)

@@ -1,1 +1,1 @@
-"""What a run leaves for people: logs, TensorBoard, curves and GIFs."""
+"""Logs, TensorBoard files, learning curves and GIFs of a run."""

@@ -1,4 +1,4 @@
-"""An episode as a GIF: the environment, and beside it the values that the agent gives its actions."""
+"""An episode as a GIF: the environment, with the agent's action values beside it."""
 
 from __future__ import annotations
 
@@ -18,42 +18,43 @@ from jaxdqn.evaluation.trained_agent import TrainedAgent
 from jaxdqn.reporting.gif_panel import STEPS, Panel
 from jaxdqn.storage.atomic import atomic_write
 
-MS_A_FRAME = 40  # 25 pictures a second: viewers slow down anything below 20 ms
+FRAME_MS = 40  # 25 pictures a second: viewers slow down anything below 20 ms
 
 
 def action_names(env: gym.Env, num_actions: int) -> list[str]:
-    """Return the names that an environment gives its actions (`get_action_meanings`, as Atari's do), or their numbers.
+    """Return the names of an environment's actions (`get_action_meanings`, as in Atari), or their numbers.
 
     Args:
         env: The environment.
-        num_actions: How many names are needed; numbers are taken if it gives others, or two alike.
+        num_actions: Number of names that are needed. Numbers are used if the environment gives another number of names,
+            an empty name, or the same name twice.
     """
     numbers = [str(action) for action in range(num_actions)]
-    own: Any = env.unwrapped
+    unwrapped: Any = env.unwrapped
     try:
-        names = [" ".join(str(name).split()) for name in own.get_action_meanings()]
-    except Exception:  # the method is not part of gymnasium's interface: an environment may do anything in it
+        names = [" ".join(str(name).split()) for name in unwrapped.get_action_meanings()]
+    except Exception:  # the method is not part of gymnasium's interface: it may raise anything
         return numbers
     return names if len(names) == num_actions and all(names) and len(set(names)) == num_actions else numbers
 
 
 def record_gif(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2, longest: int = 1000) -> float:
-    """Draw an episode, see `draw_episode`, and return its raw return."""
+    """Draw an episode and return its raw return. See `draw_episode`."""
     return draw_episode(agent, output, seed=seed, every=every, longest=longest).raw_return
 
 
 def draw_episode(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int = 2, longest: int = 1000) -> Episode:
-    """Play one greedy episode of the environment of evaluations and draw it with the action values beside.
+    """Play one greedy episode on the evaluation environment and draw it, with the action values beside it.
 
     Args:
         agent: The trained agent.
-        output: The GIF.
-        seed: The episode's own seed is spawned from it.
-        every: Steps to a picture.
+        output: The GIF to write.
+        seed: Seed from which the episode's seed is spawned.
+        every: Steps between two pictures.
         longest: Steps after which the episode is cut.
 
     Returns:
-        The episode; a `CutEpisode` where it was cut.
+        The episode; a `CutEpisode` if it was cut.
 
     Raises:
         FloatingPointError: If an observation or a reward is not finite.
@@ -70,7 +71,7 @@ def draw_episode(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int
             format="GIF",
             save_all=True,
             append_images=pictures[1:],
-            duration=MS_A_FRAME,
+            duration=FRAME_MS,
             loop=0,
             optimize=False,
         )
@@ -78,7 +79,7 @@ def draw_episode(agent: TrainedAgent, output: Path, *, seed: int = 0, every: int
 
 
 def _play(env: gym.Env, agent: TrainedAgent, seed: int, every: int, longest: int) -> tuple[list[Image.Image], Episode]:
-    where = " of the episode that is drawn"
+    where = " of the drawn episode"
     stepper = EpisodeStepper([env], [seed], max_steps=longest, frame_stack=agent.frame_stack, where=where)
     space: Any = env.action_space  # discrete: see `make_env_fn`
     panel = Panel(action_names(env, int(space.n)))
@@ -97,6 +98,6 @@ def _play(env: gym.Env, agent: TrainedAgent, seed: int, every: int, longest: int
 
 
 def _scene(env: gym.Env) -> np.ndarray:
-    """Return what the environment draws, `[H, W, 3]` uint8."""
+    """Return the picture that the environment renders, `[H, W, 3]` uint8."""
     picture = picture_bytes(env.render(), name_of(env))
     return np.broadcast_to(picture if picture.ndim == 3 else picture[..., None], (*picture.shape[:2], 3))

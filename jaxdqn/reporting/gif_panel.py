@@ -1,4 +1,4 @@
-"""One picture of an episode: the environment at the left, the values of its actions at the right."""
+"""One picture of an episode: the environment on the left, the action values on the right."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from jaxdqn.reporting.plots import COLOURS
 
 INK, PAPER, FAINT, BAND = (38, 42, 51), (250, 250, 247), (214, 214, 206), (226, 226, 219)
 HEIGHT, SCENE_WIDTH, SCENE_THINNEST = 240, 360, 8
-LEFT, RIGHT, TOP, BOTTOM = 16, 244, 60, 214  # of the lines, beside the scene
+LEFT, RIGHT, TOP, BOTTOM = 16, 244, 60, 214  # edges of the plot, which is right of the scene
 LABEL_LEFT, LABEL_HEIGHT, LABEL_TOP, LABEL_BOTTOM = RIGHT + 14, 14, 52, 224  # see `label_positions`
-NAME_WIDTH = 100  # which holds the longest name of Atari's actions
-STEPS = 120  # of which values are drawn
-SCENE_COLOURS = 192  # of the 256 of a GIF
-ALL_SHOWN, MOST_SHOWN = 12, 6  # up to 12 actions all have a line and a label; of more, 6 at a time
+NAME_WIDTH = 100  # enough for the longest action name of Atari
+STEPS = 120  # number of steps in the plot
+SCENE_COLOURS = 192  # of the 256 colours of a GIF
+ALL_SHOWN, MOST_SHOWN = 12, 6  # up to 12 actions all have a line and a label; with more actions, 6 have
 
 
 def fit_scene(scene: UInt8[np.ndarray, "H W 3"]) -> Image.Image:
-    """Return what an environment draws, as large as its place allows.
+    """Resize the picture of an environment to the largest size that fits.
 
-    Large scenes shrink; small ones grow by a whole factor, so that every pixel is a square with sharp edges. A side
+    Large pictures shrink; small ones grow by a whole factor, so that every pixel is a square with sharp edges. A side
     that would be too thin to be seen is drawn thicker.
     """
     image = Image.fromarray(np.ascontiguousarray(scene))
@@ -38,25 +38,25 @@ def fit_scene(scene: UInt8[np.ndarray, "H W 3"]) -> Image.Image:
 
 
 def label_positions(wanted: Float[np.ndarray, " K"], height: int, top: int, bottom: int) -> Float[np.ndarray, " K"]:
-    """Return upper edges of labels that do not overlap, with the least sum of squared shifts.
+    """Return upper edges of labels that do not overlap, with the smallest sum of squared shifts.
 
     Args:
-        wanted: Upper edges `[K]` where the labels belong, in increasing order; floats.
+        wanted: Preferred upper edges `[K]`, in increasing order; floats.
         height: The height of each label.
         top: The smallest upper edge.
         bottom: The largest upper edge.
 
     Returns:
-        Upper edges `[K]`, float64 that are whole numbers, at least `height` apart.
+        Upper edges `[K]`, float64 with whole values, at least `height` apart.
 
     Raises:
-        ValueError: If so many labels do not fit.
+        ValueError: If the labels do not fit.
     """
     offsets = float(height) * np.arange(len(wanted))
     if len(wanted) and offsets[-1] > bottom - top:
         raise ValueError(f"{len(wanted)} labels of height {height} do not fit between {top} and {bottom}")
-    # Without its offset each label must only not be above the one before: an isotonic regression, which pools
-    # neighbours that are out of order to their mean.
+    # Without the offsets, positions only have to be non-decreasing. This is isotonic regression: neighbours that are
+    # out of order are pooled to their mean.
     pools: list[tuple[float, int]] = []
     for mean in np.asarray(wanted, float) - offsets:
         count = 1
@@ -73,7 +73,7 @@ def shown_actions(values: Float[np.ndarray, " A"], action: int) -> Int[np.ndarra
 
     Args:
         values: The values `[A]` of all actions, floats without NaN.
-        action: The chosen action, which is always among them.
+        action: The chosen action, which is always shown.
 
     Returns:
         Actions `[K]` int64: all if there are at most 12, else 6.
@@ -88,8 +88,8 @@ def value_text(value: float, largest: float, fits: Callable[[str], bool]) -> str
 
     Args:
         value: The value.
-        largest: The largest magnitude of the values beside it, so that these have the same number of decimals.
-        fits: Whether there is room for a text; if there is not, digits are left out.
+        largest: The largest magnitude of all values, so that they all have the same number of decimals.
+        fits: Whether there is room for a text; if there is not, fewer digits are used.
     """
     exponents = [f"{value:.{digits}g}" for digits in (3, 2, 1)]
     short = [text.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-") for text in exponents]
@@ -101,7 +101,7 @@ def value_text(value: float, largest: float, fits: Callable[[str], bool]) -> str
 
 
 def colours_of(actions: Int[np.ndarray, " K"]) -> list[tuple[int, int, int]]:
-    """Return a colour for each action, at most 12, no two alike; an action keeps its own unless one before has it."""
+    """Return a different colour for each action, at most 12; an action keeps its own unless one before it has it."""
     free, taken = list(range(len(COLOURS))), []
     for action in actions:
         own = int(action) % len(COLOURS)
@@ -111,7 +111,7 @@ def colours_of(actions: Int[np.ndarray, " K"]) -> list[tuple[int, int, int]]:
 
 
 def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Return both in one picture of bytes, a third of the memory; neither takes colours from the other's palette."""
+    """Join two pictures into one with a palette, a third of the memory; each has a separate part of the palette."""
     first = left.quantize(SCENE_COLOURS, dither=Image.Dither.NONE)
     second = right.quantize(256 - SCENE_COLOURS, dither=Image.Dither.NONE)
     both = Image.fromarray(np.hstack([np.asarray(first), np.asarray(second) + np.uint8(SCENE_COLOURS)]))
@@ -121,13 +121,13 @@ def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
 
 
 class Panel:
-    """Draws the pictures of one environment, which all have the same size."""
+    """Draws the pictures of an episode, all of the same size."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Lay out the picture.
 
         Args:
-            names: The name of each action; one that is too wide for a label gives way to the action's number.
+            names: The name of each action; a name that is too wide for a label is replaced by the action's number.
         """
         self._large, self._small = ImageFont.load_default(15), ImageFont.load_default(12)
         self._width_of = self._small.getlength
@@ -147,8 +147,8 @@ class Panel:
         """Draw the environment, and the values of actions over the last steps.
 
         Args:
-            scene: What the environment draws, `[H, W, 3]` uint8.
-            values: The values `[T, A]` of actions, floats, the newest last.
+            scene: The picture of the environment, `[H, W, 3]` uint8.
+            values: The action values `[T, A]`, floats, the newest last.
             action: The chosen action.
             step: Steps so far.
             total: The return so far.
@@ -170,11 +170,11 @@ class Panel:
         finite = np.nan_to_num(recent.astype(np.float64), nan=0.0, posinf=1e300, neginf=-1e300)
         low, high = float(finite.min()), float(finite.max())
         largest = max(-low, high)
-        # Values that are all the same, up to rounding, are a line in the middle.
+        # Values that are equal up to rounding are drawn as a line in the middle.
         middle, half = (low + high) / 2, 1.1 * max((high - low) / 2, 1e-5 * largest, 1e-300)
         y = BOTTOM - ((finite - middle) / half + 1) / 2 * (BOTTOM - TOP)
         x = RIGHT - np.arange(steps - 1, -1, -1) * (RIGHT - LEFT) / (STEPS - 1)
-        if steps == 1:  # a stub, so that one step is seen, too
+        if steps == 1:  # a short line, because a single point would not be seen
             x, y = np.array([RIGHT - 2.0, RIGHT]), np.repeat(y, 2, axis=0)
         shown = shown_actions(finite[-1], action)
         title, caption = "action values", f"last {steps} step{'s' if steps > 1 else ''}"
@@ -189,12 +189,12 @@ class Panel:
         draw.text((LEFT, BOTTOM + 6), caption, fill=INK, font=self._small)
         label_tops = label_positions(y[-1, shown] - LABEL_HEIGHT / 2, LABEL_HEIGHT, LABEL_TOP, LABEL_BOTTOM)
         fits: Callable[[str], bool] = lambda text: self._width_of(text) <= self._value_width  # noqa: E731
-        # The best action comes last, above all others.
+        # Draw the best action last, on top of the others.
         for index, colour, top in reversed(list(zip(shown, colours_of(shown), label_tops, strict=True))):
             draw.line(np.stack([x, y[:, index]], 1).ravel().tolist(), fill=colour, width=2)
             end, beside = float(y[-1, index]), float(top) + LABEL_HEIGHT / 2
             draw.ellipse((RIGHT - 2, end - 2, RIGHT + 2, end + 2), fill=colour)
-            if abs(end - beside) > 3:  # the label has made room for others: a line leads to it
+            if abs(end - beside) > 3:  # the label was shifted: connect it to its line
                 draw.line((RIGHT + 2, end, LABEL_LEFT - 3, beside), fill=colour)
             mark = "<" if index == action else ""
             text = f"{self._names[index]}: {value_text(float(recent[-1, index]), largest, fits)}{mark}"

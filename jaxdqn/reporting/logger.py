@@ -1,4 +1,4 @@
-"""A run's folder and its logs: config, versions, CSV files, TensorBoard."""
+"""The logs of a run: config, versions, CSV files, TensorBoard."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ EVALUATIONS = (
 
 
 class Logger:
-    """Writes what a run leaves; every row is whole on disk before the next is begun."""
+    """Writes the logs of a run; every row is complete on disk before the next one is written."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class Logger:
 
         Args:
             folder: The run's folder, which `claim_folder` has made.
-            config: The run.
-            started: When this process began with it, on the clock of `time.monotonic`.
-            frames: Rows that were collected when `facts` was taken; what was written of later ones is deleted.
-            facts: What `facts` gave in the process before; None where there was none.
-            own: What is the user's own in this run, and where it is defined.
+            config: The run's config.
+            started: When this process started the run, on the clock of `time.monotonic`.
+            frames: Rows that were collected when `facts` was called; logs of later frames are deleted.
+            facts: What `facts` returned in the process before; None in the first process.
+            own: The user's own objects in this run (environment, network, ...), and where each is defined.
         """
         before = facts or {"elapsed_seconds": 0.0, "num_episodes": 0, "episodes": [], "evaluated": 0}
         self._started = started - before["elapsed_seconds"]
@@ -79,13 +79,13 @@ class Logger:
         write_json(folder / "config.json", dataclasses.replace(config, output=relative_path(folder)).to_dict())
         write_json(folder / "versions.json", {**versions(), "own": dict(own or {})})
         self._metrics = Table(folder / "metrics.csv", METRICS, until=frames)
-        # An evaluation that was due is not among them, though it is of the same frame.
+        # Not `frames`: an evaluation that was still due at that frame is played after the resume.
         self._evaluated = int(before["evaluated"])
         self._evaluations = Table(folder / "evaluations.csv", EVALUATIONS, until=self._evaluated)
         self._events = EventFile(folder / "tensorboard", frames=frames)
 
     def facts(self) -> dict[str, Any]:
-        """What the logs had got to, for the process that goes on, as JSON takes it; what was written is on disk."""
+        """Flush the CSV files, and return what a resumed process needs to continue the logs, as JSON types."""
         self._metrics.flush()
         self._evaluations.flush()
         return {
@@ -96,13 +96,13 @@ class Logger:
         }
 
     def elapsed(self) -> float:
-        """Seconds since the run began."""
+        """Return the seconds since the run started, over all its processes."""
         return time.monotonic() - self._started
 
     def log(self, progress: Progress, *, force: bool = False) -> None:
-        """A row of metrics, where `log_every` is 0, a multiple of it was passed, or `force`.
+        """Write a row of metrics if `log_every` is 0, if a multiple of it was passed, or if `force`.
 
-        Returns and lengths are means over the episodes that ended since the row before; empty where none did.
+        Returns and lengths are means over the episodes that ended since the row before; empty if none ended.
         """
         self._episodes += progress.episodes
         self._num_episodes += len(progress.episodes)
@@ -126,7 +126,7 @@ class Logger:
         self._events.scalars("train", row, progress.frames)
 
     def log_evaluation(self, frames: int, evaluation: Evaluation) -> None:
-        """A row of evaluations."""
+        """Write a row of evaluations."""
         row = evaluation._asdict()
         del row["returns"]
         row["lengths"] = " ".join(map(str, evaluation.lengths))

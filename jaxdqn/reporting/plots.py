@@ -19,12 +19,12 @@ COLOURS = (
     *((0, 160, 175), (200, 150, 0), (60, 60, 150), (225, 115, 185), (125, 75, 45), (110, 120, 135)),
 )
 LINE_STYLES, MARKERS = ("-", "--", ":", "-."), "os^Dv<>"
-RUNS_INSIDE, CHARACTERS_INSIDE = 6, 40  # a legend with more runs, or longer names, hides lines: it goes beside the axes
+RUNS_INSIDE, CHARACTERS_INSIDE = 6, 40  # a legend with more runs or longer names would hide lines: it is put outside
 ROWS_BESIDE = 23  # lines of a legend that fit the height of the figure
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's CSV file by column; None for an empty cell, and for one that is not a number."""
+    """Return the rows of a run's CSV file, each by column; None for a cell that is empty or not a number."""
 
     def number(cell: str | None) -> float | None:
         try:
@@ -33,14 +33,14 @@ def read_table(path: Path) -> list[dict[str, Any]]:
             return None
 
     with path.open(newline="") as file:
-        rows = csv.DictReader(file, restkey="")  # cells beyond the header's: none is written
+        rows = csv.DictReader(file, restkey="")  # the key of extra cells, which are skipped
         return [{name: number(cell) for name, cell in row.items() if name} for row in rows]
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """Return a name for each folder: the shortest end of its path that no other of the folders has.
+    """Return a name for each folder: the shortest end of its path that is unique among the folders.
 
-    `runs/x` alone is `x`; `a/run` and `b/run` are `a/run` and `b/run`. One folder under two spellings has one name.
+    `runs/x` alone is `x`; `a/run` and `b/run` are `a/run` and `b/run`. Two spellings of one folder give one name.
     """
     # Not `resolve`: a symbolic link keeps the name that the user gave it.
     paths = [Path(os.path.abspath(folder)).parts for folder in folders]  # noqa: PTH100
@@ -57,7 +57,7 @@ def env_of_run(run: Path) -> str | None:
     """Return the id of the environment that a run was trained on; None if the user gave it an `env_fn`.
 
     Raises:
-        ValueError: If the folder is not that of a run.
+        ValueError: If the folder is not the folder of a run.
     """
     config, versions = read_config(run), run / "versions.json"
     given = read_json(versions).get("own", []) if versions.is_file() else []
@@ -65,15 +65,15 @@ def env_of_run(run: Path) -> str | None:
 
 
 class Curve(NamedTuple):
-    """What is drawn of one run; all values are finite, but for errors that are not known.
+    """The learning curve of one run; all values are finite, except unknown errors.
 
     Attributes:
         frames: Frames `[N]` at which training episodes ended.
         returns: Their mean returns `[N]`, smoothed.
         evaluated: Frames `[M]` of evaluations.
         means: Their mean returns `[M]`.
-        errors: Their standard errors `[M]`; NaN if one is not known.
-        lowest: The lowest return that the files name, before smoothing; infinity if they name none.
+        errors: Their standard errors `[M]`; NaN if unknown.
+        lowest: The lowest return in the files, before smoothing; infinity if there is none.
     """
 
     frames: Float[np.ndarray, " N"]
@@ -91,8 +91,8 @@ def read_curve(run: Path) -> Curve:
     rows = read_table(run / "evaluations.csv")
     columns = _columns(rows, "frames", "mean", "standard_error", "screening_mean", "screening_standard_error", "min")
     at, means, errors, screening_means, screening_errors, lowest = columns[:, np.isfinite(columns[:2]).all(axis=0)]
-    # What every agent plays, good or bad: the mean of all episodes is over more where the first went well.
-    if np.isfinite(screening_means).all():  # else some rows are an older run's
+    # Every agent plays the screening episodes. The mean of all episodes is biased: an agent plays more if it did well.
+    if np.isfinite(screening_means).all():  # runs of older versions lack them
         means, errors = screening_means, screening_errors
     errors = np.where(np.isfinite(errors), errors, np.nan)
     known = np.concatenate([returns, means, lowest[np.isfinite(lowest)]])
@@ -109,10 +109,10 @@ def _smooth(returns: np.ndarray, width: int = 9) -> np.ndarray:
 
 
 def y_limits(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Return limits of the y axis that hold every line and error bar with a margin.
+    """Return limits of the y axis that contain every line and error bar, with a margin.
 
-    The axis starts at 0 if no return is negative, also if an error bar reaches below: no return lies there. Returns
-    that are all the same and not positive are a line in the middle.
+    The axis starts at 0 if no return is negative, even if an error bar reaches below 0. Returns that are all the same
+    and not positive are drawn as a line in the middle.
     """
     reach = [np.concatenate([c.returns, c.means, *(c.means + sign * c.errors for sign in (-1, 1))]) for c in curves]
     values = np.concatenate([np.zeros(0), *reach])
@@ -123,7 +123,7 @@ def y_limits(curves: Sequence[Curve]) -> tuple[float, float]:
     if high > 0 and min(curve.lowest for curve in curves) >= 0:
         return 0.0, 1.05 * high
     size = max(abs(low), abs(high))
-    # Returns that are all the same, up to rounding, get an axis of their own size.
+    # If returns are equal up to rounding, the range of the axis is proportional to their size.
     margin = 0.05 * (high - low if high - low > 1e-6 * size else size) or 1.0
     return low - margin, high + margin
 
@@ -134,17 +134,17 @@ def draw_curve(
     """Draw return against frames: training episodes thin and smoothed, greedy evaluations bold with standard errors.
 
     Args:
-        runs: Folders of runs; each has its own colour, line style and marker. The legend of several has the shortest
-            names that tell the folders apart.
-        output: The picture, in any format that Matplotlib writes by its suffix.
-        label: The title; None: the environment, if `envs` names the same one for all runs.
-        envs: The environment of each run, None for one that has no id; if they differ, the legend names them.
+        runs: Folders of runs. If there are several, each has its own colour, line style and marker, and the legend
+            shows the shortest names that tell the folders apart.
+        output: The image file, in any format that Matplotlib can write; its suffix chooses the format.
+        label: The title; None takes the environment, if `envs` names the same one for all runs.
+        envs: The environment of each run, None for one without an id; if they differ, the legend names them.
 
     Raises:
         OSError: If a run has no `metrics.csv` or no `evaluations.csv`, or the picture cannot be written.
         ValueError: If Matplotlib does not know the suffix.
     """
-    from matplotlib.figure import Figure  # without pyplot, whose backend is the user's
+    from matplotlib.figure import Figure  # not pyplot, because its backend belongs to the user
 
     figure = Figure(figsize=(7.2, 4.2), dpi=130, layout="constrained")
     axes: Any = figure.subplots()
@@ -155,7 +155,7 @@ def draw_curve(
         texts = [f"{text} ({env or 'own environment'})" for text, env in zip(texts, envs, strict=True)]
     elif label is None and envs:
         label = envs[0]
-    if len(runs) == 1:  # the two kinds of lines need names, and the run does not
+    if len(runs) == 1:  # the legend names the two kinds of lines, and not the run
         kinds = ("training, exploring", "greedy evaluation ± standard error")
         drawn = [(line, kind) for line, kind in zip(handles[0], kinds, strict=True) if line is not None]
         handles, texts = [line for line, _ in drawn], [kind for _, kind in drawn]
@@ -178,12 +178,12 @@ def draw_curve(
 
 
 def _draw_run(axes: Any, curve: Curve, index: int) -> tuple[Any, Any]:
-    """Draw one run; return its line of training and its evaluations, None for what it does not have."""
+    """Draw one run; return the artists of its training and of its evaluations, None if there are no values."""
     colour = [channel / 255 for channel in COLOURS[index % len(COLOURS)]]
-    # Both change after six runs, so that more runs than colours, and colours that some eyes confuse, stay apart.
+    # Style and marker change every six runs: they separate runs with the same colour, or with similar colours.
     style, marker = LINE_STYLES[index // 6 % len(LINE_STYLES)], MARKERS[index // 6 % len(MARKERS)]
     dot = "." if len(curve.frames) == 1 else None  # a line of one point would not be seen
-    # Above the frame of the axes and not clipped at it: returns of 0 lie on the lower edge.
+    # Draw above the frame of the axes, without clipping: returns of 0 lie on the lower edge.
     common = {"color": colour, "ls": style, "zorder": 3}
     (training,) = axes.plot(curve.frames, curve.returns, alpha=0.35, lw=1, marker=dot, clip_on=False, **common)
     evaluation = axes.errorbar(
@@ -194,7 +194,7 @@ def _draw_run(axes: Any, curve: Curve, index: int) -> tuple[Any, Any]:
 
 
 def _number(value: float, span: float) -> str:
-    """Return the text of a tick: 12,500 and not 1.25e4, and 0 for what is 0 up to rounding."""
+    """Return the text of a tick: 12,500 and not 1.25e4, and 0 for a value that is 0 up to rounding."""
     text = f"{0.0 if abs(value) < 1e-9 * span else value:,.10g}"
     return text.replace("-", "\N{MINUS SIGN}")
 
@@ -213,7 +213,8 @@ def _draw_legend(figure: Any, axes: Any, handles: Sequence[Any], texts: Sequence
     else:
         figure.set_figwidth(figure.get_figwidth() + columns * (0.6 + 0.07 * longest))
         legend = figure.legend(lines, names, loc="outside right upper", ncols=columns, handlelength=3, **style)
-    # Only now: Matplotlib leaves out names that start with an underscore, and reads dollar signs as formulas.
+    # Set names after the legend is made: Matplotlib drops names that start with an underscore, and parses dollar signs
+    # as formulas.
     for shown, text in zip(legend.get_texts(), texts, strict=True):
         shown.set_text(text)
         shown.set_parse_math(False)

@@ -1,7 +1,7 @@
-"""TensorBoard's event files, written by this thread: what cannot be written is left out and never ends a run.
+"""TensorBoard event files, written by the calling thread: a write error ends the files and never the run.
 
-tensorboardX's own `SummaryWriter` writes from a thread that dies of a full disk, after which the program waits for it
-for ever.
+The `SummaryWriter` of tensorboardX writes from a thread that dies if the disk is full; the program then waits for it
+forever.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tensorboardX.summary import scalar
 
 
 class EventFile:
-    """Scalars of one process of a run."""
+    """Scalars of a run that one process writes."""
 
     def __init__(self, folder: Path, *, frames: int = 0) -> None:
-        """Begin a file.
+        """Open a new file.
 
         Args:
-            folder: Where event files are.
-            frames: Rows that were collected before; TensorBoard then leaves out what other files have of later ones.
+            folder: The folder of event files.
+            frames: Rows that were collected before; TensorBoard then ignores later frames in the older files.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._writer: EventsWriter | None = EventsWriter(str(folder / "events"), f".{frames}")
@@ -33,14 +33,14 @@ class EventFile:
             self._write(Event(step=frames + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, group: str, row: dict[str, Any], frames: int) -> None:
-        """The numbers of a row, each as `group/name`."""
+        """Write the numbers of a row, each as `group/name`."""
         for name, value in row.items():
             if name != "frames" and isinstance(value, int | float):
                 self._write(Event(step=frames, wall_time=time.time(), summary=scalar(f"{group}/{name}", value)))
 
     def flush(self) -> None:
-        """Have what was written on the disk."""
-        with self._left_out():
+        """Flush the file to disk."""
+        with self._close_on_error():
             if self._writer is not None:
                 self._writer.flush()
 
@@ -49,20 +49,20 @@ class EventFile:
         if self._writer is not None:
             try:
                 self._writer.close()
-            except OSError:  # it flushes first, and leaves the file open then
+            except OSError:  # `close` flushes first, and leaves the file open if that fails
                 with contextlib.suppress(OSError):
                     self._writer._py_recordio_writer.close()
 
     def _write(self, event: Event) -> None:
-        with self._left_out():
+        with self._close_on_error():
             if self._writer is not None:
                 self._writer.write_event(event)
 
     @contextlib.contextmanager
-    def _left_out(self) -> Any:
+    def _close_on_error(self) -> Any:
         try:
             yield
         except OSError as error:
             self.close()
             self._writer = None
-            warnings.warn(f"TensorBoard's files end here: {error}", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"TensorBoard files are no longer written: {error}", RuntimeWarning, stacklevel=4)

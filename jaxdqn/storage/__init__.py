@@ -1,1 +1,1 @@
-"""Files that are whole or not there."""
+"""Files that are complete or absent, never half-written."""

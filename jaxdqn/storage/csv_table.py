@@ -1,4 +1,4 @@
-"""A CSV file that grows by whole lines."""
+"""A CSV file that is written one complete line at a time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jaxdqn.storage.atomic import atomic_write, with_path_in_oserror
 
 
 class Table:
-    """A CSV file that can be read while it grows: it holds whole lines at any time, also where the disk is full."""
+    """A CSV file that can be read while it is written: it always holds complete lines, even if the disk is full."""
 
     def __init__(self, path: Path, columns: Sequence[str], *, until: int = 0) -> None:
-        """Begin a file, or go on with one.
+        """Start a new file, or continue an existing one.
 
         Args:
             path: The file.
             columns: Its columns.
-            until: Lines whose first column is at most this are kept, of a file that is there already.
+            until: Keep the lines of an existing file whose first column is at most this; 0 starts from scratch.
         """
         self._path = path
         self._columns = columns
@@ -31,20 +31,20 @@ class Table:
         self._file = path.open("ab", buffering=0)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Add a line; raises `OSError`, and leaves the file as it was, where it cannot be written."""
+        """Append a line. If it cannot be written, leave the file as it was and raise `OSError`."""
         line = io.StringIO()
         csv.DictWriter(line, self._columns, lineterminator="\n").writerow(row)
         data, size = line.getvalue().encode(), self._file.seek(0, os.SEEK_END)
         try:
             with with_path_in_oserror(self._path):
-                while data:  # where there was room for a part, the next byte tells why
+                while data:  # after a partial write, the next one raises the reason
                     data = data[self._file.write(data) :]
         except OSError:
             self._file.truncate(size)
             raise
 
     def flush(self) -> None:
-        """Have what was written on the disk."""
+        """Flush what was written to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Memory and disk that a run may take, and where it keeps what it compiled."""
+"""Memory and disk space that are free for a run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import NamedTuple
 import jax
 import psutil
 
-# The limit of a container (Linux control groups, version 2), which the machine's own figures do not show.
-_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_USED = Path("/sys/fs/cgroup/memory.current")
-_CONTAINER = Path("/proc/self/ns/cgroup")  # not the host's name, which containers of one pod share
-_BOOT = Path("/proc/sys/kernel/random/boot_id")  # which containers of a machine share
+# The memory limit of a container (Linux control groups, version 2); the machine's own figures do not show it.
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CONTAINER_USED = Path("/sys/fs/cgroup/memory.current")
+_CONTAINER_ID = Path("/proc/self/ns/cgroup")  # not the host name: containers of one pod share it
+_MACHINE_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine
 
 
 class Sharing(NamedTuple):
-    """How many processes of a run have the same memory.
+    """How many processes of a run share the same memory.
 
     Attributes:
-        machine: Processes on this machine, this one among them.
-        container: Those of them in the same container.
+        machine: Processes on this machine, including this one.
+        container: Processes in the same container, including this one.
     """
 
     machine: int = 1
@@ -34,27 +34,33 @@ ALONE = Sharing()
 
 
 def machine_and_container() -> list[str]:
-    """What is the same for processes on one machine, and for those in one container of it."""
+    """Return an identifier of this machine and one of this container."""
     host = socket.gethostname()
     try:
-        return [_BOOT.read_text().strip(), str(_CONTAINER.readlink())]
+        return [_MACHINE_ID.read_text().strip(), str(_CONTAINER_ID.readlink())]
     except OSError:
         return [host, host]
 
 
 def sharing_of(places: Sequence[list[str]], index: int) -> Sharing:
-    """How many processes share a process's memory, by what `machine_and_container` gave each of them."""
+    """Return how many processes share the memory of process `index`.
+
+    Args:
+        places: What `machine_and_container` returned in each process.
+        index: The process.
+    """
     machine, container = places[index]
-    there = [other[1] for other in places if other[0] == machine]
-    return Sharing(len(there), there.count(container))
+    containers = [other[1] for other in places if other[0] == machine]
+    return Sharing(len(containers), containers.count(container))
 
 
 def free_bytes(num_devices: int = 1, sharing: Sharing = ALONE) -> int:
-    """Memory free for each of this process's first devices: the accelerator's own, or a share of the host's.
+    """Return the bytes free for each device: the accelerator's own memory, or a share of the host's.
 
     Args:
-        num_devices: How many are used. Those that the CPU is split into (`JAX_NUM_CPU_DEVICES`) have one memory.
-        sharing: Other processes of the run that use the host's memory.
+        num_devices: How many of this process's devices are used. Devices that the CPU is split into
+            (`JAX_NUM_CPU_DEVICES`) share one memory.
+        sharing: Processes of the run that share the host's memory.
     """
     found = [_own_free_bytes(device) for device in jax.local_devices()[:num_devices]]
     return min((free for free in found if free is not None), default=free_host_bytes(sharing) // num_devices)
@@ -68,16 +74,18 @@ def _own_free_bytes(device: jax.Device) -> int | None:
 
 
 def free_host_bytes(sharing: Sharing = ALONE) -> int:
-    """This process's share of the memory free on this machine, or in its container."""
+    """Return this process's share, in bytes, of the memory free on this machine or in its container."""
     free = int(psutil.virtual_memory().available) // sharing.machine
     try:
-        limit = _LIMIT.read_text().strip()
-        return free if limit == "max" else min(free, (int(limit) - int(_USED.read_text())) // sharing.container)
+        limit = _CONTAINER_LIMIT.read_text().strip()
+        if limit == "max":
+            return free
+        return min(free, (int(limit) - int(_CONTAINER_USED.read_text())) // sharing.container)
     except (OSError, ValueError):
         return free
 
 
 def free_disk_bytes(output: str | None) -> int:
-    """Disk free where a run's folder is, or will be made."""
+    """Return the bytes free on the disk of a run's folder, which need not exist yet."""
     folder = Path(output or "runs").absolute()
     return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free

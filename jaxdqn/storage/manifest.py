@@ -1,4 +1,4 @@
-"""Folders whose every byte is accounted for: a manifest has a SHA-256 of each file, checked before it is read."""
+"""Folders with a manifest: it lists the SHA-256 of every file, and files are checked before they are read."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ MANIFEST = "manifest.json"
 
 
 class DamagedError(ValueError):
-    """A folder that does not hold what was written; the message names the file."""
+    """A folder does not hold what was written; the message names the file."""
 
 
 @contextmanager
 def sealed_folder(target: Path, facts: dict[str, Any], known: dict[str, Any] | None = None) -> Iterator[Path]:
-    """A folder to fill, which appears as `target` with its manifest when the block ends well; else nothing does.
+    """Yield a folder to fill. If the block ends without an error, it becomes `target`, with a manifest.
+
+    If the block raises, nothing is left.
 
     Args:
-        target: The folder, which must not be there.
-        facts: What the manifest says besides, as JSON takes it. Entries may be added within the block.
-        known: As `seal` has it. Entries may be added within the block.
+        target: The folder, which must not exist.
+        facts: Additional fields of the manifest, as JSON values. Fields may be added within the block.
+        known: See `seal`. Entries may be added within the block.
     """
     partial = partial_path(target)
     shutil.rmtree(partial, ignore_errors=True)
@@ -40,28 +42,28 @@ def sealed_folder(target: Path, facts: dict[str, Any], known: dict[str, Any] | N
 
 
 def partial_path(target: Path) -> Path:
-    """Where a folder is filled before it has its name."""
+    """Return the temporary path where a folder is filled before it is renamed to `target`."""
     return target.with_name(target.name + ".partial")
 
 
 def seal(partial: Path, target: Path, facts: dict[str, Any], known: dict[str, Any] | None = None) -> None:
-    """Write the manifest of a folder that has been filled, and give the folder its name.
+    """Write the manifest of a filled folder, and rename the folder to its final name.
 
-    Everything is on the disk, and not only in its cache, before it has that. For a folder in it that is sealed itself,
-    the manifest there stands for its files.
+    Everything is flushed to the disk before the folder is renamed. If a subfolder has a manifest of its own, only that
+    manifest is listed and not the subfolder's files.
 
     Args:
-        partial: The folder.
-        target: Its name.
-        facts: As `sealed_folder` has it.
-        known: Size and SHA-256 of files that need not be read for it, by their names in the folder.
+        partial: The filled folder.
+        target: Its final path.
+        facts: See `sealed_folder`.
+        known: Manifest entries (size and SHA-256) of files that need not be read, by their names in the folder.
     """
     files = list(_files(partial))
     for path in files:
         flush_file(path)
     names = {path.relative_to(partial).as_posix(): path for path in files}
     listed = {name: (known or {}).get(name) or _entry(path) for name, path in names.items()}
-    # The manifest is a file like others, and its own digest is in it: that of the rest of it.
+    # The manifest also holds its own digest: that of all its other fields.
     body = {**facts, "files": listed}
     write_json(partial / MANIFEST, {**body, "sha256": _digest_of(body)})
     for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
@@ -71,24 +73,24 @@ def seal(partial: Path, target: Path, facts: dict[str, Any], known: dict[str, An
 
 
 def amend(folder: Path, facts: dict[str, Any]) -> None:
-    """Say other things in the manifest of a folder whose files stay as they are; in one step, as they were or as now.
+    """Change fields of a folder's manifest, atomically. The folder's files stay as they are.
 
     Args:
-        folder: A folder that is sealed.
-        facts: What is to be said from now on, by name; all else stays.
+        folder: A folder with a manifest.
+        facts: The fields to set, by name; all others stay.
 
     Raises:
-        DamagedError: If its manifest is not what was written.
+        DamagedError: If the manifest is not what was written.
     """
     body = {**read_manifest(folder), **facts}
     write_json(folder / MANIFEST, {**body, "sha256": _digest_of(body)})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a manifest says, its digest checked but no other file.
+    """Read a manifest and check its digest; no other file is checked.
 
     Raises:
-        DamagedError: If there is none, or it is not what was written.
+        DamagedError: If it is missing, or is not what was written.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -103,24 +105,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def digest_of(folder: Path) -> str | None:
-    """SHA-256 of a folder's manifest; None where there is none to be seen."""
+    """Return the SHA-256 of a folder's manifest file; None if there is no manifest."""
     path = folder / MANIFEST
     return _entry(path)["sha256"] if path.is_file() else None
 
 
-def verified(folder: Path, missing_processes: list[str] | None = None) -> dict[str, Any]:
-    """What the manifest of a folder says, every file checked.
+def check_folder(folder: Path, missing_processes: list[str] | None = None) -> dict[str, Any]:
+    """Check every file of a folder, and return the fields of its manifest.
 
     Args:
         folder: The folder.
-        missing_processes: Takes the names of sealed folders in it that are not there at all; None refuses that.
+        missing_processes: Names of subfolders with a manifest that are missing are appended to this list. If it is
+            None, a missing one is an error.
 
     Raises:
-        DamagedError: If a file is missing, is not what was written, or is not listed; a name that leads out of the
-            folder is not looked at.
+        DamagedError: If a file is missing, is not what was written, or is not listed, or if the manifest lists a path
+            outside the folder, which is not read.
     """
     body = read_manifest(folder)
-    listed = _listed(folder, body)
+    listed = _checked_files(folder, body)
     for name, wanted in listed.items():
         path = folder / name
         if missing_processes is not None and path.name == MANIFEST and not path.parent.exists():
@@ -130,34 +133,35 @@ def verified(folder: Path, missing_processes: list[str] | None = None) -> dict[s
             raise DamagedError(f"{path} is missing")
         try:
             found = _entry(path)
-        except OSError as error:  # the usual face of a bad disk
+        except OSError as error:  # usually a bad disk
             raise DamagedError(f"{path} cannot be read: {error}") from error
         if found["bytes"] != wanted["bytes"]:
-            raise DamagedError(f"{path} is damaged: it has {found['bytes']:,} bytes of {wanted['bytes']:,}")
+            raise DamagedError(f"{path} is damaged: it has {found['bytes']:,} bytes and not {wanted['bytes']:,}")
         if found != wanted:
             raise DamagedError(f"{path} is damaged: its SHA-256 is not the one that was written")
         if path.name == MANIFEST:
-            verified(path.parent)
-    more = {path.relative_to(folder).as_posix() for path in _files(folder)} - {*listed, MANIFEST, f"{MANIFEST}.partial"}
-    if more:
-        raise DamagedError(f"{folder / min(more)} is not in the manifest: it was not written with the rest")
+            check_folder(path.parent)
+    present = {path.relative_to(folder).as_posix() for path in _files(folder)}
+    unlisted = present - {*listed, MANIFEST, f"{MANIFEST}.partial"}
+    if unlisted:
+        raise DamagedError(f"{folder / min(unlisted)} is not in the manifest: it was not written with the other files")
     return body
 
 
-def _listed(folder: Path, body: dict[str, Any]) -> dict[str, Any]:
-    """The files that a manifest lists, by names that stay in its folder."""
+def _checked_files(folder: Path, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of the files that a manifest lists. Raise `DamagedError` if one is outside its folder."""
     files = body.get("files")
     if not isinstance(files, dict):
         raise DamagedError(f"{folder / MANIFEST} lists no files")
     for name, entry in files.items():
         parts = PurePosixPath(name).parts
         if not parts or parts[0] == "/" or ".." in parts or "\\" in name or PureWindowsPath(name).drive:
-            raise DamagedError(f"{folder / MANIFEST} lists {name!r}, which is outside of its folder")
+            raise DamagedError(f"{folder / MANIFEST} lists {name!r}, which is outside its folder")
         inside = [folder.joinpath(*parts[: index + 1]) for index in range(len(parts))]
         if any(path.is_symlink() for path in inside):
-            raise DamagedError(f"{folder / name} is a link, which may lead out of its folder")
+            raise DamagedError(f"{folder / name} is a symbolic link, which may lead out of its folder")
         if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
-            raise DamagedError(f"{folder / MANIFEST} says nothing of {name!r}")
+            raise DamagedError(f"{folder / MANIFEST} has no size or SHA-256 of {name!r}")
     return files
 
 

@@ -1,1 +1,1 @@
-"""A whole run: `train` and `resume`, and what they set up, step, save and leave."""
+"""`train` and `resume`: set up a run, train, save its state, and write its logs, agents and pictures."""

@@ -1,4 +1,4 @@
-"""What one process does for all of a run: its folder's logs, evaluations, agents and pictures."""
+"""The files that the first process writes for a run: logs, evaluations, agents and pictures."""
 
 from __future__ import annotations
 
@@ -21,68 +21,68 @@ from jaxdqn.training.setup import RunSetup
 
 
 class RunArtifacts:
-    """Keeps a run's folder."""
+    """Writes the logs, evaluations, agents and pictures of a run."""
 
     def __init__(
         self, folder: Path, context: RunContext, setup: RunSetup, evaluator: Evaluator, states: States
     ) -> None:
-        """Bring the folder to where the run stands, and open its logs.
+        """Open the logs. In a resume, also drop states and rows that come after the state to resume from.
 
         Args:
-            folder: The run's.
+            folder: The run's folder.
             context: The run.
             setup: The agent.
-            evaluator: Plays episodes for it.
-            states: The run's, whose agents are kept, too.
+            evaluator: Plays the episodes of evaluations.
+            states: The states of the run; agents that they name are not deleted.
         """
-        self._folder, self._config, self._custom, self._states = folder, context.config, context.overrides, states
+        self._folder, self._config, self._overrides, self._states = folder, context.config, context.overrides, states
         checkpoints, frames, log = Checkpoints(folder / "checkpoints"), 0, None
         if context.saved is not None:
             frames, log = context.saved.facts["frames"], context.saved.facts["log"]
-            states.drop_after(frames)
+            states.delete_after(frames)
             for note in checkpoints.restore_index(context.saved.facts["index"], states.agents()):
                 context.say(note)
-        own = context.overrides.named()
-        self._recorder = Logger(folder, context.config, context.started, frames=frames, facts=log, own=own)
+        own = context.overrides.definitions()
+        self._logger = Logger(folder, context.config, context.started, frames=frames, facts=log, own=own)
         self._selection = Selection(context.config, setup.agent, evaluator, checkpoints, setup.spec)
 
     def log(self, progress: Progress) -> None:
-        """A row of metrics, where one is due."""
-        self._recorder.log(progress, force=progress.frames >= self._config.run_frames)
+        """Write a row of metrics, if one is due."""
+        self._logger.log(progress, force=progress.frames >= self._config.run_frames)
 
     def evaluate(self, progress: Progress) -> Evaluation:
-        """Evaluate an agent and keep it, and log what was found."""
+        """Evaluate an agent, save it, and log the result."""
         evaluation = self._selection.evaluate(progress, protected_frames=self._states.agents())
-        self._recorder.log_evaluation(progress.frames, evaluation)
+        self._logger.log_evaluation(progress.frames, evaluation)
         return evaluation
 
-    def keep_last(self, progress: Progress) -> None:
-        """Keep an agent as the last one, which is not evaluated."""
+    def save_last_agent(self, progress: Progress) -> None:
+        """Save an agent as the last agent, without an evaluation."""
         self._selection.keep_last(progress, protected_frames=self._states.agents())
 
     def facts(self) -> dict[str, Any]:
-        """Where logs and agents stand, for the process that goes on, as JSON takes it."""
-        return {"log": self._recorder.facts(), "index": self._selection.index()}
+        """Return the position of the logs and the index of the agents, as JSON values, for a resume."""
+        return {"log": self._logger.facts(), "index": self._selection.index()}
 
     def draw_agent(self) -> None:
-        """Draw the best agent at play."""
-        output, overrides = self._folder / "agent.gif", self._custom
+        """Draw an episode of the best agent as `agent.gif`."""
+        output, overrides = self._folder / "agent.gif", self._overrides
         own: dict[str, Any] = {"env_fn": overrides.evaluation_env_fn(self._config), "network": overrides.network}
         best = lambda: load(self._folder, env=self._config.evaluation_env, **own)  # noqa: E731
-        _try("agent.gif", lambda: record_gif(best(), output, seed=self._config.seed))
+        _try_draw("agent.gif", lambda: record_gif(best(), output, seed=self._config.seed))
 
     def close(self) -> None:
         """Close the logs."""
-        self._recorder.close()
+        self._logger.close()
 
     def draw_curve(self) -> None:
-        """Draw what is in the logs, once they are closed."""
-        title = self._config.env if self._custom.env_fn is None else None
-        _try("curve.png", draw_curve, [self._folder], self._folder / "curve.png", label=title)
+        """Draw the logs as `curve.png`; call it after `close`."""
+        title = self._config.env if self._overrides.env_fn is None else None
+        _try_draw("curve.png", draw_curve, [self._folder], self._folder / "curve.png", label=title)
 
 
-def _try(picture: str, draw: Callable[..., object], *args: Any, **options: Any) -> None:
-    """Draw; a picture that fails is a warning, never the end of a run."""
+def _try_draw(picture: str, draw: Callable[..., object], *args: Any, **options: Any) -> None:
+    """Draw a picture; if that fails, warn and do not stop the run."""
     try:
         draw(*args, **options)
     except Exception as error:

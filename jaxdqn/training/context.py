@@ -1,4 +1,4 @@
-"""What `train` and `resume` are asked for."""
+"""The run context: the config, the user's overrides, and what else `train` and `resume` receive."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _REPLACED = {
     "network": ("network", "value_bias"),
     "loss": ("loss",),
 }
-"""What of a config says nothing where something of the user's own takes its place."""
+"""Fields of a config that have no effect if the user passes an override, by the name of the override."""
 
 
 class Overrides(NamedTuple):
-    """What of a run is the user's own, in place of what the config names.
+    """What the user passes in place of what the config names.
 
     Attributes:
         env_fn: Builds an environment.
         network: A Flax module; `load` and `resume` then need it again.
         optimizer: An optax transformation in place of the config's Adam.
         loss: Loss of one TD error.
-        eval_env_fn: Builds an environment to evaluate on.
+        eval_env_fn: Builds an environment for evaluations.
         returns: Reward, discount and length of a window.
     """
 
@@ -49,40 +49,40 @@ class Overrides(NamedTuple):
     returns: NStepReturn | None = None
 
     def evaluation_env_fn(self, config: Config) -> EnvFn | None:
-        """Builds the environment that agents are evaluated on; None: the config names it."""
+        """Return the function that builds the environment for evaluations; None if the config names it."""
         return self.eval_env_fn or (self.env_fn if config.eval_env is None else None)
 
-    def named(self) -> dict[str, str]:
-        """What must be given again to go on, and where it is defined."""
+    def definitions(self) -> dict[str, str]:
+        """Return the overrides that a resume needs again, and where each is defined."""
         given = {name: getattr(self, name) for name in self._fields}
         return {name: _defined_in(value) for name, value in given.items() if value is not None}
 
     def ignored_fields(self, config: Config) -> list[str]:
-        """Which of a config's fields are set, and say nothing beside what is the user's own."""
+        """Return a line for each override that leaves fields set in the config without effect."""
         neutral, notes = Config(), []
         for name, fields in _REPLACED.items():
             if getattr(self, name) is None:
                 continue
-            saved = [field for field in fields if getattr(config, field) != getattr(neutral, field)]
-            if saved:
-                words = " and ".join(f"{field} {getattr(config, field)!r}" for field in saved)
-                notes.append(f"{words} {'have' if len(saved) > 1 else 'has'} no effect beside {name} of your own")
+            ignored = [field for field in fields if getattr(config, field) != getattr(neutral, field)]
+            if ignored:
+                words = " and ".join(f"{field} {getattr(config, field)!r}" for field in ignored)
+                notes.append(f"{words} {'have' if len(ignored) > 1 else 'has'} no effect with your own {name}")
         return notes
 
 
 class RunContext(NamedTuple):
-    """A run that is to be trained by this process, or by this one and others.
+    """A run that this process trains, alone or with others.
 
     Attributes:
         config: The run.
         build: Builds one environment to train on.
-        build_eval: Builds one to evaluate on.
-        overrides: What is the user's own.
-        saved: The state to go on from; None begins anew.
-        started: When this process began with it, on the clock of `time.monotonic`.
-        stop: As `train` has it.
-        say: As `train` has it.
-        show: As `train` has it.
+        build_eval: Builds one environment to evaluate on.
+        overrides: What the user passes in place of what the config names.
+        saved: The state to resume from; None starts from scratch.
+        started: When this process started the run, in seconds of `time.monotonic`.
+        stop: The request to stop; see `train`.
+        say: Receives warnings; see `train`.
+        show: Receives progress of evaluations; see `train`.
         group: The processes.
     """
 
@@ -98,13 +98,13 @@ class RunContext(NamedTuple):
     group: ProcessGroup
 
     def say_once(self, note: str) -> None:
-        """Say what all processes know."""
+        """Call `say` on the first process only, with a note that is the same on all processes."""
         if self.group.is_first:
             self.say(note)
 
 
 def _defined_in(value: Any) -> str:
-    """A name to find a function by, or a network or an optimizer by its type or its functions."""
+    """Return the dotted name of a function, of the type of a network, or of the function of an optimizer."""
     if isinstance(value, optax.GradientTransformation):
         value = value.update
     if isinstance(value, partial):
@@ -114,9 +114,9 @@ def _defined_in(value: Any) -> str:
 
 
 def ignore(note: str) -> None:
-    """Say nothing."""
+    """Ignore a note."""
 
 
 def warn(note: str) -> None:
-    """Say something that went otherwise than it should have."""
+    """Show a note as a `RuntimeWarning`."""
     warnings.warn(note, RuntimeWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""The whole job as an iterator: train a run, or go on with one."""
+"""The entry points `train` and `resume`: a complete run as an iterator."""
 
 from __future__ import annotations
 
@@ -46,28 +46,29 @@ def train(
     show: Say = ignore,
     group: ProcessGroup | None = None,
 ) -> TrainingRun:
-    """Train, and leave a run's folder: the whole job as an iterator.
+    """Train a run: logs, evaluations, checkpoints and pictures go to its folder.
 
-    It does nothing before it is iterated, trains for the config's whole budget, and closes its environments and
-    files however the iteration ends. A loop that is left keeps what was learned (`TrainingRun`).
+    The iterator does nothing before its first step, and trains for the config's whole budget. It closes its
+    environments and files at the end, and if the loop is left early, which saves the state (see `TrainingRun`).
 
-    Where `jax.distributed` has joined several processes, all of them call this with the same config, and iterate to the
-    end. Each steps its share of the environments; the first one alone keeps the folder, which all must see.
+    If `jax.distributed` has joined several processes, all of them call this with the same config, and iterate to the
+    end. Each steps its share of the environments. Only the first writes to the folder, which all must see.
 
     Args:
         config: The run.
-        env_fn: The user's own environment in place of `config.env`.
-        eval_env_fn: One to evaluate on, say without clipped rewards; None: `config.eval_env`, or that of training.
+        env_fn: Builds the user's own environment, in place of `config.env`.
+        eval_env_fn: Builds the environment to evaluate on, for example without clipped rewards.
+            None: `config.eval_env`, or the environment of training.
         network: A Flax module in place of the config's; `load` then needs it again.
         optimizer: An optax transformation in place of the config's Adam.
         loss: Loss of one TD error in place of the config's.
         returns: Reward, discount and length of a window in place of `n_step_return`.
-        rollout: The random rollout of this config, which has begun already; None plays it here.
-        name: Folder under `runs/` where `config.output` is None.
-        stop: Asked between batches and between steps of an evaluation: where it is requested, the state is kept, and
-            what the request stands for is raised. None: signals are heard as `TrainingRun` says.
-        say: Takes a line where something goes otherwise than it should, such as a checkpoint that cannot be written.
-        show: Takes a line every ten seconds of an evaluation: how far it is.
+        rollout: A random rollout of this config that has already started; None plays it here.
+        name: Name of the folder under `runs/` if `config.output` is None.
+        stop: A request to stop, checked between batches and between steps of an evaluation: the state is saved, and
+            the exception that the request stands for is raised. None: signals are handled as `TrainingRun` describes.
+        say: Receives one line if something goes wrong, such as a checkpoint that cannot be written.
+        show: Receives one line of progress every ten seconds of an evaluation.
         group: The processes, with the same `stop`; None: those that `jax.distributed` has joined.
 
     Yields:
@@ -77,13 +78,13 @@ def train(
         ValueError: If the environment, the output or the sizes cannot be used; nothing has been written then.
         FloatingPointError: If an observation, a reward, a loss or a gradient is not finite.
         ProcessError: If another process has failed.
-        LostProcessError: If another process is gone.
+        LostProcessError: If another process is lost.
     """
-    listens, stop = stop is None, stop or Stop()
+    handle_signals, stop = stop is None, stop or Stop()
     group = group or ProcessGroup(stop)
     overrides = Overrides(env_fn, network, optimizer, loss, eval_env_fn, returns)
-    steps = _train(config, overrides, rollout, name, stop, (say, show), group)
-    return TrainingRun(steps, stop, alone=group.count == 1, listens=listens)
+    steps = _train(config, overrides, rollout, name, stop, say, show, group)
+    return TrainingRun(steps, stop, single_process=group.count == 1, handle_signals=handle_signals)
 
 
 def _train(
@@ -92,12 +93,13 @@ def _train(
     rollout: RolloutAhead | None,
     name: str,
     stop: Stop,
-    lines: tuple[Say, Say],
+    say: Say,
+    show: Say,
     group: ProcessGroup,
 ) -> Generator[RunProgress, None, None]:
     exit_if_imported_by_worker()
-    started, here = time.monotonic(), Path.cwd()
-    with contextlib.ExitStack() as held:
+    started, start_dir = time.monotonic(), Path.cwd()
+    with contextlib.ExitStack() as cleanup:
         with group.exchange() as exchange:
             exchange.local = config.to_dict()
             if group.is_first:
@@ -107,15 +109,15 @@ def _train(
         if config.has_foreign_symmetries(overrides.env_fn is not None):
             if group.is_first:
                 what = f"random_shift {config.random_shift} and mirror {config.mirror}"
-                lines[0](f"{what} are for {config.symmetries_of} and left out here: symmetries_of None keeps them")
+                say(f"{what} are for {config.symmetries_of} and not used here: set symmetries_of to None to use them")
             config = config.without_symmetries()
         for note in overrides.ignored_fields(config) if group.is_first else ():
-            lines[0](note)
-        context, setup = make_context(config, overrides, None, started, stop, lines, group, rollout=rollout)
+            say(note)
+        context, setup = make_context(config, overrides, None, started, stop, say, show, group, rollout=rollout)
 
         def claim() -> Path:
-            folder = claim_folder(context.config, name, here)
-            held.enter_context(locked(folder))
+            folder = claim_folder(context.config, name, start_dir)
+            cleanup.enter_context(locked(folder))
             return folder
 
         yield from run_training(context, setup, claim, new=True)
@@ -139,51 +141,57 @@ def resume(
     show: Say = ignore,
     group: ProcessGroup | None = None,
 ) -> TrainingRun:
-    """Go on with a run that was stopped, however it was: `train`, from the newest state that is whole.
+    """Resume a run that was stopped or killed, from its newest undamaged state.
 
-    On the CPU, with environments that can be saved, the run is bit for bit the one that was never stopped. Where there
-    is no state yet, it begins anew from `config.json`.
+    On the CPU, with environments that can be saved, the run is bit for bit the one that was never stopped. If there is
+    no state yet, it starts again from scratch with `config.json`.
 
     Args:
-        run: Its folder.
+        run: The folder of the run.
         total_frames: A larger budget than the config's; schedules then end there.
         num_devices: Another number of devices of each process than the config's.
-        env: Gymnasium id that the run was trained with: it must be named here if it imports a module (`module:Id`).
-        eval_env: The same of the environment that evaluations play on.
-        env_fn: As the run was trained with.
-        eval_env_fn: As the run was trained with.
-        network: As the run was trained with.
-        optimizer: As the run was trained with.
-        loss: As the run was trained with.
-        returns: As the run was trained with.
-        stop: As `train` has it.
-        say: As `train` has it; it is told what is not as it was.
-        show: As `train` has it.
-        group: As `train` has it; there may be more of them or fewer than before.
+        env: Gymnasium id that the run was trained with; required if the id imports a module (`module:Id`).
+        eval_env: The same for the environment of evaluations.
+        env_fn: The `env_fn` that the run was trained with.
+        eval_env_fn: The `eval_env_fn` that the run was trained with.
+        network: The network that the run was trained with, if it was the user's own.
+        optimizer: The optimizer that the run was trained with, if it was the user's own.
+        loss: The loss that the run was trained with, if it was the user's own.
+        returns: The function that the run was trained with, if it was the user's own.
+        stop: See `train`.
+        say: See `train`; it also receives what differs from the run before.
+        show: See `train`.
+        group: See `train`; their number may differ from the run before.
 
     Yields:
-        As `train`.
+        Progress after each batch; see `train`.
 
     Raises:
-        ValueError: If the folder is no run, the run is complete, no state of it can be used, or the newest is of
+        ValueError: If the folder is not a run, the run is complete, none of its states can be used, or the newest has
             another format or architecture; nothing has been changed then.
-        FloatingPointError: As `train`.
+        FloatingPointError: See `train`.
     """
-    listens, stop = stop is None, stop or Stop()
+    handle_signals, stop = stop is None, stop or Stop()
     group = group or ProcessGroup(stop)
     overrides = Overrides(env_fn, network, optimizer, loss, eval_env_fn, returns)
     changes = {"total_frames": total_frames, "num_devices": num_devices, "env": env, "eval_env": eval_env}
-    steps = _resume(Path(run), changes, overrides, stop, (say, show), group)
-    return TrainingRun(steps, stop, alone=group.count == 1, listens=listens)
+    steps = _resume(Path(run), changes, overrides, stop, say, show, group)
+    return TrainingRun(steps, stop, single_process=group.count == 1, handle_signals=handle_signals)
 
 
 def _resume(
-    folder: Path, changes: dict[str, Any], overrides: Overrides, stop: Stop, lines: tuple[Say, Say], group: ProcessGroup
+    folder: Path,
+    changes: dict[str, Any],
+    overrides: Overrides,
+    stop: Stop,
+    say: Say,
+    show: Say,
+    group: ProcessGroup,
 ) -> Generator[RunProgress, None, None]:
     exit_if_imported_by_worker()
     started, total_frames = time.monotonic(), changes["total_frames"]
     folder, name = folder.absolute(), str(folder)  # environments may change the current folder
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as cleanup:
         with group.exchange() as exchange:
             config = dataclasses.replace(read_config(Path(name)), output=name)
             if changes["num_devices"] is not None:
@@ -191,41 +199,41 @@ def _resume(
             check_envs(config, overrides, changes["env"], changes["eval_env"])
             exchange.local = {**config.to_dict(), "new_total_frames": total_frames}
             if group.is_first:
-                held.enter_context(locked(folder))
-            for note in check_overrides(folder, overrides.named()):
-                lines[0](note)
+                cleanup.enter_context(locked(folder))
+            for note in check_overrides(folder, overrides.definitions()):
+                say(note)
         with group.exchange():
             _check_same_configs(exchange.gathered)
         saved = _newest(folder, config, group)
         with group.exchange():
             if saved is not None:
-                notes = [f"{note}: going on from {saved.folder}" for note in saved.notes]
+                notes = [f"{note}: resuming from {saved.folder}" for note in saved.notes]
                 for note in [*notes, *check_saved_state(saved, config)] if group.is_first else ():
-                    lines[0](note)
+                    say(note)
             config = check_total(folder, config, total_frames, saved)
-        context, setup = make_context(config, overrides, saved, started, stop, lines, group)
+        context, setup = make_context(config, overrides, saved, started, stop, say, show, group)
         if saved is None:
             moved = group.broadcast_from_first(lambda: str(move_to_earlier(folder) or ""))
-            aside = f"; what it had left is in {moved}" if moved else ""
-            context.say_once(f"{folder} holds no state: the run begins anew from config.json{aside}")
+            where = f"; its earlier files are in {moved}" if moved else ""
+            context.say_once(f"{folder} has no state: the run starts again from scratch with config.json{where}")
         yield from run_training(context, setup, lambda: folder, new=False)
 
 
 def _newest(folder: Path, config: Config, group: ProcessGroup) -> SavedState | None:
-    """The newest state of a run that is whole, which the first process looks for."""
+    """Return the newest undamaged state of a run, which the first process looks for; None if there is no state."""
 
-    def look() -> list[object] | None:
+    def find() -> list[object] | None:
         states = open_states(folder, config, group)
-        states.sweep()
+        states.delete_partial()
         saved = states.newest()
         return None if saved is None else [str(saved.folder), saved.facts, saved.notes, saved.missing_processes]
 
-    there = group.broadcast_from_first(look)
-    return None if there is None else SavedState(Path(there[0]), *there[1:])
+    found = group.broadcast_from_first(find)
+    return None if found is None else SavedState(Path(found[0]), *found[1:])
 
 
 def _check_same_configs(configs: list[dict[str, Any]]) -> None:
-    """Raise `ValueError` where processes that are to train together were started with different flags."""
+    """Raise `ValueError` if processes that train together were started with different flags."""
     for index, config in enumerate(configs):
         for name, value in config.items():
             if value != configs[0][name]:

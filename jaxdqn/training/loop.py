@@ -1,4 +1,4 @@
-"""What a run steps, from its beginning or from where it stopped: gymnasium's environments or functional ones."""
+"""The training loop of a run with its environments, gymnasium's or functional ones, new or resumed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class TrainingLoop(NamedTuple):
     """A run's loop, and the environments that it steps.
 
     Attributes:
-        loop: Progress after each batch.
-        state: The agent's state at its beginning; consumed by it.
-        run_state: On the device: that and the environments.
-        collector: On the host: the environments.
+        loop: Yields progress after each batch.
+        state: The agent's state before the first batch; the loop consumes it.
+        run_state: With loop "device": the agent's state and the environments; otherwise None.
+        collector: With loop "host": steps the environments; otherwise None.
         close: Ends the loop, and then closes the environments.
     """
 
@@ -44,20 +44,20 @@ class TrainingLoop(NamedTuple):
     close: Callable[[], None]
 
     def current_progress(self, agent: Agent) -> Progress:
-        """Where the run stands before the loop's first batch."""
+        """Return the progress of the run before the loop's first batch."""
         frames, updates = int(self.state.actor.frame), int(self.state.learner.num_updates)
         epsilon = float(agent.epsilon(self.state.actor.frame))
         return Progress(frames, updates, epsilon, [], {}, self.state, self.run_state)
 
     def snapshot(self, progress: Progress) -> tuple[Any, Snapshot | None]:
-        """What else than the agent decides the run's future: arrays of the device, and of the host."""
+        """Return the environments to save: arrays of functional ones, or a snapshot of gymnasium's."""
         if progress.run_state is not None:
             return progress.run_state[1:], None
         return None, self.collector.snapshot() if self.collector is not None else None
 
 
 def start_loop(config: Config, build: EnvFn, setup: RunSetup, group: ProcessGroup) -> TrainingLoop:
-    """The config's loop, from its beginning; each process has environments of its own seed."""
+    """Return the config's loop for a new run; each process has environments with their own seed."""
     seed = process_seed(spawn_seeds(config.seed, 1, Purpose.TRAINING)[0], group.index)
     if setup.run is not None:
         return _on_device(setup.run, setup.run.start(setup.state, jax.random.key(seed)), config, group)
@@ -73,29 +73,29 @@ def resume_loop(
     say: Callable[[str], None],
     group: ProcessGroup,
 ) -> TrainingLoop:
-    """The config's loop, from a state on disk.
+    """Return the config's loop, resumed from a state on disk.
 
     Args:
         config: The run.
         build: Builds one environment.
         setup: The agent, and a fresh state, which is consumed.
         states: The run's states.
-        saved: One of them.
-        say: Is told what is not as it was.
+        saved: The state to resume from.
+        say: Receives what differs from the run before.
         group: The processes.
 
     Raises:
-        ValueError: If the state is of another architecture.
+        ValueError: If the state has another architecture.
     """
     if not saved.facts["replay"]:
-        say("the state was kept without replay: it is filled again before anything is learned")
+        say("the state was saved without replay: replay is filled again before learning continues")
     elif saved.missing_processes:
         say(
-            f"what {', '.join(saved.missing_processes)} kept is not there: "
-            "replay is filled again before anything is learned"
+            f"the parts of {', '.join(saved.missing_processes)} are missing from the state: "
+            "replay is filled again before learning continues"
         )
-    others = not saved.is_of(group.count)
-    if others:
+    processes_differ = not saved.is_complete_for(group.count)
+    if processes_differ:
         now = "" if saved.missing_processes else f"the run had {saved.processes} processes and has {group.count} now: "
         say(f"{now}environments begin new episodes, and the resume is not bit-exact")
     index = saved.facts["frames"] // config.frames_per_batch
@@ -103,15 +103,15 @@ def resume_loop(
     if setup.run is not None:
         like = setup.run.start(setup.state, jax.random.key(seed))
         state, rest = states.load(saved, setup.agent, like.agent, like[1:])
-        if others:
+        if processes_differ:
             state, rest = state._replace(replay=cut_open_episodes(state.replay)), like[1:]
         return _on_device(setup.run, RunState(state, *rest), config, group)
     state, _ = states.load(saved, setup.agent, setup.state)
     snapshot = read_envs(saved, group.index, group.count)
     if snapshot is None:
         state = state._replace(replay=cut_open_episodes(state.replay))
-        states.forget()
-        if not others:
+        states.forget_written_replay()
+        if not processes_differ:
             say("the environments could not be saved: they begin new episodes, and the resume is not bit-exact")
     return _on_host(config, build, setup, state, seed, snapshot, group)
 

@@ -1,4 +1,4 @@
-"""The random rollout whose statistics normalise frames; a process of its own can draw it while this one imports JAX."""
+"""The random rollout whose statistics normalise frames. A separate process can play it while this one imports JAX."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from jaxdqn.envs.gymnasium.wrappers import make_env_fn, spec_of_env
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector.episodes import random_stacks
 from jaxdqn.envs.vector.worker_process import ROLLOUT, exit_if_imported_by_worker
-from jaxdqn.observations import USUAL_FRAMES, stats_frames, stats_of
+from jaxdqn.observations import DEFAULT_STATS_FRAMES, stats_frames, stats_of
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.signals import defer_ctrl_c
 
-WORTH_A_PROCESS = 100
-"""Frames from which on a process of its own is sooner done, which takes a second to start."""
+MIN_FRAMES_FOR_PROCESS = 100
+"""With fewer frames, a separate process, which takes a second to start, would not be faster."""
 
 TIMEOUT = 120.0
-"""Seconds that are waited for that process."""
+"""Seconds to wait for that process."""
 
 
 def rollout_stats(env: gym.Env, config: Config) -> ObservationStats:
-    """Statistics of `stats_frames` images of a random policy.
+    """Return the statistics of `stats_frames` images of a random policy.
 
     Args:
         env: The environment as `make_env_fn` builds it.
         config: The run.
 
     Returns:
-        A mean and a deviation for each channel of a stack.
+        A mean and a standard deviation for each channel of a stack.
 
     Raises:
         FloatingPointError: If an observation or a reward is not finite.
@@ -48,33 +48,33 @@ def rollout_stats(env: gym.Env, config: Config) -> ObservationStats:
 
 
 class RolloutAhead:
-    """`rollout_stats` of `config.env` in a process of its own, begun at once.
+    """Runs `rollout_stats` of `config.env` in a separate process, which starts at once.
 
-    Whatever goes wrong there is no more than a lost start: `result` then is None, and who asks plays the rollout. The
+    Any failure there costs only the head start: `result` returns None, and the caller plays the rollout itself. The
     process imports the script that starts it, which needs `if __name__ == "__main__":`.
     """
 
     def __init__(self, config: Config) -> None:
-        """Start the process, where the run needs statistics, and enough frames for them."""
+        """Start the process, if the run needs statistics of at least `MIN_FRAMES_FOR_PROCESS` frames."""
         exit_if_imported_by_worker()
         self._process: multiprocessing.process.BaseProcess | None = None
-        frames = USUAL_FRAMES if config.normalisation_frames is None else config.normalisation_frames
-        if not config.pixels or config.loop == "device" or frames < WORTH_A_PROCESS:
+        frames = DEFAULT_STATS_FRAMES if config.normalisation_frames is None else config.normalisation_frames
+        if not config.pixels or config.loop == "device" or frames < MIN_FRAMES_FOR_PROCESS:
             return
         context = multiprocessing.get_context("spawn")
         self._receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_send_stats, args=(sender, config), name=ROLLOUT, daemon=True)
         try:
-            resource_tracker.ensure_running()  # it comes with the first process, and would let Ctrl-C through again
+            resource_tracker.ensure_running()  # starting it with the first process would unblock Ctrl-C again
             with sender, defer_ctrl_c():
                 process.start()
-        except (OSError, AssertionError):  # no process can be had, or this one may have none
+        except (OSError, AssertionError):  # no more processes, or this one is not allowed to have children
             self._receiver.close()
         else:
             self._process = process
 
     def result(self) -> ObservationStats | None:
-        """Wait for the statistics, once, and end the process; None where there are none."""
+        """Wait for the statistics and end the process; return None if there are none, and in any second call."""
         try:
             with contextlib.suppress(EOFError, OSError):
                 if self._process is not None and self._receiver.poll(TIMEOUT):
@@ -94,8 +94,8 @@ class RolloutAhead:
 
 
 def _send_stats(sender: Connection, config: Config) -> None:
-    """Send the statistics, or nothing; what is said on the way is said again by who plays the rollout then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems where a process does not inherit that
+    """Send the statistics, or nothing. Warnings and errors are hidden: the caller's own rollout shows them again."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems on which a process does not inherit the blocked signal
     warnings.simplefilter("ignore")
     with sender, contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
         build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, colour=config.colour)

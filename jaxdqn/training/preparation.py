@@ -1,4 +1,4 @@
-"""What a run needs before it begins: its environments looked at, its agent made, its settings the same everywhere."""
+"""Prepare a run: inspect its environments, make its agent, and agree on settings with the other processes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def make_context(
     saved: SavedState | None,
     started: float,
     stop: Stop,
-    lines: tuple[Say, Say],
+    say: Say,
+    show: Say,
     group: ProcessGroup,
     *,
     rollout: RolloutAhead | None = None,
 ) -> tuple[RunContext, RunSetup]:
-    """A run and its agent, whose first state is the first process's."""
-    with contextlib.ExitStack() as held:
+    """Return a run and its agent; the initial state is the same on all processes."""
+    with contextlib.ExitStack() as cleanup:
         with group.exchange() as exchange:
             build = make_env_fn(
                 config.env,
@@ -38,17 +39,17 @@ def make_context(
                 colour=config.colour,
                 env_fn=overrides.env_fn,
             )
-            env = held.enter_context(contextlib.closing(build()))
+            env = cleanup.enter_context(contextlib.closing(build()))
             spec = inspect_env(env, config.frame_stack)
             wrapper = running_statistics(env)
             if wrapper is not None and group.is_first:
-                lines[0](f"{wrapper} has statistics of its own in each copy of env: evaluations see other numbers")
+                say(f"{wrapper} has separate statistics in each copy of env: evaluations see other numbers")
             if config.eval_env is not None and overrides.eval_env_fn is not None:
-                raise ValueError(f"eval_env {config.eval_env!r} and eval_env_fn are both given: give one")
+                raise ValueError(f"eval_env {config.eval_env!r} and eval_env_fn are both given: give only one")
             build_eval = build_eval_fn(config, overrides.evaluation_env_fn(config))
             if config.eval_env is not None or overrides.eval_env_fn is not None:
-                with contextlib.closing(build_eval()) as other:
-                    check_same_env(other, spec, "evaluate on an environment with those of training")
+                with contextlib.closing(build_eval()) as eval_env:
+                    check_same_env(eval_env, spec, "evaluate on an environment with those of training")
             exchange.local = machine_and_container()
         sharing = sharing_of(exchange.gathered, group.index)
         with group.exchange() as exchange:
@@ -74,6 +75,6 @@ def make_context(
         learner, params = group.broadcast_arrays((learner, actor.params))
         setup = setup._replace(state=setup.state._replace(learner=learner, actor=actor._replace(params=params)))
     needed = {"env_fn": overrides.evaluation_env_fn(config), "network": overrides.network}  # to load the agent
-    own = tuple(name for name, given in needed.items() if given is not None)
-    setup = setup._replace(spec=setup.spec._replace(custom=own))
-    return RunContext(config, build, build_eval, overrides, saved, started, stop, *lines, group), setup
+    custom = tuple(name for name, given in needed.items() if given is not None)
+    setup = setup._replace(spec=setup.spec._replace(custom=custom))
+    return RunContext(config, build, build_eval, overrides, saved, started, stop, say, show, group), setup

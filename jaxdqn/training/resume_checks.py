@@ -1,4 +1,4 @@
-"""Whether a state on disk is one of the run that is to go on."""
+"""Checks that a run can be resumed: its state, config and overrides must fit together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxdqn.storage.atomic import read_json
 from jaxdqn.training.context import Overrides
 from jaxdqn.versions import versions
 
-FREE = (
+CHANGEABLE_FIELDS = (
     "output",
     "total_frames",
     "num_devices",
@@ -31,86 +31,86 @@ FREE = (
     "checkpoint_replay",
     "restart_workers",
 )
-"""Fields that may be others in `config.json` than when the state was written."""
+"""Fields of `config.json` that may have changed since the state was written."""
 
 
 def check_overrides(folder: Path, given: Mapping[str, str]) -> list[str]:
-    """Refuse to go on without what of a user's own a run was trained with, or with more.
+    """Check that a run is resumed with the overrides that it was trained with, and no others.
 
     Args:
-        folder: The run's.
-        given: What is given now, and where it is defined.
+        folder: The run's folder.
+        given: Where each override that is passed now is defined, by its name.
 
     Returns:
-        What is defined elsewhere than it was.
+        A line for each override that is defined elsewhere than before.
 
     Raises:
-        ValueError: If something is missing, or was not there.
+        ValueError: If an override is missing, or the run was trained without it.
     """
     path = folder / "versions.json"
-    had = read_json(path).get("own", {}) if path.is_file() else dict(given)
-    if isinstance(had, list) and all(isinstance(name, str) for name in had):
-        had = dict.fromkeys(had, "")  # older runs kept the names alone
-    if not isinstance(had, dict) or not all(isinstance(what, str) for what in had.values()):
-        raise ValueError(f"{path}: own {had!r} does not name what was the user's own: it is damaged")
-    for name in sorted({*had, *given}):
-        if name not in had:
-            raise ValueError(f"the run was trained without {name} of your own: give it no {name}")
+    before = read_json(path).get("own", {}) if path.is_file() else dict(given)
+    if isinstance(before, list) and all(isinstance(name, str) for name in before):
+        before = dict.fromkeys(before, "")  # older runs saved only the names
+    if not isinstance(before, dict) or not all(isinstance(what, str) for what in before.values()):
+        raise ValueError(f"{path} has own {before!r}, which no run writes: it is damaged")
+    for name in sorted({*before, *given}):
+        if name not in before:
+            raise ValueError(f"the run was trained without your own {name}: do not pass {name}")
         if name not in given:
-            which = f", {had[name]}" if had[name] else ""
-            raise ValueError(f"the run was trained with {name} of your own{which}: give it that {name} again")
-    others = [name for name in had if had[name] and _without_module(had[name]) != _without_module(given[name])]
-    return [f"{name} was {had[name]} and is {given[name]} now: the run may become another one" for name in others]
+            which = f", {before[name]}" if before[name] else ""
+            raise ValueError(f"the run was trained with your own {name}{which}: pass that {name} again")
+    moved = [name for name in before if before[name] and _without_module(before[name]) != _without_module(given[name])]
+    return [f"{name} was {before[name]} and is {given[name]} now: the results may differ" for name in moved]
 
 
 def _without_module(path: str) -> str:
-    """A dotted path; of this package the last name alone, as its modules move from one version to the next."""
+    """Return a dotted path, without the module if it is in this package, as modules move between versions."""
     return f"jaxdqn.{path.rsplit('.', 1)[-1]}" if path.startswith("jaxdqn.") else path
 
 
 def check_envs(config: Config, overrides: Overrides, env: str | None, eval_env: str | None) -> None:
-    """Refuse other environments than a run's, and such of `config.json` that import what nobody has named.
+    """Check that the environments are those of the run, and that the user has named each id that imports a module.
 
     Args:
-        config: What `config.json` says.
-        overrides: What of the run is the user's own.
-        env: What the user names.
-        eval_env: The same.
+        config: The config in `config.json`.
+        overrides: The user's overrides.
+        env: The id of the environment that the user names; None for none.
+        eval_env: The same for the environment of evaluations.
 
     Raises:
-        ValueError: If they are others, or an id imports a module.
+        ValueError: If an environment differs from the run's, or an id that nobody has named imports a module.
     """
     for field, named, own in (("env", env, overrides.env_fn), ("eval_env", eval_env, overrides.eval_env_fn)):
-        there = getattr(config, field)
-        if named is not None and named != there:
-            raise ValueError(f"{field} {named!r} is not the run's, which is {there!r}: name that, or leave it out")
-        if named is None and there is not None and own is None:
-            check_no_import(there, f"--{field.replace('_', '-')}")
+        saved = getattr(config, field)
+        if named is not None and named != saved:
+            raise ValueError(f"{field} {named!r} is not the run's, which is {saved!r}: name that one, or none")
+        if named is None and saved is not None and own is None:
+            check_no_import(saved, f"--{field.replace('_', '-')}")
 
 
 def check_saved_state(saved: SavedState, config: Config) -> list[str]:
-    """Refuse a state of another config.
+    """Check that a state was written with the config of the run.
 
     Args:
         saved: The state.
-        config: What `config.json` says now.
+        config: The config in `config.json` now.
 
     Returns:
-        What may make the run another one than it would have been.
+        A line for each difference that may change the run.
 
     Raises:
-        ValueError: If it is one; the fields are named.
+        ValueError: If the configs differ; the message names the fields.
     """
     _check_types(saved)
-    there, here = with_new_names(saved.facts["config"]), config.to_dict()
-    other = [name for name in here if name not in FREE and name in there and there[name] != here[name]]
-    if other:
-        words = ", ".join(f"{name} {there[name]!r} and config.json {here[name]!r}" for name in other)
-        raise ValueError(f"{saved.folder} has {words}: set config.json back")
-    was, now = saved.facts["versions"], versions()
-    changed = [f"{name} {was[name]} and now {now[name]}" for name in now if was.get(name, now[name]) != now[name]]
-    notes = [f"the resume may not be bit-exact: {', '.join(changed)}"] if changed else []
-    devices = there["num_devices"]
+    before, now = with_new_names(saved.facts["config"]), config.to_dict()
+    fixed = [name for name in now if name not in CHANGEABLE_FIELDS and name in before]
+    changed = [f"{name} {before[name]!r} and config.json {now[name]!r}" for name in fixed if before[name] != now[name]]
+    if changed:
+        raise ValueError(f"{saved.folder} has {', '.join(changed)}: restore config.json")
+    was, here = saved.facts["versions"], versions()
+    updated = [f"{name} {was[name]} and now {here[name]}" for name in here if was.get(name, here[name]) != here[name]]
+    notes = [f"the resume may not be bit-exact: {', '.join(updated)}"] if updated else []
+    devices = before["num_devices"]
     if devices != config.num_devices:
         notes.append(f"num_devices was {devices} and is {config.num_devices} now: the resume is not bit-exact")
     return notes
@@ -121,31 +121,29 @@ _LOG_KINDS: dict[str, Any] = {"elapsed_seconds": int | float, "num_episodes": in
 
 
 def _check_types(saved: SavedState) -> None:
-    """Refuse a manifest that is whole, and says what no run has written: it is a stranger's."""
+    """Raise `ValueError` if a manifest has values that no run writes, although its digests are right."""
     facts = saved.facts
     log = facts.get("log")
     tables = [(facts, _KINDS), (facts, {"log": dict | None})]
     tables += [(log, _LOG_KINDS)] if isinstance(log, dict) else []
-    for exchange, kinds in tables:
+    for table, kinds in tables:
         for name, kind in kinds.items():
-            if name not in exchange or not isinstance(exchange[name], kind):
-                raise ValueError(
-                    f"{saved.folder} says {name} {exchange.get(name)!r}, which no run has written: it is damaged"
-                )
+            if name not in table or not isinstance(table[name], kind):
+                raise ValueError(f"{saved.folder} has {name} {table.get(name)!r}, which no run writes: it is damaged")
     episodes = [] if log is None else log["episodes"]
     if not all(isinstance(each, list) and len(each) == len(Episode._fields) for each in episodes):
-        raise ValueError(f"{saved.folder} says episodes {episodes}, which no run has written: it is damaged")
+        raise ValueError(f"{saved.folder} has episodes {episodes}, which no run writes: it is damaged")
     numbers = {name: facts["index"].get(name, 0) for name in ("last", "best")}
     for name, number in {**numbers, "num_devices": facts["config"].get("num_devices")}.items():
         if type(number) is not int or number < 0:
-            raise ValueError(f"{saved.folder} says {name} {number!r}, which no run has written: it is damaged")
+            raise ValueError(f"{saved.folder} has {name} {number!r}, which no run writes: it is damaged")
 
 
 def check_total(folder: Path, config: Config, total_frames: int | None, saved: SavedState | None) -> Config:
-    """The config with another budget.
+    """Return the config with another budget.
 
     Raises:
-        ValueError: If it is spent, and there is nothing left to do, or if it would be lower.
+        ValueError: If the budget would be lower than before, or it is spent and there is nothing left to do.
     """
     before = config.total_frames
     if total_frames is not None:
@@ -156,15 +154,15 @@ def check_total(folder: Path, config: Config, total_frames: int | None, saved: S
     if frames < config.run_frames and (saved is not None or frames < before):
         return config
     if saved is None:
-        raise ValueError(f"the run is complete at frame {frames:,} and holds no state to go on from: train a new one")
+        raise ValueError(f"the run is complete at frame {frames:,} and has no state to resume from: train a new one")
     pictures = all((folder / name).is_file() for name in ("curve.png", "agent.gif"))
     if pictures and not saved.facts["evaluation_due"]:
-        raise ValueError(f"the run is complete at frame {frames:,}: go on with --total-frames above that")
+        raise ValueError(f"the run is complete at frame {frames:,}: resume with --total-frames above that")
     return config
 
 
 def _last_frame(folder: Path) -> int:
-    """Of the last row of metrics; 0 where there is none."""
+    """Return the frame of the last row of metrics; 0 if there is none."""
     path = folder / "metrics.csv"
     lines = path.read_text().splitlines() if path.is_file() else []
     return max((int(line.split(",")[0]) for line in lines if line.split(",")[0].isdecimal()), default=0)

@@ -1,4 +1,4 @@
-"""The folder of a run: taken by one run, and given back by one that cannot begin."""
+"""The folder of a run: claim it for one run, lock it while the run trains, and release it if the run cannot begin."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-"""File of a run's folder that is locked while the run is trained."""
+"""File in a run's folder that is locked while the run is trained."""
 
 _held: set[Path] = set()
-"""Locks of this process."""
+"""Lock files that this process has locked."""
 
 
 def check_output(config: Config) -> None:
-    """Refuse an `output` that cannot hold a new run, before any work is done for it.
+    """Check that a new run can be written to `output`, before any work is done.
 
     Raises:
-        ValueError: If it is a file, holds something already, or cannot be written.
+        ValueError: If it is a file, is not empty, or cannot be written.
     """
     if config.output is None:
         return
     folder = Path(config.output)
-    strange = next((c for c in config.output if c == "\\" or not c.isprintable()), None)
-    if strange is not None:
+    invalid = next((c for c in config.output if c == "\\" or not c.isprintable()), None)
+    if invalid is not None:
         raise ValueError(
-            f"output {config.output!r} has {strange!r} in it, which not all files can have: choose another"
+            f"output {config.output!r} has {invalid!r} in it, which some file systems do not allow: choose another"
         )
     if folder.is_dir() and any(folder.iterdir()):
         what = "already holds a run" if (folder / "config.json").exists() else "is not empty"
@@ -51,113 +51,113 @@ def check_output(config: Config) -> None:
         raise ValueError(f"output {str(folder)!r} cannot be made: {str(parent)!r} is not writable")
 
 
-def claim_folder(config: Config, name: str, here: Path) -> Path:
-    """Make the folder of a run, and take it so that no other run can.
+def claim_folder(config: Config, name: str, start_dir: Path) -> Path:
+    """Create the folder of a run, so that no other run can claim it.
 
     Args:
-        config: The run; an `output` of its own is taken as it is.
-        name: Name under `runs/` otherwise, with a number behind it where it is taken.
-        here: The folder that relative paths begin at: environments may have changed the current one since.
+        config: The run; its `output` is used as it is, unless it is None.
+        name: Name under `runs/` if `output` is None; a number is added if the name is taken.
+        start_dir: The folder to which paths are relative: environments may have changed the current folder since.
 
     Returns:
         The folder's absolute path.
 
     Raises:
-        ValueError: If the folder cannot be made, or another run was quicker.
+        ValueError: If the folder cannot be created, or another run has claimed it.
     """
     if config.output is not None:
         folders = [Path(config.output)]
     else:
         folders = [Path("runs") / (name if index == 1 else f"{name}-{index}") for index in range(1, 10_000)]
     for folder in folders:
-        at = here / folder
-        if config.output is None and at.exists():
+        path = start_dir / folder
+        if config.output is None and path.exists():
             continue
         try:
-            at.mkdir(parents=True, exist_ok=config.output is not None)
-            _write_config(at, dataclasses.replace(config, output=str(folder)))
+            path.mkdir(parents=True, exist_ok=config.output is not None)
+            _write_config(path, dataclasses.replace(config, output=str(folder)))
         except FileExistsError:
             continue
         except OSError as error:
             raise ValueError(f"output {str(folder)!r} cannot be made: {error.strerror}") from error
-        return at
+        return path
     raise ValueError(f"output {str(folders[-1])!r} is taken by another run: choose another folder")
 
 
 def _write_config(folder: Path, config: Config) -> None:
-    """Make `config.json`, whole from its first moment; raises `FileExistsError` where another run has."""
+    """Create `config.json`, complete as soon as it exists; raise `FileExistsError` if another run has created it."""
     text = json.dumps(config.to_dict(), indent=2) + "\n"
-    aside = folder / f"config.json.{os.getpid()}"
-    aside.write_text(text)
+    temporary = folder / f"config.json.{os.getpid()}"
+    temporary.write_text(text)
     try:
-        os.link(aside, folder / "config.json")
+        os.link(temporary, folder / "config.json")
     except (OSError, AttributeError) as error:
         if isinstance(error, FileExistsError):
             raise
-        with (folder / "config.json").open("x") as file:  # a file system without links
+        with (folder / "config.json").open("x") as file:  # a file system without hard links
             file.write(text)
     finally:
-        aside.unlink()
+        temporary.unlink()
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let no other process go on with a run meanwhile, on this host or another that shares its folder.
+    """Lock a run's folder within the block against other processes, on this host and on others that share the folder.
 
-    A record lock on a file that is open for writing: NFS passes such locks on to its server, and keeps those of `flock`
-    on a folder to each host. The kernel gives it back when the process ends, however it does. Such a lock does not keep
-    out the process that holds it, so what this one holds is remembered beside. The file stays; it is empty.
+    This is a record lock on a file that is open for writing: NFS passes such locks on to its server, but keeps `flock`
+    locks on a folder local to each host. The kernel releases the lock when the process ends, even if it is killed. The
+    lock does not exclude the process that has it, so `_held` lists the locks of this process. The empty file remains.
 
     Raises:
-        ValueError: If one does.
+        ValueError: If this process or another one trains the run.
     """
-    path, number = folder.resolve() / LOCK, None
+    path, fd = folder.resolve() / LOCK, None
     if path in _held:
         raise ValueError(f"run {str(folder)!r} is being trained by this process: close that run, or iterate it")
     try:
         if fcntl is not None:
-            with contextlib.suppress(OSError):  # not writable: what is to be written says so, and names the file
-                number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if number is not None:
-            _lock(number, folder)
+            with contextlib.suppress(OSError):  # not writable: the first write will fail, and name its file
+                fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if fd is not None:
+            _lock(fd, folder)
         _held.add(path)
         yield
     finally:
-        if number is not None:
-            os.close(number)
+        if fd is not None:
+            os.close(fd)
         _held.discard(path)
 
 
-def _lock(number: int, folder: Path) -> None:
+def _lock(fd: int, folder: Path) -> None:
     try:
         if hasattr(fcntl, "F_OFD_SETLK"):
-            # Not lost where this process closes the file elsewhere, as code that copies the folder does.
-            fcntl.fcntl(number, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            # Such a lock stays if this process closes the same file elsewhere, as code that copies the folder does.
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         else:
-            fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # POSIX allows either
-        raise ValueError(f"run {str(folder)!r} is being trained by another process: wait for it, or end it") from None
+        raise ValueError(f"run {str(folder)!r} is being trained by another process: wait for it, or stop it") from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without locks
             raise
 
 
 def move_to_earlier(folder: Path) -> Path | None:
-    """Move what a run has left, but its config, into a folder of its own within; None where there was nothing."""
-    left = [path for path in folder.iterdir() if path.name not in ("config.json", "versions.json", LOCK)]
-    left = [path for path in left if not path.name.startswith("earlier-")]
-    if not left:
+    """Move a run's files, except its config, into a new folder `earlier-N` there; return None if there were none."""
+    paths = [path for path in folder.iterdir() if path.name not in ("config.json", "versions.json", LOCK)]
+    paths = [path for path in paths if not path.name.startswith("earlier-")]
+    if not paths:
         return None
-    aside = next(new for new in (folder / f"earlier-{index}" for index in range(1, 10_000)) if not new.exists())
-    aside.mkdir()
-    for path in left:
-        path.rename(aside / path.name)
-    return aside
+    earlier = next(new for new in (folder / f"earlier-{index}" for index in range(1, 10_000)) if not new.exists())
+    earlier.mkdir()
+    for path in paths:
+        path.rename(earlier / path.name)
+    return earlier
 
 
 def release_folder(folder: Path) -> None:
-    """Undo `claim_folder`, for a run that cannot begin after all; other files that are there stay."""
+    """Undo `claim_folder` for a run that cannot begin; other files in the folder stay."""
     for name in ("config.json", LOCK):
         (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not empty: it was there before
+    with contextlib.suppress(OSError):  # not empty: the folder existed before
         folder.rmdir()

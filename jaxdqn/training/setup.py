@@ -1,4 +1,4 @@
-"""How a run begins: what the environment tells, the agent, and its first state."""
+"""Set up a run: the spec of its environment, the agent, and its initial state."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from jaxdqn.training.obs_stats import RolloutAhead, rollout_stats
 
 
 class RunSetup(NamedTuple):
-    """An agent that can be trained.
+    """An agent and its initial state, ready to be trained.
 
     Attributes:
-        spec: What the environment told.
+        spec: Actions and observations of the environment.
         agent: The pure functions.
-        state: Their first state.
-        run: With loop "device", the agent and its functional environments as one.
+        state: Their initial state.
+        run: With loop "device": the agent combined with its functional environments; otherwise None.
     """
 
     spec: AgentSpec
@@ -50,27 +50,27 @@ class RunSetup(NamedTuple):
 
     @property
     def stack(self) -> int | None:
-        """Frames to a stack; None for vectors."""
+        """Frames in a stack; None for vectors."""
         return self.spec.obs.stack
 
 
 def inspect_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
-    """What an environment tells the agent.
+    """Return the number of actions and the observations of an environment.
 
     Args:
-        env: As `make_env_fn` builds it.
-        frame_stack: As the config has it.
+        env: An environment that `make_env_fn` has built.
+        frame_stack: Frames in a stack; see `Config`.
     """
-    assert isinstance(env.action_space, gym.spaces.Discrete)  # as `make_env_fn` has checked
+    assert isinstance(env.action_space, gym.spaces.Discrete)  # `make_env_fn` has checked it
     return AgentSpec(int(env.action_space.n), spec_of_env(env, frame_stack))
 
 
 class FreeMemory(NamedTuple):
-    """What replay may take, measured before any process of the run has taken it.
+    """Memory that replay may use, measured before any process of the run has used it.
 
     Attributes:
         on_device: Bytes free on each device.
-        for_obs: Bytes free where observations will be, for all of the run.
+        for_obs: Bytes free where observations will be stored, for the whole run.
     """
 
     on_device: int
@@ -78,15 +78,16 @@ class FreeMemory(NamedTuple):
 
 
 def free_memory(config: Config, sharing: Sharing = ALONE) -> FreeMemory:
-    """Measure what is free for a run, of which other processes may share this one's memory."""
-    of_each = free_bytes(config.num_devices, sharing)
+    """Measure the memory that is free for a run; `sharing` says which of its processes share this one's memory."""
+    per_device = free_bytes(config.num_devices, sharing)
     if config.replay_storage == "device":
-        return FreeMemory(of_each, of_each * config.num_devices * jax.process_count())
-    return FreeMemory(of_each, free_disk_bytes(config.output) if config.replay_storage == "disk" else free_host_bytes())
+        return FreeMemory(per_device, per_device * config.num_devices * jax.process_count())
+    for_obs = free_disk_bytes(config.output) if config.replay_storage == "disk" else free_host_bytes()
+    return FreeMemory(per_device, for_obs)
 
 
 def planned_capacity(config: Config, spec: AgentSpec, free: FreeMemory) -> int:
-    """Rows that replay is to hold: the config's, or all of the run as far as this machine's memory or disk allow."""
+    """Return the rows that replay will hold: the config's, or the whole run if this machine's memory or disk allow."""
     return with_capacity(config, spec.obs, free.for_obs).planned_capacity
 
 
@@ -108,24 +109,24 @@ def make_setup(
 
     Args:
         config: The run.
-        env: One environment, as `make_env_fn` builds it.
-        spec: What it tells.
-        network: As `make_agent` has it.
-        optimizer: As `make_agent` has it.
-        loss: As `make_agent` has it.
-        returns: As `make_agent` has it; None: `n_step_return`.
-        rollout: A random rollout of `config.env` that has begun already; None plays it here.
+        env: One environment that `make_env_fn` has built.
+        spec: The result of `inspect_env` for it.
+        network: See `make_agent`.
+        optimizer: See `make_agent`.
+        loss: See `make_agent`.
+        returns: See `make_agent`; None: `n_step_return`.
+        rollout: A random rollout of `config.env` that has already started; None plays it here.
         own_env: Whether `env` is the user's own environment and not `config.env`.
-        fresh: Whether this process's statistics of frames are the ones that count; else no rollout is played, as the
-            state on disk, or the first process's, takes their place.
-        free: What replay may take; None measures it, for a process that shares it with no other.
+        fresh: Whether this process must compute the statistics of frames. If not, no rollout is played: the state on
+            disk, or that of the first process, replaces them.
+        free: Memory that replay may use; None measures it, for a process that shares it with no other.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.
     """
-    obs, twin, free = spec.obs, None, free or free_memory(config)
+    obs, functional, free = spec.obs, None, free or free_memory(config)
     if config.loop == "device":
-        twin = _twin(config, env, spec, own_env)
+        functional = _functional_form(config, env, spec, own_env)
     channels = obs.seen_shape[-1] if stats_frames(config, obs) else 0
     agent = agent_of(
         config,
@@ -143,36 +144,38 @@ def make_setup(
         smallest = smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs
         where = "disk" if config.replay_storage == "disk" else "memory"
         check_store(**store_sizes(config, spec), bytes_available=free.for_obs, where=where, smallest=smallest)
-    state = (
-        initial_state(agent, config, obs, twin or env, rollout) if fresh else agent.init(jax.random.key(config.seed))
-    )
-    return RunSetup(spec, agent, state, None if twin is None else bind_run(share_of(config), agent, twin, obs))
+    if fresh:
+        state = initial_state(agent, config, obs, functional or env, rollout)
+    else:
+        state = agent.init(jax.random.key(config.seed))
+    run = None if functional is None else bind_run(share_of(config), agent, functional, obs)
+    return RunSetup(spec, agent, state, run)
 
 
-def _twin(config: Config, env: gym.Env, spec: AgentSpec, own_env: bool) -> FunctionalEnv:
-    """The functional form of an environment; raises `ValueError` if there is none, or it shows something else."""
-    seen = {"pixels": spec.obs.is_image, "frame_size": config.frame_size}
-    saved = functional_form(env) if own_env else functional_env(config.env, **seen)  # type: ignore[arg-type]
-    twin, obs = with_observations(saved, **seen, colour=config.colour, frame_stack=spec.obs.stack)  # type: ignore[arg-type]
+def _functional_form(config: Config, env: gym.Env, spec: AgentSpec, own_env: bool) -> FunctionalEnv:
+    """Return the functional form of an environment; raise `ValueError` if it has none, or its observations differ."""
+    seen: dict[str, Any] = {"pixels": spec.obs.is_image, "frame_size": config.frame_size}
+    found = functional_form(env) if own_env else functional_env(config.env, **seen)
+    functional, obs = with_observations(found, **seen, colour=config.colour, frame_stack=spec.obs.stack)
     if obs != spec.obs:
         raise ValueError(
             f"env {name_of(env)} has observations {obs.shape} on the device and {spec.obs.shape} in gymnasium: set "
-            "pixels, frame_size and colour to what both give, or use --loop host"
+            "pixels, frame_size and colour so that both are the same, or use --loop host"
         )
-    return twin
+    return functional
 
 
 def store_sizes(config: Config, spec: AgentSpec) -> dict[str, Any]:
-    """The arguments of `FrameStore` that say how much it holds."""
+    """Return the arguments of `FrameStore` that set its size."""
     fields = {"capacity": config.planned_capacity, "num_envs": config.num_envs}
     return {**fields, "obs_shape": spec.obs.shape, "obs_dtype": spec.obs.dtype}
 
 
 def make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
-    """The store of a run's frames, in the host's memory or in a file of the run's folder."""
+    """Make the store of a run's frames, in the host's memory or in a file in the run's folder."""
     path = folder / "replay.npy" if config.replay_storage == "disk" else None
     if path is not None:
-        path.unlink(missing_ok=True)  # of a process that was killed before the file lost its name
+        path.unlink(missing_ok=True)  # left by a process that was killed before it unlinked the open file
     return FrameStore(**store_sizes(config, spec), path=path)
 
 
@@ -183,9 +186,9 @@ def initial_state(
     env: gym.Env | FunctionalEnv,
     rollout: RolloutAhead | None = None,
 ) -> AgentState:
-    """An agent's first state, with the statistics of a random rollout where the config asks for them.
+    """Return an agent's initial state, with the statistics of a random rollout if the config asks for them.
 
-    It is played, or waited for, while another thread compiles.
+    The rollout is played, or waited for, while another thread compiles.
     """
     key = jax.random.key(config.seed)
     if not stats_frames(config, obs):
@@ -206,13 +209,13 @@ def initial_state(
 
 
 def _with_obs_stats(state: AgentState, obs_stats: ObservationStats) -> AgentState:
-    """A fresh state with other statistics than the agent was made with."""
+    """Return a fresh state with these statistics in place of those that the agent was made with."""
     learner, actor = state.learner, state.actor
 
-    def put(params: Params) -> Params:
+    def replace_stats(params: Params) -> Params:
         new = put_obs_stats(params, obs_stats)
         return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), new, params)
 
-    params, target_params, acting = map(put, (learner.params, learner.target_params, actor.params))
+    params, target_params, acting = map(replace_stats, (learner.params, learner.target_params, actor.params))
     learner = learner._replace(params=params, target_params=target_params)
     return state._replace(learner=learner, actor=actor._replace(params=acting))

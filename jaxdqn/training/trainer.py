@@ -1,4 +1,4 @@
-"""The course of a run: its loop, and what stands around it: logs, evaluations, states, pictures."""
+"""The trainer: run the training loop, and write logs, evaluations, states and pictures between its batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunProgress(NamedTuple):
 
     Attributes:
         progress: The loop's own progress.
-        evaluation: The evaluation done at this batch; None for most, and on all processes but the first.
+        evaluation: The evaluation after this batch; None after most batches, and on all processes but the first.
         folder: The run's folder.
     """
 
@@ -40,24 +40,24 @@ class RunProgress(NamedTuple):
 
 
 def open_states(folder: Path, config: Config, group: ProcessGroup) -> States:
-    """The states of a run."""
+    """Return the states of a run."""
     return States(folder / "states", keep=config.keep, with_replay=config.checkpoint_replay, group=group)
 
 
 def run_training(
     context: RunContext, setup: RunSetup, claim: Callable[[], Path], *, new: bool
 ) -> Generator[RunProgress, None, None]:
-    """Train from the beginning, or from a state, to the end of the budget.
+    """Train from scratch, or from a saved state, to the end of the budget.
 
     Args:
         context: The run.
         setup: The agent.
-        claim: Gives the run's folder, which may be made by it; called on the first process only.
-        new: Whether the folder is given back where the run cannot begin.
+        claim: Returns the run's folder, and may create it; called on the first process only.
+        new: Whether the folder is new, and must be released if the run cannot begin.
     """
     config, saved, stop, group = context.config, context.saved, context.stop, context.group
-    stop.patience = config.stop_seconds
-    with contextlib.ExitStack() as last, contextlib.ExitStack() as cleanup:
+    stop.grace_seconds = config.stop_seconds
+    with contextlib.ExitStack() as final_cleanup, contextlib.ExitStack() as cleanup:
         evaluator = None
         with group.exchange():
             if group.is_first:
@@ -65,7 +65,7 @@ def run_training(
                     context.build_eval,
                     frame_stack=setup.stack,
                     max_steps=config.max_episode_steps,
-                    check=stop.check,
+                    check=stop.raise_if_signalled,
                     say=context.show,
                 )
                 cleanup.callback(evaluator.close)
@@ -89,56 +89,56 @@ def run_training(
         with group.exchange():
             if evaluator is not None:
                 artifacts = RunArtifacts(folder, context, setup, evaluator, states)
-                last.callback(artifacts.draw_curve)
+                final_cleanup.callback(artifacts.draw_curve)
                 cleanup.callback(artifacts.close)
         ended = False
         saver = StateSaver(context, setup, states, training_loop, artifacts, store)
 
-        def after_batch(progress: Progress, kept: Path | None = None) -> RunProgress:
-            """What a batch asks for, once it is logged; `kept` is its state if that is on disk already."""
+        def after_batch(progress: Progress, state_folder: Path | None = None) -> RunProgress:
+            """Evaluate, save and stop if due. `state_folder` holds the state of this batch if it is on disk already."""
             nonlocal ended
             evaluation, evaluated = None, False
             if progress.state is None:
                 return RunProgress(progress, None, folder)
-            evaluate, keep = evaluates_at(config, progress.frames), saver.due(progress)
-            if evaluate or keep or stop.requested:
+            evaluate, save = evaluates_at(config, progress.frames), saver.is_due(progress)
+            if evaluate or save or stop.requested:
                 check_state_finite(progress.state, progress.frames)
-            # Before the evaluation, which may be long, or fail: what was learned is on disk then.
-            if keep and kept is None and not stop.requested:
-                kept = saver.keep(progress, evaluation_due=evaluate)
+            # Before the evaluation, which may take long or fail.
+            if save and state_folder is None and not stop.requested:
+                state_folder = saver.save(progress, evaluation_due=evaluate)
             if evaluate and not stop.requested:
                 with group.exchange() as exchange:
                     with _until_requested(stop):
                         evaluation = artifacts.evaluate(progress) if artifacts is not None else None
                     exchange.local = evaluation is not None
                 evaluated = exchange.gathered[0]
-            stopping = stop.requested  # asked once: what is asked for later waits for the next batch
+            stopping = stop.requested  # read once: a request from here on waits for the next batch
             if stopping:
                 stop.cancel_deadline()
-            if stopping and kept is None:
-                saver.keep(progress, evaluation_due=evaluate and not evaluated, leaving=True)
-            elif kept is not None and evaluated:
-                saver.mark_evaluated(kept, progress.frames)
-            elif kept is not None and stopping:
-                saver.save_agent(progress, kept)
+            if stopping and state_folder is None:
+                saver.save(progress, evaluation_due=evaluate and not evaluated, save_agent=True)
+            elif state_folder is not None and evaluated:
+                saver.mark_evaluated(state_folder, progress.frames)
+            elif state_folder is not None and stopping:
+                saver.save_agent(progress, state_folder)
             if stopping:
-                stop.leave()  # raises what a signal stands for
+                stop.end_run()  # raises after a signal
                 ended = True
             return RunProgress(progress, evaluation, folder)
 
         if saved is not None and saved.facts["evaluation_due"]:
             stop.allow_graceful(True)
-            yield after_batch(training_loop.current_progress(setup.agent), kept=saved.folder)
+            yield after_batch(training_loop.current_progress(setup.agent), state_folder=saved.folder)
         for progress in training_loop.loop:
-            stop.allow_graceful(True)  # before the first batch there is nothing that a signal should wait for
-            with group.later():
+            stop.allow_graceful(True)  # before the first batch there is no state worth waiting for
+            with group.defer_error():
                 if artifacts is not None:
                     artifacts.log(progress)
             step = after_batch(progress)
             try:
                 yield step
             except GeneratorExit:
-                saver.leave(progress, training_loop.loop)
+                saver.save_on_exit(progress, training_loop.loop)
                 raise
             if ended:
                 return
@@ -147,22 +147,22 @@ def run_training(
             if artifacts is not None and not stop.requested:
                 artifacts.draw_agent()
         if stop.requested:
-            stop.leave()
+            stop.end_run()
 
 
 @contextlib.contextmanager
 def _until_requested(stop: Stop) -> Iterator[None]:
-    """A block that a signal ends early, and no more than that: what is to be done then comes after it."""
+    """Run a block that a signal may end early; the code after it handles the request to stop."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        if not stop.asked:
+        if not stop.signal_number:
             raise
 
 
 @contextlib.contextmanager
 def release_on_failure(folder: Path, *, new: bool) -> Iterator[None]:
-    """Give the folder of a run that cannot begin back, where it is a new one."""
+    """Release the folder of a run if the block fails and the folder is new."""
     try:
         yield
     except BaseException:
@@ -172,20 +172,20 @@ def release_on_failure(folder: Path, *, new: bool) -> Iterator[None]:
 
 
 def _check_folder_visible(folder: Path, group: ProcessGroup) -> None:
-    """Raise `ValueError` where a process does not see the folder that the first one keeps."""
+    """Raise `ValueError` if a process does not see the folder that the first process writes to."""
     if group.count == 1:
         return
 
-    def leave_mark() -> str:
-        mark = folder / f"seen-{os.urandom(8).hex()}"
-        mark.touch()
-        return mark.name
+    def create_probe() -> str:
+        probe = folder / f"seen-{os.urandom(8).hex()}"
+        probe.touch()
+        return probe.name
 
-    mark = folder / group.broadcast_from_first(leave_mark)
+    probe = folder / group.broadcast_from_first(create_probe)
     try:
         with group.exchange():
-            if not wait_until_visible(mark.is_file):
+            if not wait_until_visible(probe.is_file):
                 raise ValueError(f"output {str(folder)!r} is not the first process's: choose a folder that all share")
     finally:
         if group.is_first:
-            mark.unlink(missing_ok=True)
+            probe.unlink(missing_ok=True)

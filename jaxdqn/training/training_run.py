@@ -1,4 +1,4 @@
-"""A run as a user's loop sees it: an iterator that can be left at any batch without losing what was learned."""
+"""The iterator that `train` and `resume` return: leave it at any batch, and the state of the run is saved."""
 
 from __future__ import annotations
 
@@ -10,124 +10,128 @@ import weakref
 from collections.abc import Generator, Iterator
 from types import TracebackType
 
-from jaxdqn.signals import FINISH, Stop, is_free
+from jaxdqn.signals import WITHOUT_SIGNAL, Stop, has_no_other_handler
 from jaxdqn.training.trainer import RunProgress
 
 
 class TrainingRun(Iterator[RunProgress]):
-    """What `train` and `resume` give: progress after each batch; nothing is done before the first is asked for.
+    """An iterator that trains: each step trains for a batch and returns progress. Nothing happens before the first.
 
         for step in jaxdqn.train(config):            with jaxdqn.train(config) as run:
             if solved(step):                             for step in run:
                 break                                        ...
 
-    Leaving the loop keeps the whole state, and the agent as the last one: by `break` where nothing else holds the run,
-    at the end of a `with` block, by `close`, or by `stop` from inside the loop. `jaxdqn.resume` goes on from there.
+    Leaving the loop saves the whole state, and the agent as the last agent: by `break` if there is no other reference
+    to the run, at the end of a `with` block, by `close`, or by `stop` inside the loop. `jaxdqn.resume` continues there.
 
-    Ctrl-C and SIGTERM do the same in the main thread, unless the program handles these signals itself: within a batch
-    the state is kept after it, between two batches at once; then `KeyboardInterrupt` or `SystemExit` is raised.
+    Ctrl-C and SIGTERM do the same in the main thread, unless the program handles these signals itself. Within a batch,
+    the state is saved after the batch; between two batches, at once. Then `KeyboardInterrupt` or `SystemExit` is
+    raised.
 
-    Where several processes train together, one of them cannot leave alone: call `stop`, which all of them follow.
+    If several processes train together, one of them cannot leave alone: call `stop`, which stops all of them.
     """
 
-    def __init__(self, steps: Generator[RunProgress, None, None], stop: Stop, *, alone: bool, listens: bool) -> None:
-        """Wrap a run.
+    def __init__(
+        self, steps: Generator[RunProgress, None, None], stop: Stop, *, single_process: bool, handle_signals: bool
+    ) -> None:
+        """Wrap a generator that trains.
 
         Args:
-            steps: Trains, batch by batch; closing it keeps what was learned.
-            stop: Asked by `steps`.
-            alone: Whether this process trains by itself.
-            listens: Whether signals are to be heard here; else whoever gave `stop` hears them.
+            steps: Trains, batch by batch; closing it saves the state.
+            stop: The request to stop that `steps` checks.
+            single_process: Whether this process trains alone.
+            handle_signals: Whether to handle signals here; otherwise the caller that passed `stop` handles them.
         """
-        self._steps, self._stop, self._alone, self._listens = steps, stop, alone, listens
-        self._listening = contextlib.ExitStack()
-        self._leaving = False
-        self._busy: list[bool] = []  # not empty while a batch is trained, or the run is being closed
+        self._steps, self._stop, self._single_process = steps, stop, single_process
+        self._handle_signals = handle_signals
+        self._signal_handlers = contextlib.ExitStack()
+        self._stopped = False
+        self._busy: list[bool] = []  # not empty while a batch is trained or the run is closed; a closure shares it
 
     def __iter__(self) -> TrainingRun:
-        """Itself."""
+        """Return the run itself."""
         return self
 
     def __next__(self) -> RunProgress:
         """Train for a batch."""
-        if self._leaving:
+        if self._stopped:
             self.close()
             raise StopIteration
-        if self._listens:
-            self._listens = False
-            self._listen()
+        if self._handle_signals:
+            self._handle_signals = False
+            self._install_signal_handlers()
         self._busy.append(True)
         try:
             return next(self._steps)
         except BaseException:
-            self._listening.close()
+            self._signal_handlers.close()
             raise
         finally:
             self._busy.clear()
 
     def stop(self) -> None:
-        """Let the run end here: the loop gets no further batch, and what was learned is kept.
+        """End the run here: the loop gets no further batch, and the state is saved.
 
-        Of several processes any one may call it; all of them then end after their next batch.
+        With several processes, any of them may call it; all of them end after their next batch.
         """
-        if self._alone:
-            self._leaving = True
+        if self._single_process:
+            self._stopped = True
         else:
-            self._stop.finish()
+            self._stop.request()
 
     def close(self) -> None:
-        """Keep what was learned, unless that is done, and close environments and files."""
-        asked = self._close()
-        if asked:
-            self._stop.check()
+        """Save the state, unless it is saved already, and close environments and files."""
+        if self._close():
+            self._stop.raise_if_signalled()
 
     def _close(self) -> int:
-        """`close`, and the signal that has come meanwhile: it waits until all is kept."""
-        self._leaving = True
+        """Close the run, and return the signal received meanwhile, which waits until all is saved; 0 for none."""
+        self._stopped = True
         if self._busy:  # `close` in a signal's handler, or in another thread
             self._steps.close()
             return 0
-        before = self._stop.asked
+        before = self._stop.signal_number
         self._busy.append(True)
         try:
             self._steps.close()
         finally:
-            self._listening.close()
+            self._signal_handlers.close()
             self._busy.clear()
-        return 0 if self._stop.asked == before else self._stop.asked
+        return 0 if self._stop.signal_number == before else self._stop.signal_number
 
     def __enter__(self) -> TrainingRun:
-        """Itself."""
+        """Return the run itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """`close`."""
+        """Close the run."""
         self.close()
 
     def __del__(self) -> None:
-        """`close`, for a loop that was left by `break`."""
-        asked = self._close()
-        if asked > FINISH:  # nothing that is raised here would be seen
-            threading.Timer(0.05, os.kill, [os.getpid(), asked]).start()
+        """Close the run, for a loop that was left by `break`."""
+        number = self._close()
+        if number > WITHOUT_SIGNAL:  # Python ignores what is raised in `__del__`, so the signal is sent again
+            threading.Timer(0.05, os.kill, [os.getpid(), number]).start()
 
-    def _listen(self) -> None:
-        """Hear signals from now on, each that nobody handles: the shell has those of background jobs ignore Ctrl-C."""
+    def _install_signal_handlers(self) -> None:
+        """Handle each signal that the program does not handle. The shell lets background jobs ignore Ctrl-C."""
         numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-        heard = [number for number in numbers if is_free(number)]
-        alarm = getattr(signal, "SIGALRM", None)  # by which one that waits for too long is stopped
-        taken = alarm is not None and not is_free(alarm)
-        if not heard or taken or threading.current_thread() is not threading.main_thread():
+        numbers = [number for number in numbers if has_no_other_handler(number)]
+        alarm = getattr(signal, "SIGALRM", None)  # the timer of the grace period
+        taken = alarm is not None and not has_no_other_handler(alarm)
+        if not numbers or taken or threading.current_thread() is not threading.main_thread():
             return
-        this, busy, alone = weakref.ref(self), self._busy, self._alone  # to hold the run would keep `break` from it
+        # A strong reference to the run would prevent `break` from closing it.
+        this, busy, single_process = weakref.ref(self), self._busy, self._single_process
 
-        def leave() -> bool:
+        def save_between_batches() -> bool:
             run = this()
-            if busy or not alone:
+            if busy or not single_process:
                 return False
             if run is not None:
                 run.close()
             return True
 
-        self._listening.enter_context(self._stop.listening(between=leave, heard=heard))
+        self._signal_handlers.enter_context(self._stop.listening(save_between_batches, numbers))

@@ -1,11 +1,11 @@
-"""Disks that lose bits, cannot be read, are full or have no links: checkpoints that take files over are whole."""
+"""Disks that lose bits, cannot be read, are full or have no links: checkpoints that reuse files stay intact."""
 
 import os
 from pathlib import Path
 
 import jax
 import pytest
-from rings import AGENT, EIGHT_SLOTS, FACTS, Ring, flipped
+from rings import AGENT, EIGHT_SLOTS, FACTS, Ring, flip_one_bit
 
 from jaxdqn.checkpoints import replay as replay_files
 from jaxdqn.checkpoints import reuse
@@ -18,7 +18,7 @@ def files_of_eight_slots(monkeypatch):
     monkeypatch.setattr(replay_files, "CHUNK_BYTES", EIGHT_SLOTS)
 
 
-def test_where_there_are_no_links_files_are_copied(tmp_path, monkeypatch):
+def test_files_are_copied_if_the_file_system_has_no_links(tmp_path, monkeypatch):
     def refuse(path, target):
         raise PermissionError(1, "Operation not permitted", str(path))
 
@@ -31,7 +31,7 @@ def test_where_there_are_no_links_files_are_copied(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("keep", [1, 2])
 @pytest.mark.parametrize("damage", ["changed", "shorter", "gone"])
-def test_a_file_that_is_no_longer_what_was_written_is_written_again(tmp_path, damage, keep):
+def test_damaged_file_is_written_again(tmp_path, damage, keep):
     ring = Ring(tmp_path, keep)
     folder = ring.save_after(24)
     path = folder / "replay" / "00001.npz"
@@ -46,50 +46,50 @@ def test_a_file_that_is_no_longer_what_was_written_is_written_again(tmp_path, da
 
 
 @pytest.mark.parametrize("keep", [1, 2])
-def test_a_bit_that_a_disk_has_lost_is_written_anew_within_a_few_states(tmp_path, keep):
-    """Nothing but the content tells: the size and the time of the last change are as they were."""
+def test_flipped_bit_is_repaired_within_a_few_states(tmp_path, keep):
+    """Only the content shows it: size and modification time are unchanged."""
     ring = Ring(tmp_path, keep)
     for slots in (48, 1):
         path = ring.save_after(slots) / "replay" / "00003.npz"
     before = path.stat()
-    path.write_bytes(flipped(path.read_bytes()))
+    path.write_bytes(flip_one_bit(path.read_bytes()))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     for _ in range(2 * reuse.CHECKED_EVERY):
         ring.states.save(ring.frames, ring.state, FACTS)
     ring.check()
 
 
-def test_a_copy_of_what_a_disk_has_lost_is_none(tmp_path):
+def test_damaged_file_is_not_copied_into_the_next_state(tmp_path):
     ring = Ring(tmp_path)
     path = ring.save_after(24) / "replay" / "00001.npz"
     before = path.stat()
-    path.write_bytes(flipped(path.read_bytes()))
+    path.write_bytes(flip_one_bit(path.read_bytes()))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    manifest.verified(ring.save_after(1))
+    manifest.check_folder(ring.save_after(1))
 
 
-def test_a_file_that_cannot_be_read_stops_no_later_state(tmp_path, monkeypatch):
+def test_unreadable_file_does_not_prevent_later_states(tmp_path, monkeypatch):
     ring = Ring(tmp_path)
     bad = ring.save_after(24) / "replay" / "00001.npz"
-    opened = Path.open
+    real_open = Path.open
 
-    def refuse(path, *how, **options):
+    def refuse(path, *args, **options):
         if path == bad:
             raise OSError(5, "Input/output error", str(path))
-        return opened(path, *how, **options)
+        return real_open(path, *args, **options)
 
     with monkeypatch.context() as disk:
         disk.setattr(Path, "open", refuse)
         for _ in range(3):
-            manifest.verified(ring.save_after(1))
+            manifest.check_folder(ring.save_after(1))
 
 
-def test_a_link_that_is_made_and_reported_as_an_error_is_no_obstacle(tmp_path, monkeypatch):
-    """NFS sends a request again whose answer was lost, and is told then that the file exists."""
-    link = Path.hardlink_to
+def test_link_that_succeeds_but_raises_is_handled(tmp_path, monkeypatch):
+    """If an answer was lost, NFS repeats the request, which then fails because the file exists."""
+    real_link = Path.hardlink_to
 
     def link_and_fail(path, target):
-        link(path, target)
+        real_link(path, target)
         raise FileExistsError(17, "File exists", str(path))
 
     monkeypatch.setattr(Path, "hardlink_to", link_and_fail)
@@ -99,7 +99,7 @@ def test_a_link_that_is_made_and_reported_as_an_error_is_no_obstacle(tmp_path, m
         ring.check()
 
 
-def test_states_that_share_files_after_a_kill_share_none_a_few_later(tmp_path, monkeypatch):
+def test_states_that_share_files_after_a_kill_are_replaced_by_states_that_share_none(tmp_path, monkeypatch):
     ring = Ring(tmp_path)
     for slots in (24, 4):
         ring.save_after(slots)
@@ -115,7 +115,7 @@ def test_states_that_share_files_after_a_kill_share_none_a_few_later(tmp_path, m
     ring.check()
 
 
-def test_a_save_that_fails_leaves_the_files_of_the_others(tmp_path, monkeypatch):
+def test_failed_save_leaves_the_other_states_intact(tmp_path, monkeypatch):
     ring = Ring(tmp_path)
     for slots in (24, 4):
         ring.save_after(slots)

@@ -1,4 +1,4 @@
-"""Checkpoints of large rings: what has not changed is taken over, no two that are kept share a file, each is whole."""
+"""Checkpoints of large rings: unchanged files are reused, no two kept states share a file, and each is complete."""
 
 from types import SimpleNamespace
 
@@ -29,7 +29,7 @@ def test_files_without_new_rows_are_linked_from_the_state_that_is_deleted(tmp_pa
     ring.check()
     entries.clear()
     second = inodes(ring.save_after(4))
-    assert len([path for path in entries if path.parent.name == "replay"]) == 1  # of the new rows' file
+    assert len([path for path in entries if path.parent.name == "replay"]) == 1  # only the file of the new rows
     assert not set(first.values()) & set(second.values())
     ring.check()
     entries.clear()
@@ -43,14 +43,14 @@ def test_files_without_new_rows_are_linked_from_the_state_that_is_deleted(tmp_pa
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_every_state_is_the_ring_wherever_its_rows_begin(tmp_path, keep):
+def test_every_state_equals_the_ring_at_any_cursor(tmp_path, keep):
     ring = Ring(tmp_path, keep)
     for slots in (3, 5, 0, 8, 16, 31, 1, 64, 2, 7):
         ring.save_after(slots)
         ring.check()
 
 
-def test_with_one_state_files_are_taken_over_from_it(tmp_path):
+def test_files_are_reused_if_only_one_state_is_kept(tmp_path):
     ring = Ring(tmp_path, keep=1)
     first = inodes(ring.save_after(16))
     second = inodes(ring.save_after(8))
@@ -58,7 +58,7 @@ def test_with_one_state_files_are_taken_over_from_it(tmp_path):
     assert len(ring.states.all()) == 1
 
 
-def test_after_a_resume_only_what_was_checked_is_taken_over(tmp_path):
+def test_after_a_resume_only_checked_files_are_reused(tmp_path):
     ring = Ring(tmp_path)
     for slots in (24, 4):
         ring.save_after(slots)
@@ -67,36 +67,36 @@ def test_after_a_resume_only_what_was_checked_is_taken_over(tmp_path):
     for slots in (4, 4):
         ring.save_after(slots)
         ring.check()
-    ring.states.forget()
+    ring.states.forget_written_replay()
     before = {number for folder in ring.states.all() for number in inodes(folder).values()}
     assert not before & set(inodes(ring.save_after(4)).values())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["host", "device"])
-def test_states_are_written_by_the_clock_as_well(tmp_path, monkeypatch, loop):
-    how = {} if loop == "device" else {"env_fn": probes.Delayed}
-    often = {"loop": loop, "total_frames": 112, "checkpoint_every": 0, "keep": 100}
+def test_states_are_also_written_after_checkpoint_seconds(tmp_path, monkeypatch, loop):
+    options = {} if loop == "device" else {"env_fn": probes.Delayed}
+    shared = {"loop": loop, "total_frames": 112, "checkpoint_every": 0, "keep": 100}
 
     def open_states(name, **fields):
         run = tmp_path / name
-        finish(jaxdqn.train(config_in(run, **often, **fields), say=quiet, **how))
+        finish(jaxdqn.train(config_in(run, **shared, **fields), say=quiet, **options))
         return [int(path.name) for path in States(run / "states", keep=100, with_replay=True).all()]
 
-    monkeypatch.setattr("jaxdqn.loops.device.SECONDS", 0.0)  # a chunk is a batch
-    clock = iter(range(10_000))  # which goes on by a second at each look
+    monkeypatch.setattr("jaxdqn.loops.device.CHUNK_SECONDS", 0.0)  # a chunk is a batch
+    clock = iter(range(10_000))  # advances by a second at each call
     monkeypatch.setattr("jaxdqn.training.checkpointing.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     assert open_states("by the clock", checkpoint_seconds=3.0) == [48, 96, 112]
     assert atomic.read_json(tmp_path / "by the clock" / "config.json")["checkpoint_seconds"] == 3.0
 
 
 @pytest.mark.parametrize(("value", "says"), [(-1.0, "must be 0 or above"), (float("inf"), "must be a finite number")])
-def test_seconds_that_are_none_are_refused(value, says):
+def test_invalid_checkpoint_seconds_are_refused(value, says):
     with pytest.raises(ValueError, match=rf"checkpoint_seconds {value} {says}"):
         jaxdqn.Config(checkpoint_seconds=value)
 
 
-def test_the_same_moment_again_and_again_is_always_the_newest(tmp_path):
+def test_repeated_states_of_one_frame_are_ordered_by_their_suffix(tmp_path):
     ring = Ring(tmp_path)
     names = [ring.save_after(8).name, *(ring.save_after(0).name for _ in range(12))]
     assert names == ["0000000032", *(f"0000000032-{again}" for again in range(1, 13))]

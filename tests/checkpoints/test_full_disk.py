@@ -1,4 +1,4 @@
-"""A run on a disk that fills up: on a small tmpfs, where one can be mounted."""
+"""A run on a disk that fills up: a small tmpfs, if one can be mounted."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a file system of 8 MiB of its own."""
+    """Return a folder on its own file system of 8 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
@@ -28,7 +28,7 @@ def small_disk(tmp_path):
 
 
 def fill(folder):
-    """Take every byte that is left."""
+    """Use up every free byte."""
     with contextlib.suppress(OSError), (folder / "ballast").open("wb", buffering=0) as file:
         for size in (2**16, 2**8, 1):
             with contextlib.suppress(OSError):
@@ -36,7 +36,7 @@ def fill(folder):
                     pass
 
 
-def test_a_full_disk_ends_a_run_with_whole_files_and_its_last_state(small_disk):
+def test_full_disk_ends_a_run_with_complete_files_and_its_last_state(small_disk):
     run, notes = small_disk / "run", []
     steps = jaxdqn.train(config_in(run, log_every=0), say=notes.append)
     for step in steps:
@@ -46,13 +46,13 @@ def test_a_full_disk_ends_a_run_with_whole_files_and_its_last_state(small_disk):
     fill(small_disk)
     began = time.monotonic()
     cannot = pytest.raises(OSError, match=r"No space left on device: '.*/(checkpoints|metrics)")
-    with pytest.warns(RuntimeWarning, match="TensorBoard's files end here|no curve.png"), cannot:
+    with pytest.warns(RuntimeWarning, match="TensorBoard files are no longer written|no curve.png"), cannot:
         list(steps)
     assert time.monotonic() - began < 30
     assert (run / "metrics.csv").read_bytes().endswith(b"\n")
     rows = table(run / "metrics.csv")
     assert rows[: len(before)] == before
-    assert all(None not in row.values() for row in rows)  # no line is torn
+    assert all(None not in row.values() for row in rows)  # no incomplete line
     newest = States(run / "states", keep=2, with_replay=True).newest()
     assert newest.facts["frames"] >= 96
     (small_disk / "ballast").unlink()
@@ -60,7 +60,7 @@ def test_a_full_disk_ends_a_run_with_whole_files_and_its_last_state(small_disk):
     assert [int(row["frames"]) for row in table(run / "metrics.csv")] == list(range(16, 321, 16))
 
 
-def test_a_state_that_cannot_be_written_is_said_and_tried_again(small_disk, monkeypatch):
+def test_failed_save_is_reported_and_tried_again(small_disk, monkeypatch):
     run, notes = small_disk / "run", []
     steps = jaxdqn.train(config_in(run, log_every=100_000), say=notes.append)  # no row is due before the end
     for step in steps:
@@ -76,7 +76,7 @@ def test_a_state_that_cannot_be_written_is_said_and_tried_again(small_disk, monk
     assert States(run / "states", keep=2, with_replay=True).newest().facts["frames"] == 320
 
 
-def test_a_line_that_does_not_fit_leaves_the_table_as_it_was(small_disk):
+def test_line_that_does_not_fit_leaves_the_table_unchanged(small_disk):
     table_file = Table(small_disk / "rows.csv", ["frames", "text"])
     table_file.write({"frames": 1, "text": "whole"})
     fill(small_disk)

@@ -1,4 +1,4 @@
-"""Runs of older versions: their files are read as they were meant."""
+"""Runs of older versions: their files are read with the meaning that they had."""
 
 import csv
 import dataclasses
@@ -24,7 +24,7 @@ NEW = ("eval_env", "colour", "value_bias", "symmetries_of", "epsilon_frames", "m
 
 
 @pytest.mark.slow
-def test_a_curve_is_drawn_from_the_figures_that_are_unbiased(tmp_path, monkeypatch):
+def test_curve_is_drawn_from_the_unbiased_columns(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
     from jaxdqn.reporting.plots import draw_curve
@@ -53,10 +53,10 @@ def test_a_curve_is_drawn_from_the_figures_that_are_unbiased(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_run_of_an_older_version_is_resumed_with_its_rows(tmp_path):
-    """Its files name no field that is new; everything else is as this version writes it."""
-    old_ways = {name: OLD_VALUES[name] for name in NEW}
-    config = dataclasses.replace(VECTORS, **old_ways, network="motion", total_frames=256)
+def test_run_of_an_older_version_is_resumed_with_its_rows(tmp_path):
+    """Its files lack the new fields; everything else is as this version writes it."""
+    old_values = {name: OLD_VALUES[name] for name in NEW}
+    config = dataclasses.replace(VECTORS, **old_values, network="motion", total_frames=256)
     run = finish(config, tmp_path / "run")
     row = "256,4,9.5,9,0.1,9,10,9 10 9 10,1.0\n"
     header = "frames,episodes,mean,median,standard_error,min,max,lengths,elapsed_seconds\n"
@@ -77,7 +77,7 @@ def test_a_run_of_an_older_version_is_resumed_with_its_rows(tmp_path):
 
 
 @pytest.mark.parametrize(("pixels", "stack", "scale"), [(True, 4, 255.0), (False, None, 1.0)])
-def test_an_agent_json_of_an_older_version_is_read_as_it_was_meant(pixels, stack, scale):
+def test_agent_json_of_an_older_version_gets_the_stack_and_scale_of_that_version(pixels, stack, scale):
     config = config_of_file({"pixels": pixels})
     fields = {"num_actions": 3, "obs_shape": [64, 64], "obs_dtype": "uint8", "custom": [], "frames": 10}
     assert AgentSpec.from_dict(fields, config) == AgentSpec(3, ObsSpec((64, 64), np.dtype(np.uint8), stack, scale))
@@ -85,7 +85,7 @@ def test_an_agent_json_of_an_older_version_is_read_as_it_was_meant(pixels, stack
 
 @pytest.fixture
 def older_run(tmp_path):
-    """A run of CartPole's vectors, written by commit 5a7a6a5 and left at frame 128 of 192."""
+    """Unpack a run of CartPole's vectors, written by commit 5a7a6a5 and stopped at frame 128 of 192."""
     with tarfile.open(Path(__file__).parent / "data" / "older_run.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "older_run"
@@ -96,7 +96,7 @@ def resume_older(run):
 
 
 @pytest.mark.slow
-def test_a_run_written_before_the_packages_were_made_goes_on_as_it_did_then(older_run):
+def test_run_written_before_the_packages_existed_resumes_with_the_same_results(older_run):
     *_, end = resume_older(older_run)
     assert end.progress.frames == 192
     rows = table(older_run / "metrics.csv")[-2:]
@@ -110,7 +110,7 @@ def test_a_run_written_before_the_packages_were_made_goes_on_as_it_did_then(olde
 
 
 @pytest.mark.slow
-def test_former_names_and_keys_of_later_versions_do_not_stop_a_resume(older_run):
+def test_resume_accepts_former_names_and_keys_of_later_versions(older_run):
     fields = json.loads((older_run / "config.json").read_text())
     (older_run / "config.json").write_text(json.dumps({**fields, "network": "seed"}))
     (state,) = (older_run / "states").iterdir()
@@ -122,7 +122,7 @@ def test_former_names_and_keys_of_later_versions_do_not_stop_a_resume(older_run)
     assert read_manifest(state)["config"]["network"] == "torchrl"
 
 
-def test_presets_and_a_network_have_their_former_names(tmp_path, capsys):
+def test_former_names_of_presets_and_a_network_still_work(tmp_path, capsys):
     assert PRESETS["seed"] is PRESETS["torchrl"]
     assert PRESETS["seed-demo"] is PRESETS["torchrl-demo"]
     with pytest.raises(KeyError, match="sed"):

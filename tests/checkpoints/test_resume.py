@@ -1,4 +1,4 @@
-"""A run that was stopped goes on as if it had not been: bit for bit, with no row twice and none missing."""
+"""A resumed run equals one that was never stopped: bit for bit, with no duplicate and no missing row."""
 
 import dataclasses
 import shutil
@@ -16,7 +16,7 @@ DEVICE = dataclasses.replace(VECTORS, loop="device")
 FRAMES = dataclasses.replace(
     PIXELS, loop="host", total_frames=120, warmup_frames=40, capacity=60, checkpoint_every=40, evaluation_episodes=1
 )
-HOST_REPLAY = dataclasses.replace(FRAMES, replay_storage="host", updates_per_batch=4)  # in pieces of one size
+HOST_REPLAY = dataclasses.replace(FRAMES, replay_storage="host", updates_per_batch=4)  # in fetches of one size
 
 
 def functional():
@@ -24,7 +24,7 @@ def functional():
 
 
 def bytes_of(found):
-    """Every file of a state but the manifest, which names times; orbax's own names differ from run to run."""
+    """Return a state's manifest without times, its replay files and its environments; files in `arrays/` differ."""
     facts = {k: v for k, v in found.facts.items() if k not in ("files", "log", "config")}
     arrays = {path.name: path.read_bytes() for path in sorted((found.folder / "replay").iterdir())}
     envs = [dict(np.load(path)) for path in sorted(found.folder.glob("*.npz"))]
@@ -38,16 +38,16 @@ def bytes_of(found):
     [
         (VECTORS, {}),
         (DEVICE, {}),
-        (dataclasses.replace(VECTORS, replay_storage="host", updates_per_batch=4), {}),  # in pieces of one size
+        (dataclasses.replace(VECTORS, replay_storage="host", updates_per_batch=4), {}),  # in fetches of one size
         pytest.param(HOST_REPLAY, {}, marks=pytest.mark.long),
         pytest.param(VECTORS, {"env_fn": functional}, marks=pytest.mark.long),
     ],
     ids=["host", "device", "replay on the host", "frames on the host", "a functional environment on the host"],
 )
-def test_a_run_in_two_parts_is_the_run_in_one(config, how, tmp_path):
+def test_resumed_run_equals_an_uninterrupted_one(config, how, tmp_path):
     runs = [tmp_path / "one", tmp_path / "two"]
     whole = finish(jaxdqn.train(dataclasses.replace(config, output=str(runs[0])), **how))
-    # Two batches beyond a state: what they left in the files is done again.
+    # Stopped two batches after a state: their rows are written again.
     finish(
         jaxdqn.train(dataclasses.replace(config, output=str(runs[1])), **how),
         stop_after=2 * config.checkpoint_every + 2 * config.frames_per_batch,
@@ -75,35 +75,35 @@ def test_a_run_in_two_parts_is_the_run_in_one(config, how, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_process_at_a_time_and_nothing_is_thrown_away(tmp_path):
+def test_resume_refuses_a_running_run_and_deletes_nothing(tmp_path):
     run = tmp_path / "run"
     steps = jaxdqn.train(config_in(run, total_frames=128))
     next(steps)
     with pytest.raises(ValueError, match="is being trained by this process"):
         next(jaxdqn.resume(run))
     kill(steps)
-    # Before the first state: what was left is set aside.
+    # Killed before the first state: its files are moved away.
     notes = []
     finish(jaxdqn.resume(run, say=notes.append))
-    assert "begins anew" in notes[0]
+    assert "starts again from scratch" in notes[0]
     assert "metrics.csv" in {path.name for path in (run / "earlier-1").iterdir()}
-    # A finished run without states is left as it is; one that lacks a picture gets it.
+    # A finished run without states is not changed; one that lacks a picture gets it.
     (run / "agent.gif").unlink()
     assert finish(jaxdqn.resume(run, say=pytest.fail)) is None
     assert (run / "agent.gif").is_file()
     shutil.rmtree(run / "states")
     before = (run / "metrics.csv").read_bytes()
-    with pytest.raises(ValueError, match="is complete at frame 128 and holds no state"):
+    with pytest.raises(ValueError, match="is complete at frame 128 and has no state"):
         finish(jaxdqn.resume(run))
     assert (run / "metrics.csv").read_bytes() == before
     jaxdqn.load(run)
 
 
 @pytest.mark.slow
-def test_what_was_the_users_own_must_be_given_again(tmp_path):
+def test_custom_loss_must_be_passed_again_to_resume(tmp_path):
     run = tmp_path / "run"
     steps = jaxdqn.train(config_in(run), loss=lambda error: 100 * error**2)
     next(steps)
     steps.close()
-    with pytest.raises(ValueError, match=r"trained with loss of your own, .*<lambda>: give it that loss again"):
+    with pytest.raises(ValueError, match=r"trained with your own loss, .*<lambda>: pass that loss again"):
         finish(jaxdqn.resume(run))

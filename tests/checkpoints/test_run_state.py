@@ -1,4 +1,4 @@
-"""States on disk: none that is damaged is loaded, none of another run, and what cannot be as it was is said."""
+"""States on disk: damaged states and states of other runs are not loaded, and what cannot be restored is reported."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import probes
 import pytest
-from rings import flipped
+from rings import flip_one_bit
 from running import kill
 from stopped_runs import config_in, finish, quiet, table
 
@@ -27,7 +27,7 @@ def newest_two(tmp_path):
 
 
 DAMAGES = {
-    "a flipped bit": flipped,
+    "a flipped bit": flip_one_bit,
     "a truncated file": lambda data: data[: len(data) // 2],
     "a zeroed file": lambda data: bytes(len(data)),
     "a missing file": None,
@@ -35,7 +35,7 @@ DAMAGES = {
 
 
 @pytest.mark.slow
-def test_no_damage_to_any_file_of_a_state_loads_a_wrong_value(tmp_path):
+def test_state_with_any_damaged_file_is_not_loaded(tmp_path):
     run, (older, newer) = newest_two(tmp_path)
     kept = States(run / "states", keep=2, with_replay=True)
     files = [path for path in sorted((run / "states" / newer).rglob("*")) if path.is_file() and path.stat().st_size]
@@ -50,7 +50,7 @@ def test_no_damage_to_any_file_of_a_state_loads_a_wrong_value(tmp_path):
             assert str(path) in found.notes[0]
             path.write_bytes(whole)
     assert kept.newest().folder.name == newer
-    # And a run goes on from the older one, and says so.
+    # The run resumes from the older state, and reports it.
     files[0].write_bytes(b"")
     notes = []
     last = finish(jaxdqn.resume(run, say=notes.append))
@@ -61,7 +61,7 @@ def test_no_damage_to_any_file_of_a_state_loads_a_wrong_value(tmp_path):
 
 
 @pytest.mark.slow
-def test_where_no_state_is_whole_the_command_ends_with_2(tmp_path, capsys):
+def test_resume_exits_with_2_if_all_states_are_damaged(tmp_path, capsys):
     from jaxdqn.cli.main import main
 
     run, names = newest_two(tmp_path)
@@ -78,7 +78,7 @@ def test_where_no_state_is_whole_the_command_ends_with_2(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_an_agent_that_is_damaged_is_not_loaded(tmp_path):
+def test_damaged_agent_is_not_loaded(tmp_path):
     run, _ = newest_two(tmp_path)
     finish(jaxdqn.resume(run, say=quiet))
     jaxdqn.load(run)
@@ -89,15 +89,15 @@ def test_an_agent_that_is_damaged_is_not_loaded(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_another_run_is_refused_with_the_difference(tmp_path):
+def test_state_of_another_config_network_or_format_is_refused_with_the_difference(tmp_path):
     run, (_, newer) = newest_two(tmp_path)
     path = run / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "n_steps": 4}))
-    with pytest.raises(ValueError, match=r"has n_steps 3 and config.json 4: set config.json back"):
+    with pytest.raises(ValueError, match=r"has n_steps 3 and config.json 4: restore config.json"):
         finish(jaxdqn.resume(run))
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="trained without network of your own: give it no network"):
+    with pytest.raises(ValueError, match="trained without your own network: do not pass network"):
         finish(jaxdqn.resume(run, network=jaxdqn.DuelingMLP(2)))
     facts = json.loads((run / "states" / newer / "manifest.json").read_text())
     assert facts["format"] == run_state.FORMAT
@@ -108,7 +108,7 @@ def test_what_is_another_run_is_refused_with_the_difference(tmp_path):
     finally:
         run_state.FORMAT -= 1
     finish(jaxdqn.resume(run, say=quiet))
-    with pytest.raises(ValueError, match="complete at frame 128: go on with --total-frames above that"):
+    with pytest.raises(ValueError, match="complete at frame 128: resume with --total-frames above that"):
         finish(jaxdqn.resume(run))
     longer = finish(jaxdqn.resume(run, total_frames=160, say=pytest.fail))
     assert longer.progress.frames == 160
@@ -116,7 +116,7 @@ def test_what_is_another_run_is_refused_with_the_difference(tmp_path):
 
 
 @pytest.mark.slow
-def test_without_replay_it_is_filled_again_and_nothing_is_caught_up(tmp_path):
+def test_without_saved_replay_the_ring_is_filled_again_and_missed_updates_are_not_made_up(tmp_path):
     config = config_in(tmp_path / "run", total_frames=320, checkpoint_replay=False)
     finish(jaxdqn.train(config), stop_after=200)
     assert not (tmp_path / "run" / "states" / "0000000192" / "replay").exists()
@@ -127,27 +127,27 @@ def test_without_replay_it_is_filled_again_and_nothing_is_caught_up(tmp_path):
     updates = [step.progress.updates for step in steps]
     before = updates[0]
     assert [step.progress.frames for step in steps][:3] == [208, 224, 240]
-    # 48 frames of warm-up again, and then two updates a batch as ever.
+    # 48 frames of warm-up again, and then two updates per batch as before.
     assert updates == [before, before, before + 2, *range(before + 4, before + 14, 2)]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="memory at its peak is read from Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux")
 @pytest.mark.several
-def test_a_checkpoint_takes_little_memory(monkeypatch):
-    """`experiments/checkpoint_cost.py` is the long form, with 100,000 rows, and times it."""
+def test_checkpoint_takes_little_extra_memory(monkeypatch):
+    """`experiments/checkpoint_cost.py` is the long form, with 100,000 rows and timings."""
     monkeypatch.setattr(replay_files, "CHUNK_BYTES", 2**19)
     cost = checkpoint_cost.measure(2_000, noise=True, again=32)
     assert cost.extra_bytes < 1.3 * cost.replay_bytes
-    assert cost.disk_bytes > 0.95 * cost.replay_bytes  # noise cannot be compressed: all of it was written
+    assert cost.disk_bytes > 0.95 * cost.replay_bytes  # noise cannot be compressed, so all bytes were written
 
 
 class Closed(gym.Wrapper):
-    """A wrapper that is not known to have no state."""
+    """A wrapper that may have state: it is not on the list of stateless ones."""
 
 
 @pytest.mark.slow
-def test_environments_that_cannot_be_saved_begin_anew_and_their_episodes_are_truncated(tmp_path):
+def test_environments_that_cannot_be_saved_start_new_episodes_and_the_old_ones_are_truncated(tmp_path):
     config = config_in(tmp_path / "run")
 
     def env_fn():
@@ -159,7 +159,7 @@ def test_environments_that_cannot_be_saved_begin_anew_and_their_episodes_are_tru
     first = next(steps)
     assert any("not bit-exact" in note for note in notes)
     rows = first.progress.state.replay.rows
-    start = 96 // 4  # the slot after those of the state
+    start = 96 // 4  # the first slot after the state
     assert before.progress.frames == 112
     assert np.asarray(rows.last)[start - 1].all()
     assert not np.asarray(rows.terminated)[start - 1].any()
@@ -168,7 +168,7 @@ def test_environments_that_cannot_be_saved_begin_anew_and_their_episodes_are_tru
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_was_due_is_played_once_however_often_the_run_is_killed(tmp_path):
+def test_due_evaluation_is_played_once_even_if_the_run_is_killed_again(tmp_path):
     whole = config_in(tmp_path / "whole", evaluate_every=96, checkpoint_every=0)
     finish(jaxdqn.train(whole))
     run = tmp_path / "run"
@@ -181,7 +181,7 @@ def test_an_evaluation_that_was_due_is_played_once_however_often_the_run_is_kill
         next(steps)
     assert newest_facts(run)["evaluation_due"]
     assert newest_facts(run)["frames"] == 96
-    for due in (True, False):  # killed after the evaluation, before another state
+    for due in (True, False):  # killed after the evaluation, before the next state
         assert newest_facts(run)["evaluation_due"] is due
         steps = jaxdqn.resume(run, say=pytest.fail)
         assert (next(steps).evaluation is not None) is due
@@ -196,8 +196,8 @@ def newest_facts(run):
 
 
 @pytest.mark.slow
-def test_a_cut_that_a_resume_makes_is_kept_by_the_next_state(tmp_path, monkeypatch):
-    """Files of eight slots each: the row that is cut is the last of one, which has no new row when it is written."""
+def test_truncation_made_by_a_resume_is_saved_in_the_next_state(tmp_path, monkeypatch):
+    """With files of eight slots the truncated row is the last of a file that gets no new row before the next state."""
     monkeypatch.setattr(replay_files, "CHUNK_BYTES", 8 * 4 * (8 + 14))
     config = config_in(tmp_path / "run", keep=1)
 
@@ -213,4 +213,4 @@ def test_a_cut_that_a_resume_makes_is_kept_by_the_next_state(tmp_path, monkeypat
     rows = first.progress.state.replay.rows
     step, last = np.asarray(rows.episode_step), np.asarray(rows.last)
     starts = np.argwhere(step[1:36] == 0)
-    assert all(last[slot, env] for slot, env in starts)  # before each first row comes a final one
+    assert all(last[slot, env] for slot, env in starts)  # a final row precedes each first row

@@ -1,4 +1,4 @@
-"""Folders whose digests are right and whose content no run has written: one line, exit code 2, nothing changed."""
+"""Run folders with correct digests but invalid content: one line, exit code 2, nothing changed."""
 
 import dataclasses
 import hashlib
@@ -67,7 +67,7 @@ ABOUT = ["config", "versions", "index", "log", "evaluation_due"]
 
 
 @pytest.mark.parametrize("name", [*STATE, *ABOUT])
-def test_a_state_that_says_nothing_of_what_all_have_is_refused(name, run, capsys):
+def test_state_without_a_required_field_is_refused(name, run, capsys):
     drop(newest(run), name)
     said = refused(run, capsys, "resume", run)
     assert name in said
@@ -87,7 +87,7 @@ def test_a_state_that_says_nothing_of_what_all_have_is_refused(name, run, capsys
         ("log", {"elapsed_seconds": "x", "num_episodes": 0, "episodes": [], "evaluated": 0}),
     ],
 )
-def test_a_state_that_says_what_no_run_has_written_is_refused(name, value, run, capsys):
+def test_state_with_an_invalid_field_is_refused(name, value, run, capsys):
     rewrite(newest(run), {**manifest.read_manifest(newest(run)), name: value})
     refused(run, capsys, "resume", run)
 
@@ -96,7 +96,7 @@ def test_a_state_that_says_what_no_run_has_written_is_refused(name, value, run, 
     ("name", "value"),
     [("num_actions", 0), ("obs_shape", "abcd"), ("obs_shape", [-3]), ("obs_dtype", "O"), ("custom", 5)],
 )
-def test_an_agent_that_no_run_has_written_is_refused(name, value, run, capsys):
+def test_agent_with_an_invalid_field_is_refused(name, value, run, capsys):
     agent = max((run / "checkpoints").glob("*[0-9]"))
     text = json.dumps({**json.loads((agent / "agent.json").read_text()), name: value})
     (agent / "agent.json").write_text(text)
@@ -107,13 +107,13 @@ def test_an_agent_that_no_run_has_written_is_refused(name, value, run, capsys):
     refused(run, capsys, "evaluate", run, "--checkpoint", "last", "--episodes", 1)
 
 
-def test_versions_that_no_run_has_written_are_refused(run, capsys, tmp_path):
+def test_invalid_versions_file_is_refused(run, capsys, tmp_path):
     (run / "versions.json").write_text('{"own": 5}')
     assert "own 5" in refused(run, capsys, "resume", run)
     assert command("plot", run, "--output", tmp_path / "curve.png") == 0
 
 
-def test_what_a_user_has_put_beside_the_agents_stays(run):
+def test_users_files_among_the_agents_are_not_deleted(run):
     agent = max((run / "checkpoints").glob("*[0-9]"))
     shutil.copytree(agent, run / "checkpoints" / "keep-this-one")
     (run / "checkpoints" / "latest").symlink_to(agent.name)
@@ -123,12 +123,12 @@ def test_what_a_user_has_put_beside_the_agents_stays(run):
     assert (run / "checkpoints" / "latest").is_symlink()
 
 
-def test_an_agent_that_is_replaced_while_it_is_read_is_read_again(run, monkeypatch):
+def test_agent_that_is_replaced_while_it_is_read_is_read_again(run, monkeypatch):
     read, tries = Checkpoints.params, []
 
     def replaced(checkpoints, which, like):
         tries.append(which)
-        if len(tries) == 1:  # the run that goes on names another one, and deletes this one
+        if len(tries) == 1:  # the run is still training: it saves another agent and deletes this one
             index = json.loads((run / "checkpoints" / "index.json").read_text())
             (run / "checkpoints" / "index.json").write_text(json.dumps({**index, "note": 1}))
             raise FileNotFoundError(2, "No such file or directory")
@@ -142,8 +142,8 @@ def test_an_agent_that_is_replaced_while_it_is_read_is_read_again(run, monkeypat
         jaxdqn.load(run, "last")
 
 
-def test_a_folder_that_is_copied_stays_locked(tmp_path):
-    """Closing the lock's file in the process that holds it must not give the lock back."""
+def test_folder_stays_locked_after_its_lock_file_is_read(tmp_path):
+    """Closing the lock file in the process that holds the lock must not release it."""
     lock = f"with locked(Path({str(tmp_path)!r})): pass"
     code = f"from pathlib import Path\nfrom jaxdqn.training.run_dir import locked\n{lock}"
     with locked(tmp_path):
@@ -154,20 +154,20 @@ def test_a_folder_that_is_copied_stays_locked(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\\b", "a\nb", "a\tb"])
-def test_names_that_not_all_files_can_have_are_refused(name, tmp_path, capsys):
+def test_output_names_that_are_not_portable_are_refused(name, tmp_path, capsys):
     assert command("train", "--no-pixels", "--output", tmp_path / name) == 2
-    assert "in it, which not all files can have" in capsys.readouterr().err
+    assert "in it, which some file systems do not allow" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("output", ["", ".", "folder.png", "fifo.png"])
-def test_pictures_replace_files_alone(output, run, capsys, tmp_path, monkeypatch):
+def test_plot_replaces_only_regular_files(output, run, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "fifo.png")
     before = sorted(tmp_path.iterdir())
     assert command("plot", run, "--output", output) == 2
-    assert "no file that can be written" in capsys.readouterr().err
+    assert "not a file that can be written" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "link.png").symlink_to("there.png")
     assert command("plot", run, "--output", "link.png") == 0
@@ -176,7 +176,7 @@ def test_pictures_replace_files_alone(output, run, capsys, tmp_path, monkeypatch
 
 
 class Recording(probes.Delayed):
-    """Its episodes come from a list that ends."""
+    """An environment that replays a list of steps, which ends."""
 
     def __init__(self):
         super().__init__()
@@ -187,13 +187,13 @@ class Recording(probes.Delayed):
         return super().step(action)
 
 
-def test_an_environment_that_stops_iterating_is_named(tmp_path):
+def test_environment_that_raises_stop_iteration_is_named(tmp_path):
     with pytest.raises(RuntimeError, match=r"env Recording raised StopIteration at frame \d+, or one of the next 1"):
         list(jaxdqn.train(dataclasses.replace(HOST, output=str(tmp_path / "run")), env_fn=Recording))
 
 
 class Moving(probes.Delayed):
-    """Changes the current folder."""
+    """An environment that changes the current folder."""
 
     places: list = []  # noqa: RUF012, of one test
 
@@ -206,7 +206,7 @@ class Moving(probes.Delayed):
         return super().reset(**how)
 
 
-def test_an_environment_that_changes_the_folder_moves_no_run(tmp_path, monkeypatch):
+def test_environment_that_changes_the_current_folder_does_not_move_the_run(tmp_path, monkeypatch):
     for name in ("here", "there", "elsewhere"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -1,4 +1,4 @@
-"""What a run's folder that somebody else has written cannot do, and what keeps two processes off one folder."""
+"""Untrusted run folders run no code and read no files outside, and a lock keeps two processes out of one folder."""
 
 import json
 import multiprocessing
@@ -25,7 +25,7 @@ if "Theirs-v0" not in gym.registry:
 
 @pytest.fixture
 def strange_run(tmp_path, monkeypatch):
-    """A run whose config names an environment that imports a module of the current folder; the module leaves a mark."""
+    """Make a run whose config names an environment that imports a module, which creates the file `imported`."""
     run = tmp_path / "run"
     with jaxdqn.train(config_in(run, checkpoint_every=32, total_frames=96)) as steps:
         while next(steps).progress.frames < 64:
@@ -44,19 +44,19 @@ def strange_run(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", ["evaluate run --checkpoint last", "play run --checkpoint last", "resume run"])
-def test_a_config_that_names_a_module_imports_nothing_unless_the_user_names_it(words, strange_run, tmp_path, capsys):
+def test_module_named_by_a_config_is_not_imported_unless_the_user_names_it(words, strange_run, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(words.split())
     said = capsys.readouterr().err
     assert stop.value.code == 2
     assert said.count("\n") == 1
-    assert "name it with --env their_module:Theirs-v0" in said
+    assert "pass --env their_module:Theirs-v0 if you trust it" in said
     assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.slow
-def test_the_user_names_it_and_the_printed_command_does(strange_run, tmp_path, capsys):
-    assert "run --env their_module:Theirs-v0` goes on from frame 64" in resume_hint(strange_run)
+def test_module_is_imported_if_the_user_names_it_as_in_the_printed_command(strange_run, tmp_path, capsys):
+    assert "run --env their_module:Theirs-v0` resumes from frame 64" in resume_hint(strange_run)
     assert env_flags(strange_run, played=True) == " --env their_module:Theirs-v0"
     with pytest.raises(ValueError, match="env 'CartPole-v1' is not the run's, which is 'their_module:Theirs-v0'"):
         next(jaxdqn.resume(strange_run, env="CartPole-v1"))
@@ -71,45 +71,45 @@ def test_the_user_names_it_and_the_printed_command_does(strange_run, tmp_path, c
 
 @pytest.fixture
 def sealed(tmp_path):
-    with manifest.sealed_folder(tmp_path / "sealed", {}) as aside:
-        (aside / "inner").mkdir()
-        (aside / "inner" / "a").write_text("a")
+    with manifest.sealed_folder(tmp_path / "sealed", {}) as partial:
+        (partial / "inner").mkdir()
+        (partial / "inner" / "a").write_text("a")
     return tmp_path / "sealed"
 
 
 @pytest.mark.parametrize(
     "name", ["../outside", "inner/../../outside", "/etc/passwd", "..", "C:/outside", "..\\outside"]
 )
-def test_a_manifest_that_names_a_file_outside_its_folder_is_damaged(name, sealed, monkeypatch):
+def test_manifest_that_lists_a_file_outside_its_folder_is_refused(name, sealed, monkeypatch):
     (sealed.parent / "outside").write_text("a")
     entry = manifest.read_manifest(sealed)["files"]["inner/a"]
     manifest.amend(sealed, {"files": {"inner/a": entry, name: entry}})
     monkeypatch.setattr(manifest, "_entry", lambda path: pytest.fail(f"{path} was read"))
-    with pytest.raises(manifest.DamagedError, match="outside of its folder"):
-        manifest.verified(sealed)
+    with pytest.raises(manifest.DamagedError, match="outside its folder"):
+        manifest.check_folder(sealed)
 
 
-def test_a_link_out_of_the_folder_is_damaged(sealed):
+def test_link_out_of_the_folder_is_refused(sealed):
     (sealed.parent / "outside").write_text("a")
     (sealed / "inner" / "a").unlink()
     (sealed / "inner" / "a").symlink_to(sealed.parent / "outside")
-    with pytest.raises(manifest.DamagedError, match="is a link"):
-        manifest.verified(sealed)
+    with pytest.raises(manifest.DamagedError, match="is a symbolic link"):
+        manifest.check_folder(sealed)
 
 
-def test_a_file_that_no_manifest_lists_is_damaged_and_what_an_amendment_left_is_not(sealed):
+def test_unlisted_file_is_refused_but_not_a_partial_manifest(sealed):
     (sealed / "manifest.json.partial").touch()
-    manifest.verified(sealed)
+    manifest.check_folder(sealed)
     (sealed / "inner" / "b").touch()
     with pytest.raises(manifest.DamagedError, match=r"inner/b is not in the manifest"):
-        manifest.verified(sealed)
+        manifest.check_folder(sealed)
 
 
 @pytest.mark.parametrize("files", [None, [], {"inner/a": 3}, {"inner/a": {}}])
-def test_a_manifest_without_a_list_of_files_is_damaged(files, sealed):
+def test_manifest_without_a_valid_list_of_files_is_refused(files, sealed):
     manifest.amend(sealed, {"files": files})
     with pytest.raises(manifest.DamagedError, match="manifest"):
-        manifest.verified(sealed)
+        manifest.check_folder(sealed)
 
 
 def lock(folder, answer):
@@ -120,7 +120,7 @@ def lock(folder, answer):
         answer.put(str(error))
 
 
-def test_a_folder_is_locked_for_other_processes_and_for_this_one_until_the_block_ends(tmp_path):
+def test_folder_is_locked_for_all_processes_until_the_block_ends(tmp_path):
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
 
@@ -134,6 +134,6 @@ def test_a_folder_is_locked_for_other_processes_and_for_this_one_until_the_block
         assert "is being trained by another process" in other()
         with pytest.raises(ValueError, match="is being trained by this process"), locked(tmp_path):
             pass
-        assert "is being trained by another process" in other()  # the second try has not given the first lock back
+        assert "is being trained by another process" in other()  # the failed attempt did not release the lock
     assert other() == "locked"
     assert (tmp_path / LOCK).stat().st_size == 0

@@ -1,8 +1,8 @@
-"""SIGKILL at random moments, and `jaxdqn resume` each time: the run must end as the one that was never killed.
+"""Kill a run with SIGKILL at random times and resume it each time: it must end equal to a run that was never killed.
 
     python3 tests/checks/kill_and_resume.py --kills 30
 
-States are written so often that many kills hit the writing of one. The suite runs it with fewer kills.
+States are written so often that many kills happen while one is written. The test suite runs it with fewer kills.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ JAXDQN = [sys.executable, "-c", "from jaxdqn.cli.main import main; main()"]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """A table without the columns that depend on the machine."""
+    """Read a table without the columns that depend on the machine."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{k: v for k, v in row.items() if not k.endswith(("_seconds", "_per_second"))} for row in rows]
 
 
 def newest_state(run: Path) -> int:
-    """Frames of the newest state; 0 where there is none."""
+    """Return the frames of the newest state; 0 if there is none."""
     return max((int(path.name) for path in (run / "states").glob("*") if path.name.isdecimal()), default=0)
 
 
-def begin(words: list[str]) -> subprocess.Popen[str]:
-    """A process of the command line."""
+def start(words: list[str]) -> subprocess.Popen[str]:
+    """Start the command line in a process."""
     return subprocess.Popen([*JAXDQN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def wait(process: subprocess.Popen[str]) -> None:
-    """Its end, which must be a good one, or that of a run that was complete already."""
-    _, said = process.communicate()
-    if process.returncode and "is complete at frame" not in said:
-        raise SystemExit(f"exit code {process.returncode}: {said}")
+    """Wait for a process, which must succeed or report that the run was already complete."""
+    _, err = process.communicate()
+    if process.returncode and "is complete at frame" not in err:
+        raise SystemExit(f"exit code {process.returncode}: {err}")
 
 
 def kill_often(run: Path, first: list[str], kills: int, rng: random.Random) -> tuple[int, int]:
-    """Kill a run and resume it until it has been killed so often or is complete.
+    """Kill and resume a run until it was killed `kills` times or is complete.
 
     Returns:
-        How often it was, and how many of these found a state half written.
+        The number of kills, and of those that left a half-written state.
     """
     words, done, writing = first, 0, 0
     while done < kills:
-        process, metrics = begin(words), run / "metrics.csv"
+        process, metrics = start(words), run / "metrics.csv"
         before = metrics.stat().st_mtime_ns if metrics.exists() else 0
-        # One life in four ends while it starts, the others while they train and write states.
+        # One process in four is killed while it starts, the others while they train and write states.
         if rng.random() < 0.25:
             time.sleep(rng.uniform(0.0, 6.0))
         else:
@@ -75,15 +75,15 @@ def kill_often(run: Path, first: list[str], kills: int, rng: random.Random) -> t
         reached = max((int(row["frames"]) for row in rows), default=0)
         half = len(list((run / "states").glob("*.partial")))
         writing += half
-        print(f"kill {done}: at frame {reached:,}, newest state {newest_state(run):,}{', one half written' * half}")
+        print(f"kill {done}: at frame {reached:,}, newest state {newest_state(run):,}{', one half-written' * half}")
         assert reached - newest_state(run) <= 128 + 32 or not newest_state(run)
         words = ["resume", str(run)] if (run / "config.json").exists() else first
-    wait(begin(words))
+    wait(start(words))
     return done, writing
 
 
 def compare(run: Path, whole: Path) -> None:
-    """Both runs are the same, in every row, and in every array of their last states."""
+    """Assert that both runs are equal in every row, and in every array of their last states."""
     import numpy as np
 
     from jaxdqn.checkpoints.run_state import States
@@ -103,12 +103,12 @@ def compare(run: Path, whole: Path) -> None:
     files = [sorted(path for path in (each.folder / "replay").iterdir()) for each in found]
     for one, other in zip(*files, strict=True):
         assert one.read_bytes() == other.read_bytes(), "replay"
-    print("the same: every row, parameters, target, optimiser, keys, counters, replay")
+    print("equal: every row, parameters, target, optimizer, keys, counters, replay")
 
 
 def main() -> None:
     """Parse the command line, kill, resume, compare."""
-    parser = argparse.ArgumentParser(description="SIGKILL at random moments, and resume.")
+    parser = argparse.ArgumentParser(description="Kill a run with SIGKILL at random times, and resume it.")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--total-frames", type=int, default=12_000)
@@ -118,14 +118,14 @@ def main() -> None:
     flags = [*FLAGS, "--total-frames", str(options.total_frames), "--loop", options.loop]
     folder = Path(tempfile.mkdtemp())
     try:
-        wait(begin(["train", *flags, "--output", str(folder / "whole")]))
+        wait(start(["train", *flags, "--output", str(folder / "whole")]))
         done, writing = 0, 0
         while done < options.kills:
             run = folder / f"killed{done}"
             kills, half = kill_often(run, ["train", *flags, "--output", str(run)], options.kills - done, rng)
             done, writing = done + kills, writing + half
             compare(run, folder / "whole")
-        print(f"{done} kills, {writing} of them while a state was written: every run ended as the one never killed")
+        print(f"{done} kills, {writing} of them while a state was written: every run equals the one never killed")
     finally:
         shutil.rmtree(folder)
 

@@ -1,8 +1,8 @@
-"""What must hold on four devices.
+"""Checks of agents and runs on four devices.
 
     PYTHONPATH=experiments:tests/helpers JAX_NUM_CPU_DEVICES=4 python3 tests/checks/parallel_checks.py
 
-`test_parallel.py` runs them, and the suite the quicker ones (`short`).
+`test_parallel.py` runs them; by default only the quicker ones (`short`).
 """
 
 import dataclasses
@@ -48,9 +48,9 @@ VECTORS = Config(
 FRAMES = dataclasses.replace(PIXELS, num_envs=4, frames_per_batch=20, updates_per_batch=1)
 
 
-def agents(config, **how):
-    """The same agent on four devices, and on one."""
-    return make_parallel_agent(config, make_mesh(4), **how), jaxdqn.make_agent(config, **how)
+def agents(config, **options):
+    """Return the same agent on four devices, and on one."""
+    return make_parallel_agent(config, make_mesh(4), **options), jaxdqn.make_agent(config, **options)
 
 
 def a_batch(config, obs_shape, dtype):
@@ -67,41 +67,41 @@ def a_batch(config, obs_shape, dtype):
     )
 
 
-def the_same_samples_give_the_same_update_and_one_all_reduce():
+def update_matches_one_device_and_needs_one_all_reduce():
     compare_updates(VECTORS, {"obs_shape": (4,), "obs_dtype": np.float32}, (4,))
 
 
-def and_so_from_frames():
+def update_of_frames_matches_one_device_and_needs_one_all_reduce():
     stats = jaxdqn.ObservationStats(np.full(2, 100.0), np.full(2, 50.0))
-    # Adam's first step is the sign of a gradient, and of some of a million it is rounding: here, the gradient itself.
+    # SGD and not Adam: Adam's first step is the sign of the gradient, which for a few of a million is rounding error.
     frames = {"obs_shape": (44, 44), "obs_dtype": np.uint8, "obs_stats": stats, "optimizer": optax.sgd(1e-3)}
     compare_updates(FRAMES, frames, (44, 44, 2))
 
 
-def and_so_from_colours():
+def update_of_colours_matches_one_device_and_needs_one_all_reduce():
     obs = jaxdqn.ObsSpec((12, 11, 3), np.uint8, 2, 9.0)
     config = dataclasses.replace(FRAMES, network="grid", mirror=False, random_shift=0)
     compare_updates(config, {"obs": obs, "optimizer": optax.sgd(1e-3)}, obs.seen_shape)
 
 
-def compare_updates(config, how, seen):
-    four, one = agents(config, num_actions=2, **how)
-    batch = a_batch(config, seen, how["obs"].dtype if "obs" in how else how["obs_dtype"])
+def compare_updates(config, options, seen):
+    four, one = agents(config, num_actions=2, **options)
+    batch = a_batch(config, seen, options["obs"].dtype if "obs" in options else options["obs_dtype"])
     learner = one.init(jax.random.key(5)).learner
     text = four.update.lower(learner, batch).compile().as_text()
-    ours, metrics = four.update(jax.tree.map(jnp.copy, learner), batch)
-    theirs, alone = one.update(learner, batch)
-    apart = max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True))
-    assert apart < 1e-5, apart
-    assert np.allclose(metrics["loss"].mean(axis=1), alone["loss"], rtol=1e-4)
+    found, metrics = four.update(jax.tree.map(jnp.copy, learner), batch)
+    wanted, wanted_metrics = one.update(learner, batch)
+    error = max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True))
+    assert error < 1e-5, error
+    assert np.allclose(metrics["loss"].mean(axis=1), wanted_metrics["loss"], rtol=1e-4)
     kinds = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all|collective-broadcast"
-    found = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text)
-    assert {kind for _, kind in found} == {"all-reduce"}, found
-    shapes = [shape for sizes, _ in found for shape in re.findall(r"f32\[([\d,]*)\]", sizes)]
+    collectives = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text)
+    assert {kind for _, kind in collectives} == {"all-reduce"}, collectives
+    shapes = [shape for sizes, _ in collectives for shape in re.findall(r"f32\[([\d,]*)\]", sizes)]
     sent = sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
-    size = sum(x.size for x in jax.tree.leaves(ours.params))  # statistics of observations among them
+    size = sum(x.size for x in jax.tree.leaves(found.params))  # including the statistics of observations
     assert sent == size, (sent, size)
-    assert len(found) == len(shapes) == 1, found
+    assert len(collectives) == len(shapes) == 1, collectives
 
 
 def run_of(num_devices, env=probes.TerminatingChain, frames=640):
@@ -114,7 +114,7 @@ def run_of(num_devices, env=probes.TerminatingChain, frames=640):
     return agent, steps
 
 
-def counts_are_the_same_on_one_two_and_four_devices():
+def counters_are_equal_on_one_two_and_four_devices():
     found = set()
     for num_devices in (1, 2, 4):
         agent, steps = run_of(num_devices)
@@ -127,7 +127,7 @@ def counts_are_the_same_on_one_two_and_four_devices():
     assert len(found) == 1, found
 
 
-def parameters_stay_the_same_on_all_devices_and_learn_a_value():
+def parameters_stay_equal_on_all_devices_and_learn_the_value():
     agent, steps = run_of(4, env=probes.OneStep, frames=4_100)
     learner = steps[-1].state.learner
     assert int(learner.num_updates) >= 1_000
@@ -137,12 +137,12 @@ def parameters_stay_the_same_on_all_devices_and_learn_a_value():
         assert all(np.array_equal(parts[0], part) for part in parts[1:])
     ring = devices_of(steps[-1].state.replay.rows.obs)
     assert [part.shape for part in ring] == [(32, 2, 2)] * 4
-    assert not all(np.array_equal(ring[0], part) for part in ring[1:])  # each has its own environments
+    assert not all(np.array_equal(ring[0], part) for part in ring[1:])  # each device has its own environments
     values = np.asarray(agent.q_values(learner.params, np.array([[1.0, -1.0], [-1.0, -1.0]], np.float32)))
     assert np.allclose(values, 1.0, atol=0.1), values
 
 
-def devices_draw_samples_of_their_own():
+def devices_draw_different_samples():
     agent, steps = run_of(4)
     batch = agent.sample(steps[-1].state.replay, jax.random.key(0))
     parts = devices_of(batch.obs)
@@ -153,8 +153,8 @@ def devices_draw_samples_of_their_own():
     assert actions.shape == (8,)
 
 
-def what_is_drawn_and_then_augmented_is_a_sample():
-    """Each device has keys of its own for it, none of which is lost on the way."""
+def draw_followed_by_augment_equals_sample():
+    """Each device has its own keys, and `draw` passes all of them on."""
     stats = jaxdqn.ObservationStats(np.full(2, 100.0), np.full(2, 50.0))
     config = dataclasses.replace(FRAMES, random_shift=4, updates_per_batch=2)
     agent, _ = agents(config, num_actions=2, obs_shape=(44, 44), obs_dtype=np.uint8, obs_stats=stats)
@@ -182,7 +182,7 @@ def what_is_drawn_and_then_augmented_is_a_sample():
     assert sampled.action.shape == windows.action.shape == (2, config.batch_size)
 
 
-def memory_is_that_of_all_devices():
+def available_memory_is_that_of_all_devices_together():
     row = row_bytes((4,), np.float32)
     how = {"num_actions": 2, "obs_shape": (4,), "obs_dtype": np.float32}
     assert make_parallel_agent(VECTORS, make_mesh(4), **how, bytes_available=64 * row + 8)
@@ -190,12 +190,12 @@ def memory_is_that_of_all_devices():
         make_parallel_agent(VECTORS, make_mesh(4), **how, bytes_available=60 * row)
     whole = dataclasses.replace(VECTORS, capacity=None)
     agent = make_parallel_agent(whole, make_mesh(4), **how, bytes_available=2 * 64 * row)
-    assert agent.init(jax.random.key(0)).replay.rows.action.shape == (32, 8)  # half of what each device has
-    # The CPU is one memory, into however many devices it is split.
+    assert agent.init(jax.random.key(0)).replay.rows.action.shape == (32, 8)  # half of each device's memory
+    # The devices that a CPU is split into share one memory.
     assert 3.5 < free_bytes(1) / free_bytes(4) < 4.5
 
 
-def the_device_loop_runs_on_all():
+def device_loop_runs_on_all_devices():
     config = dataclasses.replace(VECTORS, num_devices=4, loop="device")
     run = make_device_run(config, env=probes.counting_env(3))
     *_, last = device_loop(run, run.init(jax.random.key(0)), config)
@@ -204,7 +204,7 @@ def the_device_loop_runs_on_all():
     assert all((np.diff(rows[:, env]) % 4 == 1).all() for env in range(8))
 
 
-def pmap_trains_the_same_functions():
+def pmap_trains_with_the_same_functions():
     config = dataclasses.replace(VECTORS, num_devices=4, loop="device")
     states, metrics = pmap_agent.train(config, 160)
     assert np.asarray(states.agent.learner.num_updates).tolist() == [28] * 4
@@ -215,7 +215,7 @@ def pmap_trains_the_same_functions():
     assert np.isfinite(metrics["loss"]).all()
 
 
-def a_run_on_four_devices_can_be_resumed_bit_for_bit():
+def run_on_four_devices_resumes_bit_for_bit():
     with tempfile.TemporaryDirectory() as folder:
         whole, part = (dataclasses.replace(VECTORS, num_devices=4, output=str(Path(folder) / name)) for name in "ab")
         *_, wanted = jaxdqn.train(whole)
@@ -228,19 +228,19 @@ def a_run_on_four_devices_can_be_resumed_bit_for_bit():
 
 
 SHORT = (
-    the_same_samples_give_the_same_update_and_one_all_reduce,
-    devices_draw_samples_of_their_own,
-    what_is_drawn_and_then_augmented_is_a_sample,
-    memory_is_that_of_all_devices,
+    update_matches_one_device_and_needs_one_all_reduce,
+    devices_draw_different_samples,
+    draw_followed_by_augment_equals_sample,
+    available_memory_is_that_of_all_devices_together,
 )
 REST = (
-    and_so_from_frames,
-    and_so_from_colours,
-    the_device_loop_runs_on_all,
-    pmap_trains_the_same_functions,
-    counts_are_the_same_on_one_two_and_four_devices,
-    parameters_stay_the_same_on_all_devices_and_learn_a_value,
-    a_run_on_four_devices_can_be_resumed_bit_for_bit,
+    update_of_frames_matches_one_device_and_needs_one_all_reduce,
+    update_of_colours_matches_one_device_and_needs_one_all_reduce,
+    device_loop_runs_on_all_devices,
+    pmap_trains_with_the_same_functions,
+    counters_are_equal_on_one_two_and_four_devices,
+    parameters_stay_equal_on_all_devices_and_learn_the_value,
+    run_on_four_devices_resumes_bit_for_bit,
 )
 
 if __name__ == "__main__":

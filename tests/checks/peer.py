@@ -1,4 +1,4 @@
-"""What a process does in `distributed_checks.py`, as `peer.py ROLE PORT INDEX COUNT FOLDER`: it prints JSON."""
+"""One process of `distributed_checks.py`, as `peer.py ROLE PORT INDEX COUNT FOLDER`: run the role and print JSON."""
 
 import dataclasses
 import hashlib
@@ -46,7 +46,7 @@ VECTORS = dataclasses.replace(FRAMES, pixels=False, total_frames=2_048)
 
 
 def digest(tree):
-    """Of all bytes of a tree, as every process has them."""
+    """Return the SHA-256 of all bytes of a tree's arrays on this process."""
     leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
     return hashlib.sha256(b"".join(leaves)).hexdigest()
 
@@ -57,11 +57,11 @@ PROBES = (
     (probes.ActionValue, [[1, -1], [-1, -1]], [[-1, 1], [-1, 1]]),
     (probes.Delayed, [[1, -1], [1, 0]], [[0.99, 0.99], [1, 1]]),
 )
-"""Environments, what is seen in them, and what each action is worth then."""
+"""Environments, observations in them, and the value of each action at these observations."""
 
 
 def learn_the_probes(folder):
-    """Values that are known, after 500 updates of all processes."""
+    """Learn the known values of the probe environments, in at least 500 updates on all processes."""
     more = {"total_frames": 4_096, "batch_size": 32, "capacity": 2_048, "learning_rate": 3e-3, "epsilon_start": 1.0}
     config = dataclasses.replace(VECTORS, epsilon_end=1.0, tau=0.05, **more)
     agent = agent_of(config, num_processes=jax.process_count(), num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
@@ -80,7 +80,7 @@ def learn_the_probes(folder):
 
 
 def train(folder, config=FRAMES, stop_after=None):
-    """`jaxdqn.train` to its end, or to where all leave it."""
+    """Run `jaxdqn.train` to its end, or until all processes leave it after `stop_after` frames."""
     episodes = 0
     for step in jaxdqn.train(dataclasses.replace(config, output=str(folder / "run"))):
         episodes += len(step.progress.episodes)
@@ -96,7 +96,7 @@ def stop_early(folder):
     return train(folder, stop_after=208)
 
 
-def go_on(folder):
+def resume_run(folder):
     *_, step = jaxdqn.resume(folder / "run")
     return {"learner": digest(step.progress.state.learner), "ring": digest(step.progress.state.replay.rows)}
 
@@ -110,8 +110,8 @@ def stop_device_loop_early(folder):
 
 
 def fail_to_save_once(folder):
-    """The second process has no room for its first part of a state."""
-    write, said, tries = run_state.write_part, [], []
+    """Train while the second process fails to write its first part of a state."""
+    write, notes, tries = run_state.write_part, [], []
 
     def fail(*args, **options):
         tries.append(1)
@@ -121,12 +121,12 @@ def fail_to_save_once(folder):
 
     run_state.write_part = fail
     config = dataclasses.replace(FRAMES, pixels=False, output=str(folder / "run"))
-    *_, step = jaxdqn.train(config, say=said.append)
-    return {"learner": digest(step.progress.state.learner), "said": said}
+    *_, step = jaxdqn.train(config, say=notes.append)
+    return {"learner": digest(step.progress.state.learner), "notes": notes}
 
 
 def share_memory(folder):
-    """There is room for the parts of both processes, and for a row less."""
+    """Train with memory for the shares of both processes, and again with memory for 24 rows less."""
     row = row_bytes((4,), np.float32)
     config, found = dataclasses.replace(VECTORS, capacity=1_024, total_frames=64, warmup_frames=48), []
     for rows in (1_024, 1_000):
@@ -141,7 +141,7 @@ def share_memory(folder):
 
 
 class NaNRewards(probes.OneStep):
-    """The second process's rewards are none after a while."""
+    """An environment whose 40th reward is NaN on the second process."""
 
     steps = 0
 
@@ -157,15 +157,15 @@ def fail_on_one(folder):
         for _ in jaxdqn.train(config, env_fn=NaNRewards):
             pass
     except FloatingPointError as error:
-        return {"said": str(error)}
-    return {"said": "nothing"}
+        return {"message": str(error)}
+    return {"message": "no error"}
 
 
 ROLES = (
     learn_the_probes,
     train,
     stop_early,
-    go_on,
+    resume_run,
     device_loop,
     stop_device_loop_early,
     fail_on_one,
@@ -174,12 +174,12 @@ ROLES = (
 )
 
 
-def be_a_peer(role, port, index, count, folder):
+def main(role, port, index, count, folder):
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index), initialization_timeout=60)
-    play = next(found for found in ROLES if found.__name__ == role)
-    print(json.dumps(play(Path(folder))), flush=True)
+    function = next(found for found in ROLES if found.__name__ == role)
+    print(json.dumps(function(Path(folder))), flush=True)
 
 
 if __name__ == "__main__":
-    be_a_peer(*sys.argv[1:])
+    main(*sys.argv[1:])

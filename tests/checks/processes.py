@@ -1,4 +1,4 @@
-"""Processes that train together over loopback, for `distributed_checks.py`."""
+"""Start processes that train together over loopback, for `distributed_checks.py`."""
 
 import contextlib
 import json
@@ -20,18 +20,18 @@ PIXELS = FLAGS.replace("--no-pixels", "--frame-size 44 --frame-stack 2 --normali
 
 
 def python_path():
-    """What the children find: this repository, the helpers of tests, the experiments."""
+    """Return the `PYTHONPATH` of child processes: this repository, the test helpers, the experiments."""
     folders = [HERE.parent.parent, HERE.parent / "helpers", HERE, HERE.parent.parent / "experiments"]
     return os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
 
 
 @contextlib.contextmanager
 def started(commands, envs=None):
-    """Processes that are ended when the block is; `envs` are what they find in their environments besides."""
+    """Start processes and kill them when the block ends; `envs` are additional environment variables of each."""
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": python_path()}
-    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [
-        subprocess.Popen([sys.executable, *map(str, command)], env={**env, **own}, **how)
+        subprocess.Popen([sys.executable, *map(str, command)], env={**env, **own}, **pipes)
         for command, own in zip(commands, envs or [{}] * len(commands), strict=True)
     ]
     try:
@@ -50,25 +50,25 @@ def free_port():
         return found.getsockname()[1]
 
 
-def listening(process, port):
-    """Addresses on which a process listens at a port."""
+def listening_addresses(process, port):
+    """Return the addresses on which a process listens at a port."""
     found = psutil.Process(process.pid).net_connections("inet")
     return [each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN and each.laddr.port == port]
 
 
-def peers(role, folder, count=2):
-    """What each of some processes has found."""
+def run_role(role, folder, count=2):
+    """Run a role of `peer.py` in each of `count` processes, and return what each printed as JSON."""
     port = free_port()
     with started([[HERE / "peer.py", role, port, index, count, folder] for index in range(count)]) as processes:
-        said = [process.communicate(timeout=240) for process in processes]
-    assert all(process.returncode == 0 for process in processes), said
-    return [json.loads(out.splitlines()[-1]) for out, _ in said]
+        outputs = [process.communicate(timeout=240) for process in processes]
+    assert all(process.returncode == 0 for process in processes), outputs
+    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
 
 
 def command(folder, *words, index, port, count=2):
-    """`jaxdqn ... --distributed`."""
-    where = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", count, "--process-id", index]
-    return [*JAXDQN, *words, *where]
+    """Return the command `jaxdqn ... --distributed` of one process."""
+    flags = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", count, "--process-id", index]
+    return [*JAXDQN, *words, *flags]
 
 
 def rows(folder):
@@ -76,9 +76,9 @@ def rows(folder):
     return [int(line.split(",")[0]) for line in lines]
 
 
-def wait_for(there, processes, seconds=120):
+def wait_for(condition, processes, seconds=120):
     deadline = time.monotonic() + seconds
-    while not there():
+    while not condition():
         assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it leaves, and how it refuses."""
+"""The command line: its output, its files, and how it rejects bad input."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from jaxdqn.training.trainer import RunProgress
 
 
 def call(capsys, *words):
-    """Run a command in this process; its exit code and what it printed."""
+    """Run a command in this process; return its exit code, standard output and standard error."""
     with pytest.raises(SystemExit) as stop:
         main(list(words))
     printed = capsys.readouterr()
@@ -32,14 +32,14 @@ def run(tmp_path_factory):
 def test_evaluate_prints_one_line_of_json_last(run, capsys):
     code, out, _ = call(capsys, "evaluate", str(run), "--episodes", "7", "--json")
     assert code == 0
-    found = json.loads(out.splitlines()[-1])
-    assert found["episodes"] == len(found["lengths"]) == len(found["returns"]) == 7
-    assert found["min"] <= found["median"] <= found["max"]
-    assert found["mean"] == pytest.approx(sum(found["returns"]) / 7)
-    assert found["checkpoint"] == "best"
+    result = json.loads(out.splitlines()[-1])
+    assert result["episodes"] == len(result["lengths"]) == len(result["returns"]) == 7
+    assert result["min"] <= result["median"] <= result["max"]
+    assert result["mean"] == pytest.approx(sum(result["returns"]) / 7)
+    assert result["checkpoint"] == "best"
 
 
-def test_evaluate_prints_for_a_person(run, capsys):
+def test_evaluate_prints_readable_text_without_json(run, capsys):
     code, out, _ = call(capsys, "evaluate", str(run), "--episodes", "2", "--checkpoint", "last")
     assert code == 0
     assert "2 greedy episodes of the last agent" in out
@@ -55,7 +55,7 @@ def test_play_and_plot_write_pictures(run, capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_folders_are_numbered_where_none_is_named(capsys, tmp_path, monkeypatch):
+def test_output_folders_are_numbered_by_default(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("cartpole", "cartpole-2"):
         code, out, _ = call(capsys, "train", *TINY)
@@ -65,24 +65,24 @@ def test_folders_are_numbered_where_none_is_named(capsys, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_a_preset_comes_first_and_flags_change_it(capsys, tmp_path):
+def test_flags_after_a_preset_change_it(capsys, tmp_path):
     output = tmp_path / "run"
     code, _, _ = call(capsys, "train", "torchrl-demo", *TINY, "--output", str(output), "--gamma", "0.5", "--double")
     assert code == 0
     config = json.loads((output / "config.json").read_text())
     assert (config["gamma"], config["double"]) == (0.5, True)
-    assert config["learning_rate"] == 2e-3  # the preset's own
+    assert config["learning_rate"] == 2e-3  # from the preset
     lines = (output / "metrics.csv").read_text().splitlines()
     assert len(lines) == 1 + 256 // 32
 
 
 @pytest.mark.slow
 def test_the_default_preset_trains_on_pixels(capsys, tmp_path, monkeypatch):
-    """The preset's own network, shifts and mirror images, on frames large enough for two columns of features.
+    """Test the preset's network, shifts and mirroring, on frames large enough for two columns of features.
 
-    In all that programs depend on it is the run of `test_run.py`, and what is compiled for one serves the other.
+    All settings that compiled programs depend on are those of `test_run.py`, so that both share the programs.
     """
-    monkeypatch.setattr("jaxdqn.training.setup.rollout_stats", None)  # that another process plays it
+    monkeypatch.setattr("jaxdqn.training.setup.rollout_stats", None)  # another process must play the rollout
     small = ["--frame-size", "44", "--normalisation-frames", "100", "--total-frames", "128", "--warmup-frames", "64"]
     small += ["--num-envs", "4", "--batch-size", "16", "--capacity", "512"]
     cheap = ["--updates-per-batch", "2", "--evaluation-episodes", "1", "--output", str(tmp_path / "run")]
@@ -108,7 +108,7 @@ def test_help_names_every_command_and_flag(capsys):
     assert call(capsys)[0] == 2
 
 
-REFUSED = [
+BAD_INPUT = [
     (["trian"], "did you mean train"),
     (["train", "cartpol"], "did you mean cartpole"),
     (["train", "--env", "CartPoleX-v1"], "CartPoleX"),
@@ -148,9 +148,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(
-    ("words", "says"), REFUSED, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+    ("words", "says"), BAD_INPUT, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_bad_input_is_one_line_and_exit_code_2(words, says, capsys, tmp_path, monkeypatch):
+def test_bad_input_prints_one_line_and_exits_with_2(words, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, *words)
     assert code == 2
@@ -158,10 +158,10 @@ def test_bad_input_is_one_line_and_exit_code_2(words, says, capsys, tmp_path, mo
     assert err.startswith("jaxdqn: ")
     assert err.count("\n") == 1
     assert says in err
-    assert list(tmp_path.iterdir()) == []  # nothing half-written
+    assert list(tmp_path.iterdir()) == []  # no partial output
 
 
-def test_an_output_that_holds_a_run_is_left_alone(run, capsys):
+def test_an_output_that_holds_a_run_is_rejected_and_unchanged(run, capsys):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     code, _, err = call(capsys, "train", *TINY, "--output", str(run))
     assert code == 2
@@ -169,7 +169,7 @@ def test_an_output_that_holds_a_run_is_left_alone(run, capsys):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_outputs_that_cannot_be_folders_are_refused(capsys, tmp_path):
+def test_outputs_that_cannot_be_folders_are_rejected(capsys, tmp_path):
     (tmp_path / "file").write_text("mine")
     for output in (tmp_path / "file", tmp_path / "file" / "run"):
         code, _, err = call(capsys, "train", *TINY, "--output", str(output))
@@ -183,8 +183,8 @@ def test_outputs_that_cannot_be_folders_are_refused(capsys, tmp_path):
     assert "is not empty" in err
 
 
-def test_an_unwritable_output_is_refused(capsys, tmp_path):
-    if os.geteuid() == 0:  # root may write anywhere but where the kernel does not let it
+def test_an_unwritable_output_is_rejected(capsys, tmp_path):
+    if os.geteuid() == 0:  # root can write everywhere except to the kernel's own file systems
         output = "/proc/jaxdqn/run"
     else:
         tmp_path.chmod(0o500)
@@ -195,11 +195,15 @@ def test_an_unwritable_output_is_refused(capsys, tmp_path):
     assert "cannot be made" in err
 
 
-def test_folders_that_are_no_runs_are_refused(capsys, tmp_path):
+def test_folders_that_are_not_runs_are_rejected(capsys, tmp_path):
     code, _, err = call(capsys, "evaluate", str(tmp_path))
     assert (code, err.count("\n")) == (2, 1)
     assert "holds no config.json" in err
-    for text, says in (("{", "cannot be read"), ("[]", "no object of fields"), ('{"gama": 1}', "did you mean 'gamma'")):
+    for text, says in (
+        ("{", "cannot be read"),
+        ("[]", "does not hold a JSON object"),
+        ('{"gama": 1}', "did you mean 'gamma'"),
+    ):
         (tmp_path / "config.json").write_text(text)
         code, _, err = call(capsys, "evaluate", str(tmp_path))
         assert (code, err.count("\n")) == (2, 1)
@@ -210,7 +214,7 @@ def test_folders_that_are_no_runs_are_refused(capsys, tmp_path):
     assert "no best checkpoint" in err
 
 
-def test_a_fault_in_mid_run_is_one_line_and_not_taken_for_bad_input(monkeypatch, tmp_path, capsys):
+def test_an_error_during_a_run_prints_one_line_and_exits_with_1(monkeypatch, tmp_path, capsys):
     def faulty(config, **how):
         yield RunProgress(Progress(1, 0, 0.0, [], {}, None), None, tmp_path)
         raise OSError(28, "No space left on device")
@@ -221,5 +225,5 @@ def test_a_fault_in_mid_run_is_one_line_and_not_taken_for_bad_input(monkeypatch,
     assert stop.value.code == 1
     assert capsys.readouterr().err.strip() == (
         "jaxdqn: training stopped: [Errno 28] No space left on device; "
-        f"`jaxdqn resume {tmp_path}` goes on from its beginning"
+        f"`jaxdqn resume {tmp_path}` starts again from frame 0"
     )

@@ -1,4 +1,4 @@
-"""The command line where its surroundings are at fault: one line that says what to do, and the right exit code."""
+"""The command line when its environment fails (streams, devices, disk): one line, and the right exit code."""
 
 import io
 import os
@@ -23,13 +23,13 @@ STREAMS = "import sys; from jaxdqn.standard_streams import *; guard_streams(); {
 
 
 def process(words, *, shell='exec "$@"', **env):
-    """A process that a shell starts, which may close its streams; `closed` is a pipe that nobody reads."""
+    """Run a process from a shell, which may close its streams; `$closed` is a pipe without a reader."""
     reader, closed = os.pipe()
     os.close(reader)
     given = {**os.environ, **env, "closed": str(closed)}
-    how = {"capture_output": True, "text": True, "check": False, "timeout": 120}
+    kwargs = {"capture_output": True, "text": True, "check": False, "timeout": 120}
     try:
-        return subprocess.run(["bash", "-c", shell, "bash", *map(str, words)], env=given, pass_fds=[closed], **how)
+        return subprocess.run(["bash", "-c", shell, "bash", *map(str, words)], env=given, pass_fds=[closed], **kwargs)
     finally:
         os.close(closed)
 
@@ -42,7 +42,7 @@ def run(tmp_path_factory):
 
 
 def one_line(capsys):
-    """What a command has said, which is one line of standard error."""
+    """Return the output of a command, which must be one line on standard error."""
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1), (out, err)
     return err
@@ -57,20 +57,20 @@ def one_line(capsys):
     ],
     ids=["a closed pipe", "a full disk", "no standard output"],
 )
-def test_help_ends_quietly_where_nobody_reads_it(shell, code, says):
+def test_help_exits_without_a_traceback_if_its_output_cannot_be_written(shell, code, says):
     done = process([*JAXDQN, "train", "--help"], shell=shell)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", says)
 
 
 @pytest.mark.parametrize("stderr", ["2>&-", "2>&$closed"])
-def test_the_exit_code_is_right_where_nobody_hears_the_error(stderr):
+def test_the_exit_code_is_right_if_standard_error_is_closed(stderr):
     done = process([*JAXDQN, "evaluate", "nowhere"], shell=f'exec "$@" {stderr}')
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 
 @pytest.mark.slow
 @pytest.mark.several
-def test_training_and_evaluation_go_on_where_nobody_reads_them(run, tmp_path):
+def test_training_and_evaluation_finish_if_their_output_is_closed(run, tmp_path):
     done = process([*JAXDQN, "evaluate", run, "--episodes", "2"], shell='exec "$@" >&$closed')
     assert (done.returncode, done.stderr) == (0, "")
     words = [*JAXDQN, "train", *TINY, "--output", tmp_path / "run"]
@@ -80,26 +80,26 @@ def test_training_and_evaluation_go_on_where_nobody_reads_them(run, tmp_path):
     assert read_json(tmp_path / "run" / "checkpoints" / "index.json")["last"] == 256
 
 
-def test_a_file_never_takes_the_number_of_a_closed_stream(tmp_path):
+def test_a_file_never_takes_the_descriptor_of_a_closed_stream(tmp_path):
     write = f"print('library'); file = open({str(tmp_path / 'metrics')!r}, 'w'); sys.exit(file.fileno() < 3)"
     assert process([sys.executable, "-c", STREAMS.format(write)], shell='exec "$@" <&- >&- 2>&-').returncode == 0
     assert (tmp_path / "metrics").read_text() == ""
 
 
-def test_characters_that_the_terminal_lacks_are_escaped():
+def test_characters_that_the_terminal_cannot_encode_are_escaped():
     done = process([sys.executable, "-c", STREAMS.format("print('1 ± 2')")], PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 \\xb1 2\n", "")
 
 
-def test_ctrl_c_while_the_command_line_is_imported_is_one_line():
+def test_ctrl_c_during_imports_prints_one_line():
     script = interrupting_import_of("tyro")
     done = process([sys.executable, "-c", script, "train", "--help"])
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr == "jaxdqn: interrupted; what was written is whole\n"
+    assert done.stderr == "jaxdqn: interrupted; all files are complete\n"
 
 
 @pytest.mark.slow
-def test_a_platform_that_jax_does_not_know_is_one_line():
+def test_an_unknown_jax_platform_prints_one_line():
     done = process([*JAXDQN, "evaluate", "nowhere"], JAX_PLATFORMS="nonsense")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "JAX_PLATFORMS 'nonsense' gives no device" in done.stderr
@@ -107,8 +107,8 @@ def test_a_platform_that_jax_does_not_know_is_one_line():
 
 
 @pytest.mark.parametrize("words", [["train", *TINY], ["evaluate", "x"], ["play", "x"], ["doctor"]], ids=lambda x: x[0])
-def test_a_platform_without_its_plugin_is_said(words, capsys, tmp_path, monkeypatch):
-    def local_devices():  # as JAX does where JAX_PLATFORMS is cuda, and nothing of CUDA is installed
+def test_a_jax_platform_without_its_plugin_prints_one_line(words, capsys, tmp_path, monkeypatch):
+    def local_devices():  # as in JAX with JAX_PLATFORMS=cuda, if nothing of CUDA is installed
         raise AssertionError
 
     monkeypatch.setattr(jax, "local_devices", local_devices)
@@ -130,7 +130,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("error", "code", "says"), FAULTS, ids=lambda value: type(value).__name__)
-def test_a_fault_of_the_machine_is_one_line_and_exit_code_1(error, code, says, capsys, monkeypatch):
+def test_an_error_of_the_machine_prints_one_line_and_has_its_exit_code(error, code, says, capsys, monkeypatch):
     def fail(*_, **__):
         raise error
 
@@ -141,7 +141,7 @@ def test_a_fault_of_the_machine_is_one_line_and_exit_code_1(error, code, says, c
         assert says in one_line(capsys)
 
 
-def test_commands_that_are_shown_can_be_typed(capsys, tmp_path, monkeypatch):
+def test_suggested_commands_are_quoted_and_complete(capsys, tmp_path, monkeypatch):
     folder = tmp_path / "my run"
     folder.mkdir()
     (folder / "config.json").write_text('{"env": "my_module:Mine-v0"}')
@@ -155,10 +155,10 @@ def test_commands_that_are_shown_can_be_typed(capsys, tmp_path, monkeypatch):
     assert command("train", *TINY) == 0
     assert f"next: jaxdqn evaluate '{folder}' --env my_module:Mine-v0 --episodes 100" in capsys.readouterr().out
     assert command("train", *TINY, "--seed", "1") == 1
-    assert f"`jaxdqn resume '{folder}' --env my_module:Mine-v0` goes on from its beginning" in capsys.readouterr().err
+    assert f"`jaxdqn resume '{folder}' --env my_module:Mine-v0` starts again from frame 0" in capsys.readouterr().err
 
 
-KINDS = [  # of what is written to, and what the environment asks for: whether the bar is redrawn, and has colours
+KINDS = [  # output, environment variables, whether the bar is redrawn, whether it has colours
     ("a file", {"FORCE_COLOR": "1"}, False, False),
     ("a file", {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}, False, False),
     ("a terminal", {"TERM": "dumb"}, False, False),
@@ -170,7 +170,7 @@ KINDS = [  # of what is written to, and what the environment asks for: whether t
 
 
 @pytest.mark.parametrize(("where", "env", "redrawn", "coloured"), KINDS, ids=str)
-def test_progress_is_redrawn_on_terminals_that_can_and_nowhere_else(where, env, redrawn, coloured, monkeypatch):
+def test_progress_is_redrawn_only_on_terminals_that_can_do_it(where, env, redrawn, coloured, monkeypatch):
     page = io.StringIO()
     page.isatty = lambda: where == "a terminal"
     for name in ("FORCE_COLOR", "NO_COLOR", "CLICOLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TERM"):
@@ -189,18 +189,18 @@ def test_progress_is_redrawn_on_terminals_that_can_and_nowhere_else(where, env, 
 
 
 @pytest.mark.parametrize("value", ["1e6", "nan", "1.0", ""])
-def test_a_number_that_is_not_whole_is_refused_in_plain_words(value, capsys):
+def test_a_number_that_is_not_whole_is_rejected_with_a_plain_message(value, capsys):
     for flag in ("--total-frames", "--capacity", "--batch-size"):
         assert command("train", flag, value) == 2
         assert one_line(capsys) == f"jaxdqn: {flag}: {value!r} is not a whole number\n"
 
 
-def test_a_folder_whose_name_is_no_text_is_refused(capsys):
+def test_a_folder_name_that_is_not_utf_8_is_rejected(capsys):
     assert command("train", *TINY, "--output", "run\udcff") == 2
-    assert "'run\\udcff' has bytes that are no UTF-8" in one_line(capsys)
+    assert "'run\\udcff' is not valid UTF-8" in one_line(capsys)
 
 
-def test_a_config_that_cannot_be_read_or_used_is_named(capsys, tmp_path):
+def test_the_error_for_an_invalid_config_names_its_file(capsys, tmp_path):
     for text, says in (
         ("[" * 100_000, "recursion"),
         ('{"seed": ' + "9" * 5_000 + "}", "digits"),
@@ -213,7 +213,7 @@ def test_a_config_that_cannot_be_read_or_used_is_named(capsys, tmp_path):
         assert says in said
 
 
-def test_a_device_run_makes_no_number_that_is_none():
+def test_a_device_run_produces_no_nan():
     run = jaxdqn.make_device_run(CONFIG, env=counting_env(2))
     state = run.init(jax.random.key(0))
     with jax.debug_nans(True):

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""The progress output of a run."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ CONFIG = Config(total_frames=320, warmup_frames=64)
 
 
 def shown(*, terminal):
-    """What a short run prints to a terminal or to a file."""
+    """Return what a short run prints to a terminal or to a file."""
     page = io.StringIO()
     console = Console(file=page, force_terminal=terminal, width=110, highlight=False, soft_wrap=not terminal)
     with Display(CONFIG, console) as display:
@@ -37,7 +37,7 @@ def test_a_file_gets_plain_lines():
     assert "\x1b" not in "".join(lines)
 
 
-def test_a_terminal_gets_a_bar_with_everything_that_matters():
+def test_a_terminal_gets_a_bar_with_all_values():
     page = shown(terminal=True)
     for word in ("320/320", "/s", "epsilon 0.250", "loss 0.1250", "return 41", "greedy return 8.0"):
         assert word in page

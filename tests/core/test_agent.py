@@ -1,4 +1,4 @@
-"""The agent's functions as a researcher uses them: jitted, scanned, vmapped, and without the loop."""
+"""The functions of an agent, used directly: jitted, scanned, vmapped, and without the loop."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def close(one, other, tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), one, other)
 
 
-def test_learn_is_sample_then_update():
+def test_learn_equals_sample_then_update():
     agent = build()
     state = agent.observe(agent.init(jax.random.key(0)), some_rows(20))
     key, sample_key = jax.random.split(state.key)
@@ -61,20 +61,20 @@ def test_learn_is_sample_then_update():
     assert int(learned.learner.num_updates) == 3
 
 
-def test_the_actor_outlives_the_learner_that_it_was_copied_from():
+def test_the_actor_still_acts_after_its_learner_was_donated():
     agent = build()
     state = agent.observe(agent.init(jax.random.key(0)), some_rows(20))
     learned, _ = agent.learn(state)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.learner.params))  # donated
     obs = np.ones((2, 5), np.float32)
-    agent.act(state.actor, obs)  # the old copy still acts while the learner has gone on
+    agent.act(state.actor, obs)  # the old copy still acts after the update
     close(learned.actor.params, learned.learner.params, 0.0)
     again, _ = agent.learn(learned)
     agent.act(learned.actor, obs)
     assert not np.allclose(jax.tree.leaves(again.actor.params)[1], jax.tree.leaves(learned.actor.params)[1])
 
 
-def test_acting_moves_the_clock_by_one_frame_an_environment_and_epsilon_with_it():
+def test_act_counts_one_frame_per_environment_and_epsilon_depends_on_the_frame():
     agent = build()
     actor = agent.init(jax.random.key(0)).actor
     for _ in range(3):
@@ -100,7 +100,7 @@ def test_learning_starts_when_the_warm_up_is_over_and_a_window_fits():
         make_agent(late, num_actions=3, obs_shape=(5,), obs_dtype=np.float32)
 
 
-def test_the_learning_rate_ends_where_it_should():
+def test_the_learning_rate_reaches_its_end_value_at_the_last_update():
     # The run learns after batches 2 to 6, three times each: 15 updates, so the last has index 14.
     config = Config(**{**CONFIG.to_dict(), "learning_rate": 1e-2, "learning_rate_end": 0.0, "tau": 1.0})
     agent = make_agent(config, num_actions=3, obs_shape=(5,), obs_dtype=np.float32)
@@ -118,7 +118,7 @@ def test_the_learning_rate_ends_where_it_should():
     close(state.learner.params, settled, 1e-8)  # 14 / 14 is 1 to float32 rounding
 
 
-def test_seeds_are_a_vmap_and_steps_a_scan():
+def test_vmap_over_seeds_and_scan_over_steps_give_the_result_of_single_runs():
     agent = build()
 
     def train(key):
@@ -140,14 +140,14 @@ def test_seeds_are_a_vmap_and_steps_a_scan():
     assert not np.allclose(kernels[0], kernels[1])
 
 
-def test_rows_of_another_width_are_refused():
+def test_rows_of_another_number_of_environments_are_refused():
     agent = build()
     with pytest.raises(ValueError, match="rows of 1 environments do not fit a ring of num_envs 2"):
         agent.observe(agent.init(jax.random.key(0)), some_rows(4, num_envs=1))
 
 
 @pytest.mark.parametrize(("preset", "size"), [("cartpole", 152_163), ("torchrl", 1_262_691)])
-def test_each_preset_has_its_network(preset, size):
+def test_each_preset_has_a_network_of_its_size(preset, size):
     network = make_network(PRESETS[preset], num_actions=2)
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 4)))
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == size
@@ -156,7 +156,7 @@ def test_each_preset_has_its_network(preset, size):
 @pytest.mark.parametrize(
     ("network", "smallest"), [("motion", 36), ("nature", 36), ("cnn", 27), ("torchrl", 20), ("grid", 3)]
 )
-def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_not(network, smallest):
+def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_accepted(network, smallest):
     with pytest.raises(
         ValueError, match=f"frame_size {smallest - 1} is too small for network '{network}'.* {smallest}"
     ):
@@ -167,7 +167,7 @@ def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_not(n
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_to_learn_from_a_ring_that_cannot_be_sampled_changes_nothing(compiled):
+def test_learn_changes_nothing_if_the_ring_cannot_be_sampled(compiled):
     agent = make_agent(CONFIG, num_actions=2, obs_shape=(3,), obs_dtype=np.float32)
     state = agent.init(jax.random.key(0))
     before = jax.tree.map(np.asarray, (state.learner, state.actor.params, jax.random.key_data(state.key)))

@@ -1,4 +1,4 @@
-"""Shifts and mirror images: against brute-force models, against CartPole, and where the agent applies them."""
+"""Shifts and mirror images: against brute-force models, against CartPole, and in the agent."""
 
 import dataclasses
 
@@ -13,9 +13,11 @@ from jaxdqn.config import Config
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn
 from jaxdqn.types import Batch, Rows
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 
 def shift_of(before, after, pixels):
-    """The only shift, of all those allowed, that turns one stack into the other."""
+    """Return the only shift within `pixels` that turns one stack into the other."""
     found = []
     for shift in range(-pixels, pixels + 1):
         expected = np.empty_like(before)
@@ -31,7 +33,7 @@ def random_stacks(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_every_stack_moves_as_one_by_its_own_shift_and_all_shifts_are_as_likely():
+def test_every_stack_has_its_own_shift_and_all_shifts_are_equally_likely():
     stacks = random_stacks(70, 100, 3, 8, 4)
     shifted = np.asarray(random_shift(jax.random.key(0), jnp.asarray(stacks), 3))
     assert shifted.dtype == np.uint8
@@ -41,7 +43,7 @@ def test_every_stack_moves_as_one_by_its_own_shift_and_all_shifts_are_as_likely(
     assert abs(counts - 1000).max() < 150  # five standard deviations
 
 
-def test_a_shift_of_0_leaves_frames_and_one_wider_than_they_are_repeats_an_edge():
+def test_a_shift_of_0_changes_nothing_and_one_beyond_the_width_repeats_an_edge():
     stacks = random_stacks(5, 4, 6, 2)
     assert np.array_equal(random_shift(jax.random.key(0), jnp.asarray(stacks), 0), stacks)
     wide = np.asarray(random_shift(jax.random.key(0), jnp.asarray(stacks), 10_000))
@@ -64,7 +66,7 @@ def test_a_window_is_shifted_as_a_whole_and_nothing_else_changes():
     assert all(new is old for new, old in zip(shifted[1:4], batch[1:4], strict=True))
 
 
-def test_half_of_the_windows_are_mirrored_with_their_actions_and_the_others_left():
+def test_half_of_the_windows_are_mirrored_with_their_actions_and_the_others_unchanged():
     both = random_stacks(2, 4, 100, 3, 8, 4)
     action = np.random.default_rng(1).integers(0, 3, (4, 100))
     ones = jnp.ones((4, 100))
@@ -83,7 +85,7 @@ def test_half_of_the_windows_are_mirrored_with_their_actions_and_the_others_left
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4])  # two and four bytes are moved as words
-def test_augmenting_is_shifting_and_then_mirroring(frames):
+def test_augment_batch_equals_shift_then_mirror(frames):
     both = jnp.asarray(random_stacks(2, 50, 3, 8, frames))
     batch = Batch(both[0], jnp.arange(50) % 2, jnp.ones(50), jnp.ones(50), both[1])
     keys = jax.random.split(jax.random.key(3))
@@ -92,16 +94,16 @@ def test_augmenting_is_shifting_and_then_mirroring(frames):
     jax.tree.map(np.testing.assert_array_equal, augmented, expected)
 
 
-def test_what_is_no_stack_of_frames_is_not_mirrored():
+def test_mirroring_observations_that_are_not_stacks_of_frames_is_refused():
     for shape in ((5, 4), (5, 8, 8)):
         obs = jnp.zeros(shape)
         batch = Batch(obs, jnp.zeros(5, jnp.int32), jnp.ones(5), jnp.ones(5), obs)
         with pytest.raises(ValueError, match=r"mirrored must be stacks of frames \[..., H, W, K\], not \(5, "):
-            mirror_batch.__wrapped__(jax.random.key(0), batch, 2)  # as it is where shapes are not checked
+            mirror_batch.__wrapped__(jax.random.key(0), batch, 2)  # without the check of shapes
 
 
 def test_the_mirror_image_of_cartpole_is_cartpole():
-    """That a state's frame, turned left to right, is the frame of the negated state, and that steps agree."""
+    """A state's frame, flipped left to right, is the frame of the negated state, and steps agree."""
     env = make_env_fn("CartPole-v1", pixels=True, frame_size=64)()
     env.reset(seed=0)
     cartpole = env.unwrapped
@@ -114,15 +116,15 @@ def test_the_mirror_image_of_cartpole_is_cartpole():
             seen.append(frame.astype(int))
             ends.append(np.array(cartpole.state))
         np.testing.assert_allclose(ends[0], -ends[1], rtol=1e-12)
-        # Drawn in whole pixels of 400x600, so that the pole's edge may fall a pixel to the side: 9 columns make one.
+        # Drawn in whole pixels of 400x600, so the pole's edge may be a pixel to the side; 9 columns become one.
         difference = np.abs(seen[0] - seen[1][:, ::-1])
         assert difference.max() <= 60
         assert difference.mean() < 0.2
-        assert np.abs(seen[0] - seen[0][:, ::-1]).mean() > 1  # the frame itself is not its own image
+        assert np.abs(seen[0] - seen[0][:, ::-1]).mean() > 1  # the frame is not its own mirror image
     env.close()
 
 
-def test_floats_are_shifted_as_bytes_are_and_what_is_no_stack_or_no_shift_is_refused():
+def test_floats_are_shifted_like_bytes_and_bad_shapes_or_shifts_are_refused():
     stacks = random_stacks(9, 3, 8, 4)
     shifted = random_shift(jax.random.key(3), jnp.asarray(stacks), 2)
     floats = random_shift(jax.random.key(3), jnp.asarray(stacks, jnp.float32), 2)
@@ -131,7 +133,7 @@ def test_floats_are_shifted_as_bytes_are_and_what_is_no_stack_or_no_shift_is_ref
     with pytest.raises(ValueError, match="random_shift -1 must be 0 or above"):
         random_shift(jax.random.key(0), jnp.asarray(stacks), -1)
     with pytest.raises(ValueError, match="stacks of frames"):
-        random_shift.__wrapped__(jax.random.key(0), jnp.zeros((4, 4)), 1)  # as it is where shapes are not checked
+        random_shift.__wrapped__(jax.random.key(0), jnp.zeros((4, 4)), 1)  # without the check of shapes
 
 
 CONFIG = Config(
@@ -162,7 +164,7 @@ def agent_and_state(**changes):
     return agent, agent.observe(agent.init(jax.random.key(0)), rows)
 
 
-def test_the_agent_shifts_what_it_samples_and_not_what_it_holds():
+def test_the_agent_shifts_sampled_frames_and_not_the_ring():
     sampled = {}
     for pixels in (3, 0):
         agent, state = agent_and_state(random_shift=pixels)
@@ -171,23 +173,23 @@ def test_the_agent_shifts_what_it_samples_and_not_what_it_holds():
     known = {frame.tobytes() for frame in FRAMES.reshape(-1, 36, 36)}
     assert all(frame.tobytes() in known for frame in sampled[0])
     share = np.mean([frame.tobytes() in known for frame in sampled[3]])
-    assert 0 < share < 0.5  # one in seven stays where it was
+    assert 0 < share < 0.5  # one in seven has shift 0
 
 
-def test_the_agent_mirrors_what_it_samples():
+def test_the_agent_mirrors_sampled_frames():
     agent, state = agent_and_state(mirror=True)
     batch = agent.sample(state.replay, jax.random.key(5))
     newest, actions = np.asarray(batch.obs)[..., -1].reshape(-1, 36, 36), np.asarray(batch.action).reshape(-1)
     known = {frame.tobytes() for frame in FRAMES.reshape(-1, 36, 36)}
     images = {np.ascontiguousarray(frame[:, ::-1]).tobytes() for frame in FRAMES.reshape(-1, 36, 36)}
     assert all(
-        (frame.tobytes() in known, frame.tobytes() in images) == (action == 0, action == 1)  # all took action 0
+        (frame.tobytes() in known, frame.tobytes() in images) == (action == 0, action == 1)  # replay has only action 0
         for frame, action in zip(newest, actions, strict=True)
     )
     assert set(actions) == {0, 1}
 
 
-def test_windows_shifts_and_mirror_images_are_drawn_with_keys_of_their_own():
+def test_windows_shifts_and_mirror_images_are_drawn_with_separate_keys():
     agent, state = agent_and_state(random_shift=3, mirror=True)
     plain, plain_state = agent_and_state()
     key = jax.random.key(5)
@@ -195,7 +197,7 @@ def test_windows_shifts_and_mirror_images_are_drawn_with_keys_of_their_own():
     _, augment_key = jax.random.split(key)
     updates = len(windows.action)
     expected = []
-    for update, update_key in enumerate(jax.random.split(augment_key, updates)):  # so that updates can be drawn apart
+    for update, update_key in enumerate(jax.random.split(augment_key, updates)):  # each update can be drawn alone
         shift_key, mirror_key = jax.random.split(update_key)
         shifted = shift_batch(shift_key, jax.tree.map(lambda x, u=update: x[u], windows), 3)
         expected.append(mirror_batch(mirror_key, shifted, 2))
@@ -204,7 +206,8 @@ def test_windows_shifts_and_mirror_images_are_drawn_with_keys_of_their_own():
     jax.tree.map(lambda x, *parts: np.testing.assert_array_equal(x, np.stack(parts)), sampled, *expected)
 
 
-def test_the_agent_learns_from_what_it_shifts():
+@pytest.mark.implicit_promotion
+def test_the_agent_learns_from_shifted_frames():
     agent, state = agent_and_state(random_shift=3)
     _, sample_key = jax.random.split(state.key)
     _, metrics = agent.update(jax.tree.map(jnp.copy, state.learner), agent.sample(state.replay, sample_key))
@@ -216,15 +219,15 @@ def test_the_agent_learns_from_what_it_shifts():
 
 
 @pytest.mark.parametrize(("changes", "value"), [({"random_shift": 4}, 4), ({"mirror": True}, True)])
-def test_what_is_no_image_cannot_be_shifted_or_mirrored(changes, value):
+def test_vectors_cannot_be_shifted_or_mirrored(changes, value):
     (name,) = changes
-    with pytest.raises(ValueError, match=rf"{name} {value} needs images, not \(36,\): set it to "):
+    with pytest.raises(ValueError, match=rf"{name} {value} needs images, not vectors of shape \(36,\): set it to "):
         make_agent(dataclasses.replace(CONFIG, **changes), num_actions=2, obs_shape=(36,), obs_dtype=np.uint8)
 
 
-def test_images_are_not_shifted_out_of_themselves():
+def test_a_shift_as_large_as_the_image_width_is_refused():
     narrow = dataclasses.replace(CONFIG, random_shift=5)
-    with pytest.raises(ValueError, match="random_shift 5 must be below the images' width of 5"):
+    with pytest.raises(ValueError, match="random_shift 5 must be below the image width of 5"):
         make_agent(narrow, num_actions=2, obs_shape=(9, 5, 3), obs_dtype=np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Programs compiled with options of our own: outermost, nested, and where the backend does not know them."""
+"""Programs compiled with our options: outermost, nested, and on a backend that does not know the options."""
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +12,17 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(64, 64)), jnp.float32)
 
 
 @pytest.fixture(autouse=True)
-def fresh():
-    """Options are asked for once a process."""
+def clear_cache():
+    """Clear the cached options, which are otherwise determined once per process."""
     compiler_options.cache_clear()
     yield
     compiler_options.cache_clear()
 
 
-def test_no_program_is_handed_to_ynnpack():
+def test_no_program_uses_ynnpack():
     if jax.default_backend() != "cpu":
-        pytest.skip("for the CPU alone")
-    assert compiler_options() is not None, "this jaxlib has lost the option: updates take twice the time"
+        pytest.skip("only for the CPU")
+    assert compiler_options() is not None, "this jaxlib does not know the option: updates take twice the time"
     assert "__ynn_fusion" in jax.jit(lambda x: x @ x).lower(X).compile().as_text()
     assert "__ynn_fusion" not in jit(lambda x: x @ x).lower(X).compile().as_text()
 
@@ -38,7 +38,7 @@ def test_no_program_is_handed_to_ynnpack():
     ],
     ids=["alone", "jit", "vmap", "grad", "scan"],
 )
-def test_it_can_be_called_within_every_transformation(transform):
+def test_jit_can_be_called_inside_every_transformation(transform):
     np.testing.assert_allclose(transform(jit(jnp.sin))(X), transform(jnp.sin)(X), rtol=1e-6)
 
 
@@ -53,11 +53,11 @@ def test_it_can_be_called_within_every_transformation(transform):
     ],
     ids=["jit", "scan", "cond", "grad", "closed over"],
 )
-def test_it_can_be_called_there_with_arguments_that_are_known(within):
+def test_jit_can_be_called_inside_a_transformation_with_concrete_arguments(within):
     np.testing.assert_allclose(within(jit(jnp.sin)), X + jnp.sin(X), rtol=1e-5)
 
 
-def test_an_error_of_the_function_is_raised():
+def test_an_error_in_the_function_is_raised():
     def refuse(x):
         raise ValueError("not this")
 
@@ -65,18 +65,18 @@ def test_an_error_of_the_function_is_raised():
         jit(refuse)(X)
 
 
-def test_donated_buffers_are_given_up():
+def test_donated_buffers_are_deleted():
     x = X + 1
     jit(lambda x: x + 1, donate_argnums=0)(x)
     assert x.is_deleted()
 
 
-def test_an_option_that_is_not_known_is_left_out(monkeypatch):
+def test_an_unknown_option_is_not_used(monkeypatch):
     monkeypatch.setattr(compilation, "_CPU_OPTIONS", {"xla_no_such_option": ""})
     assert compiler_options() is None
     np.testing.assert_allclose(jit(jnp.sin)(X), jnp.sin(X), rtol=1e-6)
 
 
-def test_other_backends_need_none(monkeypatch):
+def test_other_backends_need_no_options(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler_options() is None

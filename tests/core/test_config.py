@@ -1,4 +1,4 @@
-"""TorchRL's two columns to the letter, and what a config refuses."""
+"""Configs: the presets, the exact values of TorchRL's tutorial, and the fields that are refused."""
 
 import dataclasses
 import json
@@ -11,7 +11,8 @@ from jaxdqn.checkpoints.compatibility import OLD_VALUES, config_of_file
 from jaxdqn.config import Config
 from jaxdqn.presets import PRESETS
 
-# "Hyperparameters" of the seed: what both columns share, then the demo as it runs, and the proper run of its comments.
+# "Hyperparameters" of TorchRL's tutorial: those that both presets share, the demo as it runs, and the full run that its
+# comments describe.
 SHARED = {
     "updates_per_batch": 8,
     "epsilon_start": 0.1,
@@ -37,7 +38,7 @@ SHARED = {
     "normalisation_frames": 1000,
     "greedy_params": "online",
 }
-COLUMNS = {
+TUTORIAL = {
     "torchrl-demo": {
         "total_frames": 5000,
         "frames_per_batch": 32,
@@ -56,7 +57,7 @@ COLUMNS = {
     },
 }
 
-# Fields, the one that the message must name first, and the start of what follows its name.
+# Fields, and the start of the message.
 REFUSED = [
     ({"gamma": 1.5}, "gamma 1.5 must be between 0 and 1"),
     ({"gamma": math.nan}, "gamma nan must be a finite number"),
@@ -108,12 +109,12 @@ REFUSED = [
     ({"log_every": -1}, "log_every -1 must be 0 or above"),
     ({"warmup_frames": 5000, "total_frames": 5000}, "warmup_frames 5000 must be below total_frames"),
     ({"env": ""}, "env '' must name an environment"),
-    ({"env": 3}, "env 3 must be a word"),
-    ({"output": 3}, "output 3 must be a word"),
+    ({"env": 3}, "env 3 must be a string"),
+    ({"output": 3}, "output 3 must be a string"),
 ]
 
 
-# What no environment is assumed to be like.
+# Defaults that assume nothing about the environment.
 NEUTRAL = {
     "pixels": None,
     "network": "auto",
@@ -134,7 +135,7 @@ def test_the_defaults_are_neutral():
     assert {field: getattr(Config(), field) for field in NEUTRAL} == NEUTRAL
 
 
-def test_the_preset_cartpole_is_what_it_was_when_it_was_the_default():
+def test_the_preset_cartpole_equals_the_defaults_of_older_versions():
     preset = PRESETS["cartpole"]
     known = [
         name for name in OLD_VALUES if name not in ("random_shift", "mirror", "symmetries_of", "max_episode_steps")
@@ -144,13 +145,13 @@ def test_the_preset_cartpole_is_what_it_was_when_it_was_the_default():
 
 
 @pytest.mark.parametrize("missing", ["network", "reward_scale", "epsilon_frames", "capacity", "value_bias", "pixels"])
-def test_a_field_that_an_older_config_json_does_not_name_is_what_it_was(missing):
+def test_a_field_missing_in_an_older_config_json_has_its_old_default(missing):
     fields = PRESETS["cartpole"].to_dict()
     del fields[missing]
     assert config_of_file(fields) == PRESETS["cartpole"]
 
 
-def test_the_names_of_older_values_are_all_of_the_configs_fields():
+def test_old_values_exist_for_all_fields():
     assert OLD_VALUES.keys() == Config().to_dict().keys()
 
 
@@ -163,7 +164,7 @@ def test_epsilon_falls_over_the_first_part_of_a_run(frames, duration):
     assert config.epsilon_duration == duration
 
 
-def test_another_environment_or_its_vectors_take_the_symmetries_back_and_nothing_else():
+def test_for_another_environment_or_vectors_only_the_symmetries_are_removed():
     preset = dataclasses.replace(PRESETS["cartpole"], gamma=0.5)
     assert preset.for_env("CartPole-v1") == preset
     plain = dataclasses.replace(preset, random_shift=0, mirror=False, symmetries_of=None)
@@ -174,13 +175,13 @@ def test_another_environment_or_its_vectors_take_the_symmetries_back_and_nothing
     assert vectors.for_env("Acrobot-v1") == dataclasses.replace(vectors, env="Acrobot-v1")
 
 
-def test_symmetries_are_foreign_to_any_environment_but_the_presets_own():
-    preset, asked = PRESETS["cartpole"], Config(mirror=True, random_shift=2)
+def test_symmetries_of_a_preset_are_foreign_to_every_other_environment():
+    preset, explicit = PRESETS["cartpole"], Config(mirror=True, random_shift=2)
     assert not preset.has_foreign_symmetries(own_env=False)
     assert preset.has_foreign_symmetries(own_env=True)
     assert dataclasses.replace(preset, env="Acrobot-v1").has_foreign_symmetries(own_env=False)
     for own_env in (False, True):
-        assert not asked.has_foreign_symmetries(own_env)  # somebody has asked for them
+        assert not explicit.has_foreign_symmetries(own_env)  # set by the user
         assert not preset.without_symmetries().has_foreign_symmetries(own_env)
 
 
@@ -189,9 +190,9 @@ def test_a_config_is_frozen():
         Config().seed = 1
 
 
-@pytest.mark.parametrize("name", COLUMNS)
-def test_the_presets_of_the_seed_are_its_columns(name):
-    expected = SHARED | COLUMNS[name]
+@pytest.mark.parametrize("name", TUTORIAL)
+def test_the_torchrl_presets_equal_the_tutorial(name):
+    expected = SHARED | TUTORIAL[name]
     assert {field: getattr(PRESETS[name], field) for field in expected} == expected
 
 
@@ -202,13 +203,13 @@ def test_frames_are_rounded_up_to_whole_batches(total_frames, num_batches):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_config_survives_json(name):
+def test_a_config_is_unchanged_by_json(name):
     config = dataclasses.replace(PRESETS[name], max_gradient_norm=10.0, output="runs/here", seed=2**32 - 1)
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert config.to_dict().keys() == {field.name for field in dataclasses.fields(Config)}
 
 
-def test_fields_left_out_of_a_dict_take_their_defaults():
+def test_fields_missing_in_a_dict_have_their_defaults():
     assert Config.from_dict({"gamma": 0.5}) == Config(gamma=0.5)
 
 
@@ -220,7 +221,7 @@ def test_an_unknown_field_is_refused_with_the_nearest_name():
 
 
 @pytest.mark.parametrize(("fields", "message"), REFUSED, ids=[f"{next(iter(f.items()))}" for f, _ in REFUSED])
-def test_a_bad_value_is_refused_by_field_and_value(fields, message):
+def test_a_bad_value_is_refused_with_field_and_value(fields, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         Config(**fields)
 
@@ -236,12 +237,12 @@ def test_a_bad_value_is_refused_by_field_and_value(fields, message):
     ],
     ids=str,
 )
-def test_values_on_the_edge_are_accepted(fields):
+def test_values_at_the_limits_are_accepted(fields):
     config = Config(**fields)
     assert {name: getattr(config, name) for name in fields} == fields
 
 
-def test_whole_numbers_become_floats_where_the_field_is_one():
+def test_whole_numbers_become_floats_in_float_fields():
     whole, floats = Config(gamma=1, max_gradient_norm=10), Config(gamma=1.0, max_gradient_norm=10.0)
     assert type(whole.gamma) is type(whole.max_gradient_norm) is float
-    assert json.dumps(whole.to_dict()) == json.dumps(floats.to_dict())  # 1 and 1.0 are one run, in its file as well
+    assert json.dumps(whole.to_dict()) == json.dumps(floats.to_dict())  # 1 and 1.0 are the same run, also in its file

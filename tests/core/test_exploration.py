@@ -5,6 +5,8 @@ import pytest
 
 from jaxdqn.exploration import epsilon_greedy, linear_epsilon
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 
 def epsilon_at(frame, **kwargs):
     epsilon = linear_epsilon(jnp.int32(frame), start=0.5, end=0.25, duration_frames=1000, **kwargs)
@@ -13,7 +15,7 @@ def epsilon_at(frame, **kwargs):
 
 
 def action_counts(seed, epsilon, q_values, samples=30_000):
-    """How often each action is taken, over many environments that all have the same values."""
+    """Return how often each action is taken, over many environments that all have the same values."""
     q_values = jnp.tile(jnp.array(q_values, jnp.float32), (samples, 1))
     actions = jax.jit(epsilon_greedy)(jax.random.key(seed), q_values, jnp.float32(epsilon))
     return np.bincount(np.asarray(actions), minlength=q_values.shape[1])
@@ -27,13 +29,13 @@ def test_epsilon_is_linear_and_then_constant(frame, epsilon):
     assert epsilon_at(frame) == epsilon
 
 
-def test_epsilon_of_the_seed_is_halfway_after_half_its_frames():
+def test_epsilon_of_the_torchrl_tutorial_is_halfway_after_half_of_its_frames():
     epsilon = linear_epsilon(jnp.int32(250_000), 0.1, 0.005, 500_000)
     np.testing.assert_allclose(epsilon, 0.0525, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("frame", "epsilon"), [(0, 1.0), (499, 1.0), (500, 0.375), (1000, 0.25)])
-def test_warm_up_is_random_and_does_not_shift_the_schedule(frame, epsilon):
+def test_epsilon_is_1_during_warm_up_without_shifting_the_schedule(frame, epsilon):
     assert epsilon_at(frame, warmup_frames=500) == epsilon
 
 
@@ -77,13 +79,13 @@ def test_environments_explore_independently():
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.0])
-def test_actions_are_int32_one_an_environment(epsilon):
+def test_actions_are_int32_one_per_environment(epsilon):
     actions = epsilon_greedy(jax.random.key(0), jnp.zeros((7, 3)), jnp.float32(epsilon))
     assert actions.dtype == jnp.int32
     assert actions.shape == (7,)
 
 
-def test_different_keys_explore_differently_and_the_same_key_alike():
+def test_different_keys_explore_differently_and_the_same_key_identically():
     def actions(seed):
         return epsilon_greedy(jax.random.key(seed), jnp.zeros((64, 3)), jnp.float32(1.0)).tolist()
 

@@ -1,4 +1,4 @@
-"""One update of a linear network worked by hand, Adam against NumPy, and what jitting must keep."""
+"""One update of a linear network computed by hand, Adam against NumPy, tracing and donation."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def hand_batch():
 
 
 def hand_learner(optimizer):
-    # Arrays of their own: an update donates them.
+    # New arrays, because an update donates them.
     learner = init_learner({"w": jnp.array(ONLINE)}, optimizer)
     return learner._replace(target_params={"w": jnp.array(TARGET)})
 
@@ -51,7 +51,7 @@ def random_problem(batch_size=8):
 
 
 def numpy_adam(params, gradients, learning_rate, weight_decay, max_norm):
-    """Kingma and Ba's algorithm 1, with the L2 term in the gradient as `torch.optim.Adam(weight_decay=...)` has it."""
+    """Kingma and Ba's algorithm 1, with the L2 term in the gradient as in `torch.optim.Adam(weight_decay=...)`."""
     mean, square = np.zeros_like(params), np.zeros_like(params)
     for step, gradient in enumerate(gradients, start=1):
         norm = np.sqrt((gradient**2).sum())
@@ -65,7 +65,7 @@ def numpy_adam(params, gradients, learning_rate, weight_decay, max_norm):
 
 
 def optax_steps(optimizer, params, gradients):
-    """The same vector as two leaves, so that a global norm is not a leaf's."""
+    """Optimise the same vector as two leaves, so that the global norm differs from the norm of a leaf."""
     tree = {"a": jnp.asarray(params[:2], jnp.float32), "b": jnp.asarray(params[2:], jnp.float32)}
     state = optimizer.init(tree)
     for gradient in gradients:
@@ -90,7 +90,7 @@ def test_polyak_moves_the_target_by_tau_towards_the_parameters():
 @pytest.mark.parametrize("max_norm", [None, 1.0, 3.5])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_three_steps_equal_adam_with_decay_in_the_clipped_gradient(weight_decay, max_norm):
-    # Steps of 0.01: with larger ones the float32 rounding of Adam's 1 - 0.999^t shows.
+    # Steps of 0.01: larger ones show the float32 rounding of Adam's 1 - 0.999^t.
     expected = numpy_adam(PARAMS, GRADIENTS, 0.01, weight_decay, max_norm)
     result = optax_steps(make_optimizer(0.01, weight_decay, max_norm), PARAMS, GRADIENTS)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
@@ -122,7 +122,7 @@ def test_a_new_target_is_a_copy_of_the_parameters():
     ],
     ids=["single", "double"],
 )
-def test_an_update_equals_the_one_worked_by_hand(double, loss, gradient):
+def test_an_update_equals_the_one_computed_by_hand(double, loss, gradient):
     optimizer = optax.sgd(0.1)
     update = make_update(linear, optimizer, tau=0.25, double=double)
     learner, metrics = update(hand_learner(optimizer), hand_batch())
@@ -150,7 +150,7 @@ def test_the_gradient_norm_reported_is_the_one_before_clipping():
 
 
 @pytest.mark.parametrize(("size", "double"), [(1, True), (4, False)])
-def test_micro_batches_make_the_update_of_the_whole_batch(size, double):
+def test_micro_batches_give_the_update_of_the_whole_batch(size, double):
     optimizer = optax.sgd(0.1)
 
     def run(micro_batch_size):
@@ -189,7 +189,7 @@ def test_the_update_is_traced_once_and_counts_its_calls():
     assert learner.num_updates.dtype == jnp.int32
 
 
-def test_a_learner_that_was_updated_cannot_be_used_again():
+def test_a_donated_learner_cannot_be_used_again():
     optimizer = make_optimizer(0.1)
     update, old = make_update(linear, optimizer, tau=0.25), hand_learner(optimizer)
     update(old, hand_batch())

@@ -5,6 +5,8 @@ import pytest
 
 from jaxdqn.losses import LOSSES, huber_loss, q_learning_td_error, squared_loss
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 
 def floats(*values):
     return jnp.array(values, jnp.float32)
@@ -32,7 +34,7 @@ def test_double_q_learning_takes_the_target_value_of_the_selected_action():
     assert td_error(selector=NEXT_Q_SELECTOR) == 2.25  # 0.5 + 0.75 * 5 - 2
 
 
-def test_a_selector_that_agrees_with_the_target_changes_nothing():
+def test_a_selector_equal_to_the_target_changes_nothing():
     assert td_error(selector=NEXT_Q_TARGET) == td_error()
 
 
@@ -52,13 +54,13 @@ def test_no_gradient_flows_into_the_target(double):
         np.testing.assert_array_equal(gradient, jnp.zeros_like(gradient))
 
 
-def test_no_gradient_flows_into_the_target_where_one_network_gives_both():
+def test_no_gradient_flows_into_the_target_if_one_network_gives_both_values():
     # Online and target network are the same array here: only -q_values[action] may be differentiated.
     gradient = jax.grad(lambda q: td_error(q, next_q_target=q, selector=q))(Q_VALUES)
     np.testing.assert_array_equal(gradient, [0.0, -1.0, 0.0])
 
 
-def test_the_gradient_reaches_the_value_of_the_action_alone():
+def test_the_gradient_reaches_only_the_value_of_the_action():
     gradient = jax.grad(lambda q: squared_loss(td_error(q)))(Q_VALUES)
     np.testing.assert_array_equal(gradient, [0.0, -6.0, 0.0])  # d(3^2)/dq = -2 * 3
 
@@ -87,13 +89,13 @@ def test_squared_loss_has_no_half(error, loss):
         (0.0, 0.0, 0.0),
         (0.5, 0.125, 0.5),  # inside, a half of the square
         (-0.5, 0.125, -0.5),
-        (1.0, 0.5, 1.0),  # where both branches meet, in value and in slope
+        (1.0, 0.5, 1.0),  # both branches have the same value and slope here
         (-1.0, 0.5, -1.0),
         (3.0, 2.5, 1.0),  # outside, a straight line of slope 1
         (-3.0, 2.5, -1.0),
     ],
 )
-def test_huber_loss_is_a_parabola_inside_1_and_a_line_outside(error, loss, slope):
+def test_huber_loss_is_quadratic_up_to_1_and_linear_above(error, loss, slope):
     assert huber_loss(scalar(error)) == loss
     assert jax.grad(huber_loss)(scalar(error)) == slope
 

@@ -1,4 +1,4 @@
-"""Statistics among the parameters: used, kept, and never trained."""
+"""Statistics among the parameters: they are applied, kept, and never trained."""
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,19 @@ import pytest
 from jaxdqn.agent import make_agent
 from jaxdqn.config import Config
 from jaxdqn.networks.dueling import DuelingMLP
-from jaxdqn.normalisation import OBS_STATS, init_params, leave_obs_stats, make_q_values, put_obs_stats
+from jaxdqn.normalisation import OBS_STATS, freeze_obs_stats, init_params, make_q_values, put_obs_stats
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.types import Rows
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 STATS = ObservationStats(np.array([1.0, -2.0], np.float32), np.array([0.5, 4.0], np.float32))
 OBS = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2)), jnp.float32)
 NETWORK = DuelingMLP(3)
 
 
-def test_values_are_those_of_the_network_on_normalised_observations():
+@pytest.mark.implicit_promotion
+def test_q_values_equal_the_network_on_normalised_observations():
     plain = init_params(NETWORK, jax.random.key(0), (2,), None)
     assert OBS_STATS not in plain
     q_values = make_q_values(NETWORK)
@@ -29,12 +32,12 @@ def test_values_are_those_of_the_network_on_normalised_observations():
     np.testing.assert_allclose(q_values(made, OBS), expected, rtol=1e-5)
 
 
-def test_they_have_no_gradient_and_no_weight_decay():
+def test_statistics_have_no_gradient_and_no_weight_decay():
     params = init_params(NETWORK, jax.random.key(0), (2,), STATS)
     gradient = jax.grad(lambda params: make_q_values(NETWORK)(params, OBS).sum())(params)
     assert not any(np.any(x) for x in jax.tree.leaves(gradient[OBS_STATS]))
     plain = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(1.0))
-    optimizer = leave_obs_stats(plain)
+    optimizer = freeze_obs_stats(plain)
     steps, _ = optimizer.update(gradient, optimizer.init(params), params)
     assert not any(np.any(x) for x in jax.tree.leaves(steps[OBS_STATS]))
     trained, gradients = {"params": params["params"]}, {"params": gradient["params"]}
@@ -42,8 +45,9 @@ def test_they_have_no_gradient_and_no_weight_decay():
     jax.tree.map(np.testing.assert_array_equal, steps["params"], expected["params"])
 
 
+@pytest.mark.implicit_promotion
 @pytest.mark.parametrize("given", [None, STATS])
-def test_an_agent_learns_and_leaves_them_and_other_statistics_need_no_other_program(given):
+def test_learning_keeps_the_statistics_and_other_statistics_use_the_same_program(given):
     config = Config(
         pixels=False, total_frames=64, num_envs=2, batch_size=8, updates_per_batch=2, capacity=64, warmup_frames=32
     )

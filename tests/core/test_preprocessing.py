@@ -1,4 +1,4 @@
-"""Frames against the definition, computed in other ways; stacks and statistics against numbers worked by hand."""
+"""Frames against independent computations of the definition; stacks and statistics against hand-computed numbers."""
 
 import subprocess
 import sys
@@ -19,6 +19,8 @@ from jaxdqn.preprocessing import (
     push_frame,
 )
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 both = pytest.mark.parametrize("asarray", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
 
 
@@ -35,7 +37,7 @@ def cartpole_frame():
 
 
 def definition(frame, size):
-    """Grey on the scale 0 to 1, then each axis by the triangle filter as a matrix, in float64."""
+    """Make a frame grey on the scale 0 to 1, then resize each axis by the triangle filter as a matrix, in float64."""
     grey = frame.astype(np.float64) / 255 @ [0.2989, 0.587, 0.114]
     for new in size:
         old = len(grey)
@@ -47,7 +49,7 @@ def definition(frame, size):
 
 
 def triangle_resize(grey, size):
-    """Each output pixel as the normalised sum of the input pixels below a triangle, in loops and float64."""
+    """Compute each output pixel as the normalised sum of input pixels below a triangle, in loops and float64."""
     scales = [old / new for old, new in zip(grey.shape, size, strict=True)]
     out = np.zeros(size)
     for y, x in np.ndindex(*size):
@@ -68,7 +70,7 @@ def test_a_large_frame_is_within_1e_5_of_the_definition(make_frame, asarray):
     frame = make_frame()
     assert frame.shape == (400, 600, 3)
     result = np.asarray(grey_and_resize(asarray(frame), (64, 64))) / 255
-    assert result.std() > 0.01  # not a blank picture, on which any filter would do
+    assert result.std() > 0.01  # not a blank picture, for which any filter is right
     np.testing.assert_allclose(result, definition(frame, (64, 64)), rtol=0, atol=1e-5)
 
 
@@ -82,7 +84,7 @@ def test_shrinking_and_enlarging_match_the_triangle_filter_in_loops(size, asarra
 
 def test_numpy_and_jax_frames_give_the_same_bytes():
     frame, size = random_frame(400, 600, seed=1), (8, 8)
-    # Both sum in float32, in another order: only a pixel on the very edge of rounding could differ. None is here.
+    # Both sum in float32, in another order: only a pixel next to a rounding limit could differ. There is none here.
     assert np.abs(definition(frame, size) * 255 % 1 - 0.5).min() > 1e-3
     expected = preprocess_frame(frame, size)
     eager = preprocess_frame(jnp.asarray(frame), size)
@@ -113,7 +115,7 @@ def test_white_stays_255_although_the_weights_sum_to_0_9999_and_black_stays_0(si
 
 @both
 @pytest.mark.parametrize("channels", [(), (1,)], ids=["no channel axis", "one channel"])
-def test_grey_frames_are_resized_as_they_are(channels, asarray):
+def test_grey_frames_are_resized_without_conversion(channels, asarray):
     grey = random_frame(6, 8)[..., 0]
     result = grey_and_resize(asarray(grey.reshape(6, 8, *channels)), (3, 4))
     np.testing.assert_allclose(result, triangle_resize(grey.astype(np.float64), (3, 4)), rtol=0, atol=255e-5)
@@ -135,7 +137,7 @@ def test_the_newest_frame_is_last_and_a_first_frame_fills_the_stacks_of_its_envi
     np.testing.assert_array_equal(np.asarray(pushed).reshape(3, 3), [[2, 3, 10], [20, 20, 20], [8, 9, 30]])
 
 
-def test_pushing_leaves_the_old_stack_as_it_was():
+def test_push_frame_does_not_change_the_old_stack():
     stack = np.arange(8, dtype=np.uint8).reshape(1, 2, 2, 2)
     before = stack.copy()
     pushed = push_frame(stack, np.full((1, 2, 2), 99, np.uint8), np.array([False]))
@@ -159,8 +161,8 @@ def test_a_channel_that_never_changes_has_deviation_1e_6():
     np.testing.assert_array_equal(stats.std, np.array([1e-6], np.float32))
 
 
-def test_statistics_of_one_value_a_channel_are_refused():
-    with pytest.raises(ValueError, match="at least 2 values a channel, got 1"):
+def test_statistics_of_one_value_per_channel_are_refused():
+    with pytest.raises(ValueError, match="at least 2 values per channel, got 1"):
         observation_stats(np.zeros((1, 1, 1, 4), np.uint8))
 
 

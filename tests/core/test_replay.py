@@ -1,6 +1,6 @@
-"""Replay against a brute-force model: the complete history of every environment, of which the last slots are visible.
+"""Replay against a brute-force model, which has the whole history of every environment but sees only the last slots.
 
-Every frame says who it is, (environment + 1, time + 1), so a batch can be traced back to its rows; 0 is no frame."""
+Every frame contains (environment + 1, time + 1), so a batch can be traced back to its rows; 0 is not a frame."""
 
 from functools import lru_cache
 
@@ -15,8 +15,10 @@ from jaxdqn.preprocessing import push_frame
 from jaxdqn.replay import make_replay, uniform_below
 from jaxdqn.types import Batch, Rows
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 # capacity, num_envs, n_steps, stack, gamma. Rewards are whole numbers and gammas 0, 1/2 or 1: returns are exact.
-# The first three are the smallest rings that make_replay accepts; two capacities are no multiple of num_envs.
+# The first three are the smallest rings that make_replay accepts; two capacities are not multiples of num_envs.
 CONFIGS = [
     (3, 1, 1, 1, 0.5),
     (16, 2, 3, 4, 0.5),
@@ -25,7 +27,7 @@ CONFIGS = [
     (32, 3, 2, 2, 0.0),
     (36, 3, 4, 4, 0.5),
 ]
-SAMPLES = 1024  # of at most 24 rows that can start: the chance that one is never drawn is 24 (23 / 24)^1024 < 1e-17
+SAMPLES = 1024  # from at most 24 rows that can start: one is never drawn with probability 24 (23 / 24)^1024 < 1e-17
 
 
 @lru_cache  # so that jit compiles each ring once
@@ -40,7 +42,7 @@ def image_replay(**changes):
 
 
 def history_of(columns, length, seed=0):
-    """Rows [length, N] from each environment's episodes, (transitions, terminated): k transitions make k + 1 rows."""
+    """Make rows [length, N] of each environment's episodes (transitions, terminated); k transitions are k + 1 rows."""
     rng, shape = np.random.default_rng(seed), (length, len(columns))
     time, env = np.indices(shape)
     obs = np.stack([env + 1, time + 1], axis=-1)[:, :, None].astype(np.uint8)
@@ -59,7 +61,7 @@ def random_history(num_envs, length, longest, seed=0):
 
 
 def feed(replay, history, lengths):
-    """The state and the number of rows added, at first and after each piece of the history."""
+    """Yield the state and the number of added rows, at the start and after each part of the history."""
     state, added = replay.init(), 0
     yield state, added
     for length in lengths:
@@ -74,7 +76,7 @@ def draw(replay, state, seed=0):
 
 
 def ids_of(obs, stack):
-    """Environments and times [B, K] of the frames in a batch of observations."""
+    """Return the environments and times [B, K] of the frames in a batch of observations."""
     return np.moveaxis(obs.reshape(len(obs), 2, stack or 1).astype(int), 1, 0) - 1
 
 
@@ -90,7 +92,7 @@ def stack_times(history, t, env, stack):
 
 
 def model(history, added, capacity, num_envs, n_steps, stack, gamma):
-    """What each (time, env) that can start a window must give."""
+    """Return the expected transition of each (time, env) that can start a window."""
 
     def stacked(t, env):
         frames = history.obs[stack_times(history, t, env, stack), env]
@@ -141,7 +143,7 @@ def test_no_window_crosses_an_episode_an_environment_or_the_cursor(config):
             assert added - config[0] // config[1] <= time.min() <= time.max() < added
 
 
-def test_stacks_are_those_that_the_agent_saw():
+def test_sampled_stacks_equal_those_that_the_agent_saw():
     replay, history = tiny_replay(*CONFIGS[5]), random_history(3, 35, longest=4)
     seen = [np.zeros((3, 1, 2, 4), np.uint8)]
     for frame, step in zip(history.obs, history.episode_step, strict=True):
@@ -166,7 +168,7 @@ def test_sampling_is_uniform_over_the_rows_that_can_start_a_window():
     assert np.sum((counts - SAMPLES) ** 2 / SAMPLES) < 34.5
 
 
-def test_batches_have_the_batch_shape_and_follow_the_key():
+def test_batches_have_the_batch_shape_and_depend_on_the_key():
     replay = tiny_replay(*CONFIGS[5])
     *_, (state, _) = feed(replay, random_history(3, 11, longest=4), [11])
     one, same, other = (replay.sample(state, jax.random.key(seed)) for seed in (0, 0, 1))
@@ -176,12 +178,12 @@ def test_batches_have_the_batch_shape_and_follow_the_key():
     assert not np.array_equal(one.obs[0], one.obs[1])
 
 
-def test_add_writes_in_place_over_a_wrap():
+def test_add_writes_in_place_also_when_the_ring_wraps():
     states = feed(tiny_replay(*CONFIGS[5]), random_history(3, 35, longest=4), [11, 11, 11, 1, 1])
     assert len({tuple(x.unsafe_buffer_pointer() for x in state.rows) for state, _ in states}) == 1
 
 
-def test_a_whole_ring_fits_one_add_and_more_rows_are_refused():
+def test_one_add_can_fill_the_ring_and_more_rows_are_refused():
     replay, history = tiny_replay(*CONFIGS[0]), random_history(1, 5, longest=4)
     *_, (state, _) = feed(replay, history, [2, 3])
     np.testing.assert_array_equal(state.rows.obs[:, 0, 0, 1], [4, 5, 3])  # slot 2 was next
@@ -190,7 +192,7 @@ def test_a_whole_ring_fits_one_add_and_more_rows_are_refused():
 
 
 @pytest.mark.parametrize(("config", "smallest"), [(CONFIGS[0], 3), (CONFIGS[1], 16), (CONFIGS[2], 9)])
-def test_the_smallest_capacity_is_named_and_once_full_can_always_sample(config, smallest):
+def test_the_smallest_capacity_is_named_and_can_always_be_sampled_once_full(config, smallest):
     with pytest.raises(ValueError, match=rf"capacity {smallest - 1} is too small.* at least {smallest}$"):
         tiny_replay(smallest - 1, *config[1:])
     replay, history = tiny_replay(*config), random_history(config[1], 60, longest=2)
@@ -208,20 +210,20 @@ def test_a_ring_that_does_not_fit_is_refused_before_it_is_allocated():
     assert image_replay(capacity=2432, bytes_available=10_000_000).num_bytes == 304 * 32_880 + 8
 
 
-def test_100_000_images_take_at_most_430_mb_and_fit_in_exactly_what_they_take():
+def test_100_000_images_take_at_most_430_mb_and_fit_in_exactly_their_size():
     assert image_replay(bytes_available=411_000_008).num_bytes == 411_000_008 <= 430e6
     with pytest.raises(ValueError, match=r"99992$"):
         image_replay(bytes_available=411_000_007)
 
 
-def test_num_bytes_is_what_the_state_takes():
+def test_num_bytes_equals_the_size_of_the_state():
     for sizes in ({}, {"obs_shape": (3,), "obs_dtype": jnp.float32, "stack": None}):
         replay = image_replay(capacity=107, **sizes)  # 13 slots of 8
         assert replay.num_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(replay.init()))
 
 
 @pytest.mark.parametrize("bound", [1, 7, 65_535, 65_536, 100_001, 2**31 - 1])
-def test_ranks_are_the_upper_half_of_the_product_in_exact_integers(bound):
+def test_uniform_below_returns_the_exact_upper_half_of_the_product(bound):
     key = jax.random.key(3)
     bits = np.asarray(jax.random.bits(key, (5_000,), jnp.uint32)).astype(object)
     ranks = np.asarray(jax.jit(uniform_below, static_argnums=1)(key, 5_000, jnp.int32(bound)))

@@ -7,9 +7,11 @@ import pytest
 
 from jaxdqn.returns import n_step_return
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 with_and_without_jit = pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 
-# An episode of 5 steps, then 5 steps of another one whose rewards must not leak into the first one's targets.
+# An episode of 5 steps, then 5 steps of another one whose rewards must not affect the targets of the first.
 REWARD = [1.0] * 5 + [100.0] * 5
 END = [False] * 4 + [True] + [False] * 5
 NEVER = [False] * 10
@@ -24,7 +26,7 @@ def window_return(reward, terminated, last, gamma, transform=lambda f: f):
 
 
 def constant_q_targets(terminated, transform):
-    """Targets of steps 0..4 with Q = 10 everywhere, gamma 0.99 and n 5."""
+    """Return the targets of steps 0..4 with Q = 10 everywhere, gamma 0.99 and n 5."""
     targets = []
     for t in range(5):
         window = slice(t, t + 5)
@@ -82,21 +84,21 @@ def test_a_termination_of_the_next_episode_does_not_end_a_truncated_one():
 
 
 @pytest.mark.parametrize(
-    ("gamma", "going_on", "truncated", "terminated"),
+    ("gamma", "continuing", "truncated", "terminated"),
     [
         (0.0, (2.0, 0.0, 3), (2.0, 0.0, 2), (2.0, 0.0, 2)),  # 0^0 = 1: the first reward counts in full
         (1.0, (14.0, 1.0, 3), (6.0, 1.0, 2), (6.0, 0.0, 2)),
     ],
 )
-def test_gamma_may_be_0_or_1(gamma, going_on, truncated, terminated):
+def test_gamma_may_be_0_or_1(gamma, continuing, truncated, terminated):
     reward, never, end = [2.0, 4.0, 8.0], [False] * 3, [False, True, False]
-    assert window_return(reward, never, never, gamma) == going_on
+    assert window_return(reward, never, never, gamma) == continuing
     assert window_return(reward, never, end, gamma) == truncated
     assert window_return(reward, end, end, gamma) == terminated
 
 
 @with_and_without_jit
-def test_one_step_is_the_plain_transition(transform):
+def test_a_window_of_one_step_is_the_plain_transition(transform):
     assert window_return([3.0], [False], [False], 0.5, transform) == (3.0, 0.5, 1)
     assert window_return([3.0], [False], [True], 0.5, transform) == (3.0, 0.5, 1)
     assert window_return([3.0], [True], [True], 0.5, transform) == (3.0, 0.0, 1)
@@ -108,7 +110,7 @@ def test_random_windows_agree_with_a_loop(n_steps, gamma):
     rng = np.random.default_rng(n_steps)
     reward = rng.normal(size=(300, n_steps)).astype(np.float32)
     last = rng.random((300, n_steps)) < 0.3
-    terminated = (last & (rng.random((300, n_steps)) < 0.5)) | (rng.random((300, n_steps)) < 0.1)  # lives lost, too
+    terminated = (last & (rng.random((300, n_steps)) < 0.5)) | (rng.random((300, n_steps)) < 0.1)  # also lost lives
     returns, discounts, steps = jax.jit(jax.vmap(partial(n_step_return, gamma=gamma)))(reward, terminated, last)
     expected = [brute_force(*window, gamma) for window in zip(reward, terminated, last, strict=True)]
     expected_returns, expected_discounts, expected_steps = zip(*expected, strict=True)
@@ -119,11 +121,11 @@ def test_random_windows_agree_with_a_loop(n_steps, gamma):
 
 
 @with_and_without_jit
-def test_a_life_lost_inside_a_window_cuts_it_though_the_episode_goes_on(transform):
-    # The second step terminates, and no observation is the last one: what comes then is the next life's.
+def test_a_lost_life_ends_the_window_although_the_episode_continues(transform):
+    # The second step terminates and no observation is the last one: later rewards belong to the next life.
     terminated, never = [False, True, False, False], [False] * 4
     assert window_return([2.0, 4.0, 8.0, 16.0], terminated, never, 0.5, transform) == (4.0, 0.0, 2)
-    # The window that begins with the next life knows nothing of the one before.
+    # The window that starts with the next life does not contain the previous one.
     assert window_return([8.0, 16.0], [False, False], [False, False], 0.5, transform) == (16.0, 0.25, 2)
-    # Lost in the first step, and an episode that ends later in the window.
+    # A life is lost in the first step, and the episode ends later in the window.
     assert window_return([2.0, 4.0, 8.0], [True, False, False], [False, False, True], 0.5, transform) == (2.0, 0.0, 1)

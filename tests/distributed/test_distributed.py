@@ -1,6 +1,6 @@
-"""Processes that train together: the checks of `distributed_checks.py`.
+"""Runs with several processes: the checks of `distributed_checks.py`.
 
-The suite has the quickest, `-m several` those that CI runs besides, and `-m long` the rest.
+By default only the quickest run; `-m several` selects those that CI runs in addition, and `-m long` the rest.
 """
 
 import distributed_checks
@@ -13,10 +13,10 @@ def marks_of(check):
     return pytest.mark.long if check in distributed_checks.SLOWEST else pytest.mark.several
 
 
-CHECKS = [pytest.param(check, id=check.__name__, marks=marks_of(check)) for check in distributed_checks.LONG]
+CHECKS = [pytest.param(check, id=check.__name__, marks=marks_of(check)) for check in distributed_checks.ALL]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
-def test_processes_that_train_together(check, tmp_path):
+def test_check_passes(check, tmp_path):
     check(tmp_path)

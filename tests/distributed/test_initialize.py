@@ -1,4 +1,4 @@
-"""How processes meet and part; `test_distributed.py` starts real ones."""
+"""How processes find each other and how the watchdog reports; `test_distributed.py` starts real processes."""
 
 import socket
 import subprocess
@@ -31,7 +31,7 @@ from jaxdqn.distributed.options import DistributedOptions
         ({"distributed": True, "connect_timeout": 0}, "--connect-timeout 0 must be at least 1"),
     ],
 )
-def test_flags_that_say_nothing_that_can_be_done_are_refused(fields, says):
+def test_invalid_distributed_flags_are_refused(fields, says):
     with pytest.raises(ValueError, match=says):
         DistributedOptions(**fields).check()
     DistributedOptions(distributed=True, coordinator="[::1]:1", num_processes=2, process_id=1).check()
@@ -41,7 +41,7 @@ def test_flags_that_say_nothing_that_can_be_done_are_refused(fields, says):
 
 @pytest.fixture
 def addresses(monkeypatch):
-    """Names and what they stand for, in place of the network's."""
+    """Replace name resolution and this machine's addresses by known ones."""
     known = {
         "localhost": ["127.0.0.1", "::1"],
         "alias": ["127.0.1.1"],
@@ -50,20 +50,20 @@ def addresses(monkeypatch):
         "dual.cluster": ["fd00::1", "10.1.1.1"],
         "elsewhere.cluster": ["203.0.113.7"],
     }
-    ask = socket.getaddrinfo
+    getaddrinfo = socket.getaddrinfo
 
-    def answer(host, *rest, **how):
-        return [found for each in known.get(host, [host]) for found in ask(each, *rest, **how)]
+    def resolve(host, *args, **options):
+        return [found for each in known.get(host, [host]) for found in getaddrinfo(each, *args, **options)]
 
-    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     own = ["127.0.0.1", "10.1.1.1", "10.2.2.2", "::1", "fd00::1", "fe80::1%eth0"]
     found = {"any": [SimpleNamespace(address=address) for address in own]}
     monkeypatch.setattr(coordinator.psutil, "net_if_addrs", lambda: found)
-    monkeypatch.setattr(coordinator, "_check_port_free", lambda *which: None)  # which binds, for real
+    monkeypatch.setattr(coordinator, "_check_port_free", lambda *args: None)  # it would bind the address
     monkeypatch.delenv("JAX_COORDINATOR_BIND_ADDRESS", raising=False)
 
 
-def listening(address, bind=None):
+def bind_address(address, bind=None):
     return choose_bind_address(
         DistributedOptions(distributed=True, coordinator=address, coordinator_bind=bind, process_id=0)
     )
@@ -76,13 +76,13 @@ def listening(address, bind=None):
         ("10.1.1.1:7", None, "10.1.1.1:7", None),
         ("[fd00::1]:7", None, "[fd00::1]:7", None),
         ("localhost:7", None, "127.0.0.1:7", None),
-        ("node:7", None, "10.1.1.1:7", "listens on 10.1.1.1 alone, for which node stands here: --coordinator-bind"),
-        ("203.0.113.7:7", None, None, "listens on all interfaces, as 203.0.113.7:7 names no address"),
+        ("node:7", None, "10.1.1.1:7", "listens only on 10.1.1.1, the address of node: --coordinator-bind"),
+        ("203.0.113.7:7", None, None, "listens on all interfaces, as 203.0.113.7:7 is not one address"),
         ("elsewhere.cluster:7", None, None, "listens on all interfaces"),  # of another machine, or behind a router
         ("unknown.invalid:7", None, None, "listens on all interfaces"),
-        ("both.cluster:7", None, None, "listens on all interfaces"),  # the others may know either
+        ("both.cluster:7", None, None, "listens on all interfaces"),  # other hosts may resolve it to either
         ("dual.cluster:7", None, None, "listens on all interfaces"),
-        ("alias:7", None, None, "listens on all interfaces"),  # Debian's address of a machine's own name
+        ("alias:7", None, None, "listens on all interfaces"),  # the address that Debian gives a machine's own name
         ("0.0.0.0:7", None, "0.0.0.0:7", "listens on all interfaces"),
         ("elsewhere.cluster:7", "10.2.2.2", "10.2.2.2:7", None),
         ("elsewhere.cluster:7", "node", "10.1.1.1:7", None),
@@ -92,8 +92,8 @@ def listening(address, bind=None):
         ("both.cluster:7", "10.2.2.2", "10.2.2.2:7", None),
     ],
 )
-def test_the_coordinator_listens_on_its_own_address_or_where_it_is_told(addresses, address, bind, wanted, note):
-    found = listening(address, bind)
+def test_process_0_listens_on_the_coordinators_address_or_the_given_one(addresses, address, bind, wanted, note):
+    found = bind_address(address, bind)
     assert found.address == wanted
     assert found.note is None if note is None else note in found.note
 
@@ -101,40 +101,40 @@ def test_the_coordinator_listens_on_its_own_address_or_where_it_is_told(addresse
 @pytest.mark.parametrize(
     ("address", "bind", "says"),
     [
-        ("node:7", "203.0.113.7", "--coordinator-bind 203.0.113.7: this is no address of this machine: give one"),
-        ("node:7", "10.2.2.2", "process 0 itself looks for node:7, which is 10.1.1.1 here: give --coordinator 10.2.2"),
-        ("alias:7", "10.1.1.1", "process 0 itself looks for alias:7, which is 127.0.1.1 here: give --coordinator 10.1"),
-        ("node:7", "10.1.1.1:8", "process 0 itself looks for node:7"),
+        ("node:7", "203.0.113.7", "--coordinator-bind 203.0.113.7 is not an address of this machine: give one"),
+        ("node:7", "10.2.2.2", "process 0 itself connects to node:7, which is 10.1.1.1 here: give --coordinator 10.2"),
+        ("alias:7", "10.1.1.1", "process 0 itself connects to alias:7, which is 127.0.1.1 here: give --coordinator 1"),
+        ("node:7", "10.1.1.1:8", "process 0 itself connects to node:7"),
     ],
 )
-def test_an_address_where_process_0_would_not_be_found_is_refused(addresses, address, bind, says):
+def test_bind_address_that_process_0_itself_cannot_reach_is_refused(addresses, address, bind, says):
     with pytest.raises(ValueError, match=says):
-        listening(address, bind)
+        bind_address(address, bind)
 
 
-def test_what_the_environment_says_is_named_as_such(addresses, monkeypatch):
+def test_addresses_from_environment_variables_are_used_and_named_in_errors(addresses, monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "10.2.2.2:9")
-    assert listening("elsewhere.cluster:7") == ("10.2.2.2:9", None)
-    assert listening("elsewhere.cluster:7", "10.1.1.1") == ("10.1.1.1:7", None)
+    assert bind_address("elsewhere.cluster:7") == ("10.2.2.2:9", None)
+    assert bind_address("elsewhere.cluster:7", "10.1.1.1") == ("10.1.1.1:7", None)
     monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "junk junk")
-    with pytest.raises(ValueError, match="JAX_COORDINATOR_BIND_ADDRESS junk junk: this is no address"):
-        listening("elsewhere.cluster:7")
+    with pytest.raises(ValueError, match="JAX_COORDINATOR_BIND_ADDRESS junk junk is not an address"):
+        bind_address("elsewhere.cluster:7")
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "10.1.1.1")
     with pytest.raises(ValueError, match=r"coordinator '10.1.1.1' must be HOST:PORT"):
         choose_bind_address(resolve_cluster(DistributedOptions(distributed=True, num_processes=2, process_id=0)))
 
 
-def test_a_port_that_is_taken_is_refused():
+def test_port_in_use_is_refused():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         for address, bind in ((f"127.0.0.1:{port}", None), ("203.0.113.7:1", f"127.0.0.1:{port}")):
             with pytest.raises(ValueError, match=rf"{port}: port {port} of 127.0.0.1: Address already in use: choose"):
-                listening(address, bind)
+                bind_address(address, bind)
 
 
-def test_a_cluster_tells_where_the_coordinator_is(monkeypatch):
+def test_unset_options_are_taken_from_the_cluster(monkeypatch):
     job = {"SLURM_JOB_ID": 4097, "SLURM_STEP_NODELIST": "node[003-004]", "SLURM_NTASKS": 2, "SLURM_LOCALID": 0}
     for name, value in {**job, "SLURM_PROCID": 1}.items():
         monkeypatch.setenv(name, str(value))
@@ -146,23 +146,23 @@ def test_a_cluster_tells_where_the_coordinator_is(monkeypatch):
         monkeypatch.delenv(name)
     assert resolve_cluster(DistributedOptions(distributed=True)) == DistributedOptions(distributed=True)
     with pytest.raises(
-        ValueError, match=r"--coordinator-bind 10.0.0.1: nothing tells which process is the coordinator"
+        ValueError, match=r"--coordinator-bind 10.0.0.1: it is unknown which process is the coordinator"
     ):
         resolve_cluster(DistributedOptions(distributed=True, coordinator_bind="10.0.0.1"))
 
 
-def test_a_witness_speaks_for_a_process_that_was_killed(tmp_path):
+def test_watchdog_prints_the_resume_command_if_its_process_is_killed(tmp_path):
     (tmp_path / "states" / "0000003000").mkdir(parents=True)
     code = (
         "import os, signal, sys, pathlib; from jaxdqn.distributed.watchdog import Watchdog\n"
-        "with Watchdog('process 1 of 2') as witness:\n"
-        f"    witness.watch(pathlib.Path({str(tmp_path)!r}))\n"
+        "with Watchdog('process 1 of 2') as watchdog:\n"
+        f"    watchdog.watch(pathlib.Path({str(tmp_path)!r}))\n"
         "    if sys.argv[1:]: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    for words, says in ((["die"], f"`jaxdqn resume {tmp_path}` goes on from frame 3,000"), ([], "")):
+    for words, says in ((["die"], f"`jaxdqn resume {tmp_path}` resumes from frame 3,000"), ([], "")):
         root = Path(jaxdqn.__file__).parent.parent
         done = subprocess.run(
             [sys.executable, "-c", code, *words], cwd=root, capture_output=True, text=True, timeout=60, check=False
         )
         assert says in done.stderr
-        assert ("process 1 of 2 was ended" in done.stderr) == bool(words)
+        assert ("process 1 of 2 was killed" in done.stderr) == bool(words)

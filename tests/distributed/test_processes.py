@@ -1,4 +1,4 @@
-"""Several processes: what they tell each other, and what each keeps of a state."""
+"""Several processes: what they exchange, and what each writes of a state."""
 
 import contextlib
 import os
@@ -18,40 +18,40 @@ from jaxdqn.distributed.processes import Exchange, ProcessError, ProcessGroup
 from jaxdqn.envs.seeds import process_seed, spawn_seeds
 from jaxdqn.loops.progress import learning_start_after
 from jaxdqn.signals import Stop
-from jaxdqn.storage.manifest import DamagedError, sealed_folder, verified
+from jaxdqn.storage.manifest import DamagedError, check_folder, sealed_folder
 from jaxdqn.types import Rows
 
 FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
 CONFIG = Config(pixels=False, num_envs=4, frames_per_batch=8, batch_size=4, capacity=64, warmup_frames=8, n_steps=1)
 
 
-def test_a_process_alone_is_told_what_it_says():
+def test_single_process_gathers_its_own_value():
     group = ProcessGroup()
     assert (group.index, group.count, group.is_first) == (0, 1, True)
-    with group.exchange() as told:
-        told.local = [1, 2]
-    assert told.gathered == [[1, 2]]
+    with group.exchange() as exchange:
+        exchange.local = [1, 2]
+    assert exchange.gathered == [[1, 2]]
     assert group.broadcast_from_first(lambda: "a name") == "a name"
     with pytest.raises(ZeroDivisionError), group.exchange():
         _ = 1 / 0
 
 
-def test_a_process_among_others_stops_by_what_was_agreed():
+def test_process_in_a_group_stops_only_when_all_agreed():
     with Stop().listening() as stop:
         stop.allow_graceful(True)
         stop.agree(0)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked == signal.SIGTERM
+        assert stop.signal_number == signal.SIGTERM
         assert not stop.requested
         stop.agree(signal.SIGTERM)
         assert stop.requested
     other = Stop()
-    other.agree(signal.SIGINT)  # which another process was sent
+    other.agree(signal.SIGINT)  # another process received it
     with pytest.raises(KeyboardInterrupt):
-        other.check()
+        other.raise_if_signalled()
 
 
-def test_processes_have_seeds_of_their_own_and_the_first_that_of_one_alone():
+def test_processes_have_different_seeds_and_the_first_has_that_of_a_single_process():
     seeds = [process_seed(5, index) for index in range(8)]
     assert seeds[0] == 5
     assert len(set(seeds)) == 8
@@ -59,51 +59,51 @@ def test_processes_have_seeds_of_their_own_and_the_first_that_of_one_alone():
     assert len({seed for index in seeds for seed in spawn_seeds(index, 16)}) == 8 * 16
 
 
-def test_learning_starts_as_early_for_a_share_of_the_environments():
-    """Two processes with half of the environments each hold, of 32 frames, 16 rows each."""
+def test_learning_starts_at_the_same_frame_with_a_share_of_the_environments():
+    """Two processes with half of the environments each hold 16 rows each after 32 frames."""
     agent, state = state_of(some_rows(8, 4), slice(0, 2))
     state = state._replace(actor=state.actor._replace(frame=np.int32(32)))
     assert learning_start_after(state, agent, 4) == agent.learning_start
     assert learning_start_after(state._replace(replay=agent.replay.init()), agent, 4) == 32 + agent.learning_start
 
 
-def test_a_fault_that_can_wait_is_raised_where_all_meet():
-    with pytest.raises(OSError, match="full"), ProcessGroup.alone().later():  # nobody else has to be told
+def test_deferred_error_is_raised_at_the_next_exchange():
+    with pytest.raises(OSError, match="full"), ProcessGroup.alone().defer_error():  # a single process raises at once
         raise OSError("full")
-    apart = ProcessGroup.alone()
-    apart.count, apart._gather = 2, lambda record: [record, {**record, "failed": None}]
-    with apart.later():
+    group = ProcessGroup.alone()
+    group.count, group._gather = 2, lambda record: [record, {**record, "failed": None}]
+    with group.defer_error():
         raise OSError("full")
-    with pytest.raises(OSError, match="full") as found, apart.exchange():
+    with pytest.raises(OSError, match="full") as found, group.exchange():
         pass
-    assert apart.is_known_to_all(found.value)
-    assert not apart.is_known_to_all(OSError("full"))
-    apart._gather = lambda record: [record, {**record, "failed": ["FileNotFoundError", "gone"]}]
-    with pytest.raises(ProcessError, match="process 1 of 2: gone"), apart.exchange():
+    assert group.is_known_to_all(found.value)
+    assert not group.is_known_to_all(OSError("full"))
+    group._gather = lambda record: [record, {**record, "failed": ["FileNotFoundError", "gone"]}]
+    with pytest.raises(ProcessError, match="process 1 of 2: gone"), group.exchange():
         pass
-    apart._gather = lambda record: [record, {**record, "turn": 9}]
-    with pytest.raises(ProcessError, match="process 1 is at turn 9, and 0 at 3"), apart.exchange():
+    group._gather = lambda record: [record, {**record, "exchanges": 9}]
+    with pytest.raises(ProcessError, match="process 1 is at exchange 9 and process 0 at exchange 3"), group.exchange():
         pass
 
 
-def test_a_sealed_folder_stands_for_its_files_in_another(tmp_path):
+def test_manifest_lists_a_nested_folders_manifest_instead_of_its_files(tmp_path):
     with sealed_folder(tmp_path / "a", {}) as outer:
         (outer / "one").write_text("1")
         with sealed_folder(outer / "b", {}) as inner:
             (inner / "two").write_text("2")
-    assert set(verified(tmp_path / "a")["files"]) == {"one", "b/manifest.json"}
+    assert set(check_folder(tmp_path / "a")["files"]) == {"one", "b/manifest.json"}
     (tmp_path / "a" / "b" / "two").write_text("3")
     with pytest.raises(DamagedError, match=r"b/two is damaged: its SHA-256"):
-        verified(tmp_path / "a")
+        check_folder(tmp_path / "a")
     shutil.rmtree(tmp_path / "a" / "b")
     with pytest.raises(DamagedError, match=r"b/manifest.json is missing"):
-        verified(tmp_path / "a")
+        check_folder(tmp_path / "a")
     missing_processes: list[str] = []
-    verified(tmp_path / "a", missing_processes)
+    check_folder(tmp_path / "a", missing_processes)
     assert missing_processes == ["b"]
 
 
-def test_arrays_of_every_dtype_are_what_they_were(tmp_path):
+def test_arrays_of_every_dtype_are_restored_exactly(tmp_path):
     tree = {
         "place": jax.numpy.arange(6, dtype=jax.numpy.bfloat16).reshape(2, 3),
         "key": jax.random.key(7),
@@ -119,23 +119,23 @@ def test_arrays_of_every_dtype_are_what_they_were(tmp_path):
 
 
 class Thread(ProcessGroup):
-    """One of several threads that play processes."""
+    """The process group of one of several threads that stand in for processes."""
 
-    def __init__(self, index, count, barrier, said):
-        self.index, self.count, self._barrier, self._said = index, count, barrier, said
+    def __init__(self, index, count, barrier, values):
+        self.index, self.count, self._barrier, self._values = index, count, barrier, values
 
     @contextlib.contextmanager
     def exchange(self):
-        told = Exchange()
-        yield told
-        self._said[self.index] = told.local
+        exchange = Exchange()
+        yield exchange
+        self._values[self.index] = exchange.local
         self._barrier.wait(60)
-        told.gathered = list(self._said)
+        exchange.gathered = list(self._values)
         self._barrier.wait(60)
 
 
 def state_of(rows, columns):
-    """An agent of some environments, and its state with their rows."""
+    """Return an agent for some of the environments, and its state with their rows."""
     num_envs = columns.stop - columns.start
     agent = jaxdqn.make_agent(CONFIG, num_actions=2, obs_shape=(3,), obs_dtype=np.float32, num_envs=num_envs)
     state = agent.init(jax.random.key(0))
@@ -155,12 +155,12 @@ def some_rows(length, num_envs):
     )
 
 
-def in_threads(count, play):
-    """What `play(index, count, group)` gives in each of some threads."""
-    barrier, said, found = threading.Barrier(count), [None] * count, [None] * count
+def in_threads(count, function):
+    """Return what `function(index, group)` returns in each of `count` threads."""
+    barrier, values, found = threading.Barrier(count), [None] * count, [None] * count
 
     def run(index):
-        found[index] = play(index, Thread(index, count, barrier, said))
+        found[index] = function(index, Thread(index, count, barrier, values))
 
     threads = [threading.Thread(target=run, args=[index]) for index in range(count)]
     for thread in threads:
@@ -171,8 +171,8 @@ def in_threads(count, play):
 
 
 @pytest.mark.slow
-def test_rows_that_two_processes_have_written_are_read_by_one_or_two_or_four(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxdqn.checkpoints.replay.CHUNK_BYTES", 128)  # several files of each
+def test_rows_written_by_two_processes_are_read_by_one_two_or_four(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxdqn.checkpoints.replay.CHUNK_BYTES", 128)  # several files per process
     rows = some_rows(12, 4)
 
     def width(index, count):
@@ -197,12 +197,12 @@ def test_rows_that_two_processes_have_written_are_read_by_one_or_two_or_four(tmp
 
     for count in (1, 2, 4):
         for index, (found, loaded) in enumerate(in_threads(count, load)):
-            assert found.is_of(2)
+            assert found.is_complete_for(2)
             for name, field in rows._asdict().items():
                 ours = np.asarray(getattr(loaded.replay.rows, name))[:12]
                 assert np.array_equal(ours, field[:, width(index, count)]), (name, count, index)
             assert int(loaded.replay.size) == 12
-    # What lay on another host's disk is gone with it: there is no replay then, and no wrong one.
+    # If the part on another host's disk is lost, no replay is loaded.
     shutil.rmtree(folders[0] / "process-1")
     ((found, loaded),) = in_threads(1, load)
     assert found.missing_processes == ["process-1"]

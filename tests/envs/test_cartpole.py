@@ -1,4 +1,4 @@
-"""Our CartPole beside gymnasium's; `experiments/cartpole_twin.py` makes the same comparisons at full length."""
+"""Our CartPole compared with gymnasium's; `experiments/cartpole_twin.py` makes the same comparisons in full."""
 
 import cartpole_twin as twin
 import gymnasium as gym
@@ -16,8 +16,8 @@ def state(x=0.0, x_dot=0.0, theta=0.0, theta_dot=0.0):
     return CartPoleState(*(jnp.float32(value) for value in (x, x_dot, theta, theta_dot)))
 
 
-def test_a_step_by_hand():
-    """Upright and at rest, pushed to the right by 10 N: 10 / 1.1 of push, and the pole falls to the left."""
+def test_a_step_matches_a_calculation_by_hand():
+    """Push upright and at rest with 10 N to the right: that accelerates by 10 / 1.1, and the pole falls to the left."""
     after, fallen = cartpole_step(state(), jnp.int32(1))
     push = 10 / 1.1
     theta_acc = -push / (0.5 * (4 / 3 - 0.1 / 1.1))
@@ -39,19 +39,19 @@ def test_a_step_by_hand():
         (state(theta=-MAX_THETA + 0.01, theta_dot=-0.6), True),
     ],
 )
-def test_it_ends_beyond_the_limits(start, fallen):
+def test_an_episode_terminates_beyond_the_limits(start, fallen):
     assert bool(cartpole_step(start, jnp.int32(0))[1]) == fallen
 
 
-def test_physics_are_gymnasiums():
+def test_physics_match_gymnasiums():
     found = twin.compare_physics(24)
     assert found.steps > 24 * 10 + 8 * 490  # a third of the trajectories reach the time limit
     assert found.step_error < 8  # units in the last place, of sums of a dozen terms
-    assert found.drift < 1e-3  # rounding, in a system whose errors grow e-fold in a quarter of a second
+    assert found.drift < 1e-3  # rounding errors, which grow e-fold in a quarter of a second
     assert found.ends_apart == found.borderline == 0
 
 
-def test_pictures_are_pygames():
+def test_frames_match_pygames():
     found = twin.compare_pictures(250)
     assert found.mean < 0.01
     assert found.high <= 1
@@ -59,7 +59,7 @@ def test_pictures_are_pygames():
     assert found.worst.shape == (64, 192)
 
 
-def test_the_picture_in_colour_is_pygames_and_gives_the_frame():
+def test_colour_pictures_match_pygames():
     env = gym.make("CartPole-v1", render_mode="rgb_array")
     env.reset(seed=0)
     for x, theta in ((0.0, 0.0), (-1.3, 0.15), (2.4, -0.2)):
@@ -73,7 +73,7 @@ def test_the_picture_in_colour_is_pygames_and_gives_the_frame():
 
 
 @pytest.mark.parametrize("size", [32, 44, 84, 160])
-def test_frames_of_another_size(size):
+def test_frames_of_other_sizes_match_and_larger_ones_are_refused(size):
     env = gym.make("CartPole-v1", render_mode="rgb_array")
     env.reset(seed=0)
     for x, theta in ((0.0, 0.0), (-1.3, 0.15), (2.4, -0.2)):
@@ -82,7 +82,7 @@ def test_frames_of_another_size(size):
         difference = np.abs(np.asarray(cartpole_frame(jnp.float32(x), jnp.float32(theta), size)) - theirs)
         assert difference.mean() < 0.02
         assert np.quantile(difference, 0.999) <= 2
-        assert (theirs < 200).any()  # there is something to be seen
+        assert (theirs < 200).any()  # not all white
     env.close()
     with pytest.raises(ValueError, match="frame_size 401 must be at most 400"):
         make_cartpole(frame_size=401).reset(jax.random.key(0))

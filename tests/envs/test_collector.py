@@ -1,4 +1,4 @@
-"""Rows from a vector environment: what the ring relies on, with an environment that counts its own steps."""
+"""Rows from a vector environment: what replay relies on, with an environment that counts its own steps."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from jaxdqn.evaluation.evaluator import Evaluator, summarise
 
 
 class Counter(gym.Env):
-    """Observes `100 * episode + step`; odd episodes are truncated after 3 steps, even ones terminate after 2."""
+    """Observe `100 * episode + step`; odd episodes are truncated after 3 steps, even ones terminate after 2."""
 
     observation_space = gym.spaces.Box(0, 1e6, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -43,7 +43,7 @@ def collect(num_steps, **options):
     return collector.collect(lambda obs: np.zeros(len(obs), np.int32), num_steps)
 
 
-def test_each_episode_leaves_its_steps_and_its_final_observation():
+def test_rows_hold_every_step_and_the_final_observation_of_each_episode():
     rows, episodes = collect(9)
     assert rows.obs[:, 0, 0].tolist() == [100, 101, 102, 103, 200, 201, 202, 300, 301]
     assert rows.last[:, 0].tolist() == [False, False, False, True, False, False, True, False, False]
@@ -61,7 +61,7 @@ def test_rewards_of_rows_are_scaled_and_those_of_episodes_are_raw():
     assert episodes[0].raw_return == 36.0
 
 
-def test_collecting_goes_on_where_it_stopped():
+def test_a_second_collect_continues_where_the_first_stopped():
     collector = Collector(make_vector_env(Counter, 1), seed=0)
     parts = [collector.collect(lambda obs: np.zeros(1, np.int32), steps)[0] for steps in (2, 3, 4)]
     whole, _ = collect(9)
@@ -69,7 +69,7 @@ def test_collecting_goes_on_where_it_stopped():
         assert np.array_equal(np.concatenate(part), field[:, :1])
 
 
-def test_the_policy_sees_stacks_that_never_reach_into_the_episode_before():
+def test_the_policy_sees_stacks_without_frames_of_the_episode_before():
     seen = []
     collector = Collector(make_vector_env(Counter, 1), seed=0, frame_stack=3)
     collector.collect(lambda obs: seen.append(obs[0, 0].tolist()) or np.zeros(1, np.int32), 6)
@@ -91,8 +91,8 @@ def test_the_policy_sees_stacks_that_never_reach_into_the_episode_before():
         pytest.param(gym.vector.AutoresetMode.SAME_STEP, True, marks=pytest.mark.slow),
     ],
 )
-def test_rows_from_the_other_autoreset_modes_are_those_of_next_step(mode, workers):
-    """Three environments of other lengths, so that one ends while others go on; observations count their steps."""
+def test_other_autoreset_modes_give_the_same_rows_as_next_step(mode, workers):
+    """Step three environments with different lengths, so that one ends while the others continue."""
 
     def rows_of(mode, workers):
         makers = [partial(Lengths, length) for length in (2, 3, 1)]
@@ -106,7 +106,7 @@ def test_rows_from_the_other_autoreset_modes_are_those_of_next_step(mode, worker
         return rows, episodes
 
     wanted, ended = rows_of(gym.vector.AutoresetMode.NEXT_STEP, workers=False)
-    assert wanted.obs[:, 0, 0].tolist() == [0, 1, 2] * 4  # the final observation is 2, of both steps
+    assert wanted.obs[:, 0, 0].tolist() == [0, 1, 2] * 4  # the final observation is 2, after two steps
     found, episodes = rows_of(mode, workers)
     for ours, theirs in zip(found, wanted, strict=True):
         assert np.array_equal(ours, theirs)
@@ -115,7 +115,7 @@ def test_rows_from_the_other_autoreset_modes_are_those_of_next_step(mode, worker
 
 
 class Lengths(gym.Env):
-    """Counts the steps of each episode, of which there are `length`."""
+    """Observe the step of the episode, which has `length` steps."""
 
     observation_space = gym.spaces.Box(0, 1_000, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -134,7 +134,7 @@ class Lengths(gym.Env):
         return np.full(1, self.count, np.float32), float(self.count), ended, False, {}
 
 
-def test_an_autoreset_mode_that_is_not_known_is_refused():
+def test_an_unknown_autoreset_mode_is_refused():
     envs = gym.vector.SyncVectorEnv([Counter])
     envs.metadata = {**envs.metadata, "autoreset_mode": "sometimes"}
     with pytest.raises(ValueError, match="autoreset_mode sometimes"):
@@ -179,7 +179,7 @@ def test_evaluation_does_not_prefer_short_episodes():
     assert episodes == [Episode(float(size), size) for size in sizes]
 
 
-def test_summary_by_hand():
+def test_a_summary_matches_a_calculation_by_hand():
     found = summarise([Episode(1.0, 1), Episode(2.0, 2), Episode(6.0, 6)])
     assert (found.mean, found.median, found.min, found.max, found.episodes) == (3.0, 2.0, 1.0, 6.0, 3)
     assert found.standard_error == pytest.approx((7 / 3) ** 0.5)  # variance (4 + 1 + 9) / 2 = 7, over 3 episodes

@@ -1,4 +1,4 @@
-"""Environments that cannot be made, by their id or in a process of their own: one line, and what to do."""
+"""Environments that cannot be made, by id or in a worker process: one line that says what to do."""
 
 import importlib.util
 import multiprocessing
@@ -22,8 +22,8 @@ from jaxdqn.training.obs_stats import RolloutAhead
 
 TRAINER = os.getpid()
 
-UNKNOWN = "gymnasium does not know it by itself: "
-IDS = [  # whether the package is installed, and what is said
+UNKNOWN = "gymnasium does not import it by itself: "
+IDS = [  # the id, whether the package is installed, and the message
     ("ALE/Pong-v5", False, UNKNOWN + "python3 -m pip install ale-py, and use 'ale_py:ALE/Pong-v5'"),
     ("ALE/Pong-v5", True, UNKNOWN + "use 'ale_py:ALE/Pong-v5'"),
     ("PongNoFrameskip-v4", True, UNKNOWN + "use 'ale_py:PongNoFrameskip-v4'"),
@@ -35,8 +35,8 @@ IDS = [  # whether the package is installed, and what is said
     ),
     ("MinAtar/Breakout-v1", True, "with `import minatar.gym; minatar.gym.register_envs()`"),
     ("LunarLander-v3", False, "Box2D is not installed: python3 -m pip install box2d"),
-    ("nowhere_at_all:Mine-v0", False, "module 'nowhere_at_all' is not found: install it, or name the folder"),
-    ("Mine-v0", False, "If a module registers it, name that, too: 'module:Mine-v0'"),
+    ("nowhere_at_all:Mine-v0", False, "module 'nowhere_at_all' is not found: install it, or add its folder"),
+    ("Mine-v0", False, "If a module registers it, add its name: 'module:Mine-v0'"),
     ("a:b:c", False, "the id has more than one colon"),
     ("broken:Mine-v0", False, "SyntaxError"),
     ("leaving:Mine-v0", False, "SystemExit"),
@@ -64,7 +64,7 @@ def test_an_id_that_cannot_be_made_says_what_to_do(env, installed, says, tmp_pat
 
 
 def fails_elsewhere(fail):
-    """Builds an environment in this process, and fails in others."""
+    """Return a function that builds an environment in this process and fails in others."""
 
     def build():
         if os.getpid() != TRAINER:
@@ -83,7 +83,7 @@ def holds(lock):
 
 
 class StrangeError(Exception):
-    """Cannot be made again from what it was made of."""
+    """An error that can be pickled but not unpickled."""
 
     def __init__(self, one, two):
         super().__init__(f"{one} {two}")
@@ -95,29 +95,32 @@ class Raising(TerminatingChain):
 
 
 BUILDERS = {
-    "raises": (fails_elsewhere(missing), r"cannot be built in a process of its own: FileNotFoundError: .*level\.bin"),
-    "exits": (fails_elsewhere(sys.exit), "cannot be built in a process of its own: SystemExit"),
-    "crashes": (fails_elsewhere(lambda: os._exit(3)), "crashed or was ended before it was built, with exit code 3"),
+    "raises": (fails_elsewhere(missing), r"cannot be built in a worker process: FileNotFoundError: .*level\.bin"),
+    "exits": (fails_elsewhere(sys.exit), "cannot be built in a worker process: SystemExit"),
+    "crashes": (
+        fails_elsewhere(lambda: os._exit(3)),
+        "crashed or was killed before the environment was built, with exit code 3",
+    ),
     "holds a lock": (
         holds(threading.Lock()),
-        "cannot be sent to a process of its own: cannot pickle '_thread.lock' object",
+        "env_fn cannot be sent to a worker process: cannot pickle '_thread.lock' object",
     ),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", BUILDERS)
-def test_an_environment_that_no_worker_can_build_is_one_error_and_leaves_none(how, capfd):
+def test_an_environment_that_no_worker_can_build_raises_one_error_and_leaves_no_process(how, capfd):
     build, says = BUILDERS[how]
     with pytest.raises(WorkerError, match=f"{says}.* set collector to sync") as raised:
         make_vector_env(build, 2, workers=True)
-    assert isinstance(raised.value, ValueError)  # of what was asked for, and nothing that happened on the way
+    assert isinstance(raised.value, ValueError)  # a fault of the arguments, not of the run
     assert multiprocessing.active_children() == []
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
-def test_an_error_that_cannot_be_sent_is_told_in_words(capfd):
+def test_an_error_that_cannot_be_unpickled_is_reported_as_text(capfd):
     envs = make_vector_env(Raising, 2, workers=True)
     envs.reset(seed=0)
     with pytest.raises(WorkerError, match=r"environment \d \(action 0\) raised StrangeError: odd joint"):
@@ -126,38 +129,38 @@ def test_an_error_that_cannot_be_sent_is_told_in_words(capfd):
 
 
 @pytest.mark.slow
-def test_an_environment_that_only_the_trainer_knows_is_one_line(capfd, tmp_path):
+def test_an_id_registered_only_in_the_trainer_is_refused_in_one_line(capfd, tmp_path):
     with registered("Mine-v0", TerminatingChain):
         code = command("train", "--env", "Mine-v0", *TINY, "--collector", "async", "--output", tmp_path / "run")
     out, err = capfd.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert "use 'module:Mine-v0'" in err.replace("name that, too:", "use")
+    assert "add its name: 'module:Mine-v0'" in err
     assert 'outside of `if __name__ == "__main__":`, or set collector to sync' in err
     assert not (tmp_path / "run").exists()
     assert multiprocessing.active_children() == []
 
 
 @pytest.mark.slow
-def test_an_environment_that_takes_no_render_mode_is_trained_on_and_drawn_is_refused(capsys, tmp_path):
+def test_an_environment_without_render_mode_trains_on_vectors_and_is_refused_with_pixels(capsys, tmp_path):
     with registered("Plain-v0", TerminatingChain):
         assert command("train", "--env", "Plain-v0", "--pixels", *TINY[1:], "--output", tmp_path / "drawn") == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        assert "'Plain-v0' cannot be made to draw itself: its constructor takes no render_mode" in said
+        assert "'Plain-v0' cannot be rendered: its constructor takes no render_mode" in said
         assert command("train", "--env", "Plain-v0", *TINY, "--output", tmp_path / "run") == 0
     assert "WARN" not in "".join(capsys.readouterr())
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("always:env Stuck-v0")
-def test_an_environment_that_fails_when_it_is_closed_ends_no_run(capsys, tmp_path):
+def test_an_environment_that_fails_when_it_is_closed_does_not_fail_the_run(capsys, tmp_path):
     def close(self):
         raise RuntimeError("stuck")
 
     with registered("Stuck-v0", type("Stuck", (TerminatingChain,), {"close": close})):
         assert command("train", "--env", "Stuck-v0", *TINY, "--output", tmp_path / "run") == 0
     out, err = capsys.readouterr()
-    assert "warning: env Stuck-v0 raised at its end: RuntimeError: stuck" in " ".join(out.split())
+    assert "warning: env Stuck-v0 raised an error when it was closed: RuntimeError: stuck" in " ".join(out.split())
     assert err == ""
 
 
@@ -177,15 +180,14 @@ main("train --env CartPole-v1 --num-envs 2 --collector async --output run".split
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", [TRAINING, COMMAND], ids=["train", "the command line"])
-def test_a_script_without_a_guard_is_told_to_have_one(script, tmp_path):
+def test_a_script_without_a_main_guard_is_refused_with_advice(script, tmp_path):
     (tmp_path / "script.py").write_text(script)
     path = python_path()
     how = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, "script.py"], **how)
     err = process.communicate(timeout=120)[1]
-    assert (
-        'put what the script does under `if __name__ == "__main__":`, or set collector to sync' in err.splitlines()[-1]
-    )
+    advice = 'put the code of the script under `if __name__ == "__main__":`, or set collector to sync'
+    assert advice in err.splitlines()[-1]
     if script is TRAINING:
         assert (process.returncode, err.count("Traceback")) == (1, 1), err
     else:
@@ -194,7 +196,7 @@ def test_a_script_without_a_guard_is_told_to_have_one(script, tmp_path):
     assert not [other for other in psutil.process_iter(["cwd"]) if other.info["cwd"] == str(tmp_path)]
 
 
-def test_training_is_refused_in_a_process_that_imports_its_script(monkeypatch, tmp_path):
+def test_training_is_refused_in_a_process_that_is_importing_the_script(monkeypatch, tmp_path):
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
     config = jaxdqn.Config(output=str(tmp_path / "run"))
     for begin in (
@@ -202,12 +204,12 @@ def test_training_is_refused_in_a_process_that_imports_its_script(monkeypatch, t
         lambda config: next(jaxdqn.train(config)),
         lambda _: make_vector_env(OneStep, 2, workers=True),
     ):
-        with pytest.raises(RuntimeError, match=r'put what it does under `if __name__ == "__main__":`'):
+        with pytest.raises(RuntimeError, match=r'put the code of the script under `if __name__ == "__main__":`'):
             begin(config)
 
 
 @pytest.mark.slow
-def test_workers_of_a_trainer_that_is_killed_end_in_silence(tmp_path):
+def test_workers_of_a_killed_trainer_end_without_a_traceback(tmp_path):
     script = """
 import os, signal
 from jaxdqn.envs.vector.episodes import make_vector_env

@@ -1,4 +1,4 @@
-"""Functional environments: autoreset in the one row format, time limits, adapters."""
+"""Functional environments: autoreset and rows, time limits, adapters."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ from jaxdqn.envs.vector.episodes import episodes_of, make_vector_env
 
 
 def rows_of(env, num_envs=2, steps=12, key=0, action=0, **options):
-    """Rows `[T, N]` and the episodes that ended, of a constant action."""
+    """Return rows `[T, N]` and the episodes that ended, with a constant action."""
     envs = vectorise(env, num_envs)
     reset_key, key = jax.random.split(jax.random.key(key))
     states, obs = envs.reset(reset_key)
@@ -30,8 +30,8 @@ def rows_of(env, num_envs=2, steps=12, key=0, action=0, **options):
     def step(carry, key):
         states, cursor = carry
         actions = jnp.full(num_envs, action, jnp.int32)
-        states, answer = envs.step(key, states, cursor.last, actions)
-        row, cursor, ended = advance(cursor, actions, answer, **options)
+        states, step_result = envs.step(key, states, cursor.last, actions)
+        row, cursor, ended = advance(cursor, actions, step_result, **options)
         return (states, cursor), (row, ended)
 
     start = states, open_episodes(obs, options["frame_stack"])
@@ -40,38 +40,38 @@ def rows_of(env, num_envs=2, steps=12, key=0, action=0, **options):
 
 
 @pytest.mark.parametrize("truncates", [False, True])
-def test_an_episode_of_k_transitions_is_k_plus_one_rows(truncates):
+def test_an_episode_of_k_transitions_has_k_plus_one_rows(truncates):
     rows, ended = rows_of(counting_env(3, truncates=truncates), reward_scale=0.5)
     assert rows.obs[:, 0, 0].tolist() == [0, 1, 2, 3] * 3
     assert rows.episode_step[:, 0].tolist() == [0, 1, 2, 3] * 3
     assert rows.last[:, 0].tolist() == [False, False, False, True] * 3
     assert rows.terminated[:, 0].tolist() == [False, False, not truncates, False] * 3
-    # The step that resets gives nothing, though the environment would: 10 times the index of the step.
+    # The step that resets has reward 0, although the environment returns 10 times the index of the step.
     assert rows.reward[:, 0].tolist() == [0, 5, 10, 0] * 3
     assert [episode._asdict() for episode in episodes_of(ended)] == [{"raw_return": 30.0, "length": 3}] * 6
 
 
-def test_rows_are_those_of_the_host():
-    """The same environment through gymnasium's vector environment and the Collector."""
+def test_rows_match_those_of_the_collector():
+    """Step the same environment through gymnasium's vector environment and the `Collector`."""
     env = counting_env(3)
     rows, _ = rows_of(env)
     envs = make_vector_env(lambda: GymnasiumEnv(env), 2)
-    there, episodes = Collector(envs, seed=0).collect(lambda obs: np.zeros(2, np.int64), 12)
+    host_rows, episodes = Collector(envs, seed=0).collect(lambda obs: np.zeros(2, np.int64), 12)
     envs.close()
-    for ours, theirs in zip(rows, there, strict=True):
+    for ours, theirs in zip(rows, host_rows, strict=True):
         assert ours.dtype == theirs.dtype
         assert np.array_equal(ours, theirs)
     assert len(episodes) == 6
 
 
-def test_environments_have_keys_of_their_own_and_new_episodes_start_elsewhere():
+def test_each_environment_has_its_own_keys_and_each_episode_another_start():
     rows, _ = rows_of(make_cartpole(pixels=False), num_envs=3, steps=40)
     starts = rows.obs[rows.episode_step == 0]
     assert len(starts) >= 6
     assert len(np.unique(starts[:, 0])) == len(starts)
 
 
-def test_stacks_of_a_new_episode_hold_nothing_of_the_one_before():
+def test_stacks_of_a_new_episode_hold_no_frames_of_the_episode_before():
     env = counting_env(2)._replace(observe=lambda state: jnp.full((2, 2), state, jnp.uint8))
     env = env._replace(observation_space=gym.spaces.Box(0, 255, (2, 2), np.uint8))
     reset, step = env.reset, env.step
@@ -85,12 +85,12 @@ def test_stacks_of_a_new_episode_hold_nothing_of_the_one_before():
     seen = []
     for _ in range(6):
         seen.append(np.asarray(cursor.stack)[0, 0, 0].tolist())
-        states, answer = envs.step(jax.random.key(0), states, cursor.last, jnp.zeros(1, jnp.int32))
-        _, cursor, _ = advance(cursor, jnp.zeros(1, jnp.int32), answer, frame_stack=3, reward_scale=1.0)
+        states, step_result = envs.step(jax.random.key(0), states, cursor.last, jnp.zeros(1, jnp.int32))
+        _, cursor, _ = advance(cursor, jnp.zeros(1, jnp.int32), step_result, frame_stack=3, reward_scale=1.0)
     assert seen == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [0, 0, 0], [0, 0, 1], [0, 1, 2]]
 
 
-def test_a_time_limit_truncates_and_a_terminal_state_in_its_last_step_is_both():
+def test_a_time_limit_truncates_and_a_terminal_state_in_its_last_step_sets_both_flags():
     rows, _ = rows_of(time_limit(counting_env(5), 2), num_envs=1, steps=6)
     assert rows.last[:, 0].tolist() == [False, False, True] * 2
     assert not rows.terminated.any()
@@ -114,7 +114,7 @@ def test_a_random_rollout_leaves_final_observations_out():
 
 
 class OldGymnax:
-    """gymnax's form as it was: five values, an info with a discount."""
+    """An environment of gymnax before 1.0: `step_env` returns five values, with one flag for all ends."""
 
     default_params = SimpleNamespace(length=3)
 
@@ -133,7 +133,7 @@ class OldGymnax:
 
 
 class NewGymnax(OldGymnax):
-    """And as it is since 1.0: the step says what is terminal, another method what the time limit cuts."""
+    """An environment of gymnax 1.0: `step_env` says what is terminal, `is_truncated` what the time limit ends."""
 
     def step_env(self, key, state, action, params):
         obs, state, reward, _, info = super().step_env(key, state, action, params)
@@ -144,7 +144,7 @@ class NewGymnax(OldGymnax):
 
 
 class SixValues(OldGymnax):
-    """Both from `step_env` itself."""
+    """An environment whose `step_env` returns both flags."""
 
     def step_env(self, key, state, action, params):
         obs, state, reward, done, info = super().step_env(key, state, action, params)
@@ -152,7 +152,7 @@ class SixValues(OldGymnax):
 
 
 @pytest.mark.parametrize(("kind", "terminates"), [(OldGymnax, True), (NewGymnax, False), (SixValues, False)])
-def test_gymnax_environments_of_either_form(kind, terminates):
+def test_gymnax_environments_of_all_versions_give_the_expected_rows(kind, terminates):
     env = from_gymnax(kind())
     assert env.observation_space == gym.spaces.Box(-1, 9, (1,), np.float32)
     rows, _ = rows_of(env, steps=8)
@@ -162,7 +162,7 @@ def test_gymnax_environments_of_either_form(kind, terminates):
     assert longer.last[:, 0].tolist() == [False] * 7 + [True]
 
 
-def test_what_is_not_in_gymnax_form_is_refused():
+def test_objects_that_are_not_gymnax_environments_are_refused():
     with pytest.raises(ValueError, match="object has no reset_env and step_env"):
         from_gymnax(object())
     moved = OldGymnax()
@@ -171,22 +171,22 @@ def test_what_is_not_in_gymnax_form_is_refused():
         from_gymnax(moved)
 
 
-def test_gymnax_itself():
+def test_gymnax_cartpole_matches_ours():
     gymnax = pytest.importorskip("gymnax", reason="gymnax is not installed")
     made, params = gymnax.make("CartPole-v1")
     env = from_gymnax(made, params)
     assert env.action_space.n == 2
     assert env.observation_space.shape == (4,)
     rows, ended = rows_of(env, num_envs=4, steps=60)
-    assert len(episodes_of(ended)) >= 12  # one push and ever the same: an episode lasts 8 to 10 steps
+    assert len(episodes_of(ended)) >= 12  # with the same push at each step an episode lasts 8 to 10 steps
     assert np.array_equal(rows.terminated[:-1], rows.last[1:])
-    # Its physics are ours, up to the final observation of each episode, which its autoreset would hide.
+    # Its physics match ours, including the final observation of each episode, which its autoreset would hide.
     for now in np.argwhere(~rows.last[:-1]):
         start = CartPoleState(*rows.obs[tuple(now)])
         after, fallen = cartpole_step(start, jnp.int32(0))
         assert np.allclose(after, rows.obs[now[0] + 1, now[1]], atol=1e-5)
         assert bool(fallen) == rows.terminated[tuple(now)]
-    # A time limit of 5 steps: before 1.0 it looks like a fall, and `time_limit` mends it.
+    # A time limit of 5 steps: before 1.0 it looks like a fall, and `time_limit` corrects that.
     short = from_gymnax(made, params.replace(max_steps_in_episode=5))
     old = not hasattr(made, "is_truncated")
     for limited, terminated in ((short, 2 if old else 0), (time_limit(env, 5), 0)):
@@ -195,7 +195,7 @@ def test_gymnax_itself():
         assert rows.terminated.sum() == terminated
 
 
-def test_gymnasiums_functional_environments():
+def test_gymnasiums_functional_environments_are_adapted():
     env = time_limit(from_func_env(CartPoleFunctional()), 20)
     rows, _ = rows_of(env, steps=40)
     assert rows.obs.dtype == np.float32
@@ -209,16 +209,16 @@ def test_gymnasiums_functional_environments():
         from_func_env(Wrong())
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # what the checker would have otherwise: no spec
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of the checker: the environment has no spec
 @pytest.mark.parametrize("make", [make_cartpole, make_ball])
-def test_as_gymnasium_environments(make):
+def test_functional_environments_pass_gymnasiums_checker(make):
     env = GymnasiumEnv(make(), render_mode="rgb_array")
     check_env(env)
     first, again = env.reset(seed=5)[0], env.reset(seed=5)[0]
     assert np.array_equal(first, again)
     assert not np.array_equal(env.reset()[0], env.reset()[0])
     assert env.render().ndim == 3
-    with pytest.raises(ValueError, match=r"render_mode 'human' is not one .* use 'rgb_array' or None"):
+    with pytest.raises(ValueError, match=r"render_mode 'human' is not supported .* use 'rgb_array' or None"):
         GymnasiumEnv(make(), render_mode="human")
     fresh = GymnasiumEnv(make(), render_mode="rgb_array")
     for early in (lambda: fresh.step(0), fresh.render):
@@ -226,7 +226,7 @@ def test_as_gymnasium_environments(make):
             early()
 
 
-def test_gymnasium_environments_of_one_maker_are_compiled_once(caplog):
+def test_gymnasium_environments_with_the_same_functions_are_compiled_once(caplog):
     first, second = GymnasiumEnv(make_ball(frame_size=20)), GymnasiumEnv(make_ball(frame_size=20))
     first.reset(seed=0)
     first.step(0)
@@ -237,13 +237,12 @@ def test_gymnasium_environments_of_one_maker_are_compiled_once(caplog):
 
 
 def test_observations_have_the_dtype_that_rows_hold():
-    doubled = counting_env(3)
-    wide = doubled._replace(
+    int_env = counting_env(3)._replace(
         reset=lambda key: (jnp.int32(0), jnp.zeros(1, jnp.int32)),
         observe=lambda state: jnp.full(1, state, jnp.int32),
         observation_space=gym.spaces.Box(0, 100, (1,), np.int32),
     )
-    envs = vectorise(wide, 2)
+    envs = vectorise(int_env, 2)
     states, obs = envs.reset(jax.random.key(0))
-    _, answer = envs.step(jax.random.key(0), states, jnp.zeros(2, bool), jnp.zeros(2, jnp.int32))
-    assert obs.dtype == answer.obs.dtype == np.float32
+    _, step_result = envs.step(jax.random.key(0), states, jnp.zeros(2, bool), jnp.zeros(2, jnp.int32))
+    assert obs.dtype == step_result.obs.dtype == np.float32

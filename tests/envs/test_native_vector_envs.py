@@ -1,4 +1,4 @@
-"""Gymnasium's own vector environments, and those that write every step into the same arrays."""
+"""Gymnasium's own vector environments, and environments that write every step into the same arrays."""
 
 import gymnasium as gym
 import numpy as np
@@ -15,7 +15,7 @@ def act(obs):
 
 
 @pytest.mark.parametrize("mode", ["vector_entry_point", "sync"])
-def test_what_make_vec_gives_is_collected_from(mode):
+def test_environments_of_make_vec_are_collected_from(mode):
     rows, _ = Collector(gym.make_vec("CartPole-v1", num_envs=8, vectorization_mode=mode), seed=3).collect(act, 40)
     assert rows.obs.shape == (40, 8, 4)
     assert rows.obs.dtype == np.float32
@@ -25,7 +25,7 @@ def test_what_make_vec_gives_is_collected_from(mode):
     assert len(np.unique(rows.obs[0], axis=0)) == 8
 
 
-def test_a_vector_environment_that_takes_one_seed_repeats_with_it():
+def test_a_vector_environment_that_takes_one_seed_is_reproducible():
     def first(seed):
         return Collector(gym.make_vec("CartPole-v1", num_envs=3), seed=seed).cursor.obs
 
@@ -33,7 +33,7 @@ def test_a_vector_environment_that_takes_one_seed_repeats_with_it():
     assert not np.array_equal(first(5), first(6))
 
 
-def test_a_native_cartpole_gives_the_physics_of_the_single_one():
+def test_native_vector_cartpole_has_the_physics_of_the_single_environment():
     rows, _ = Collector(gym.make_vec("CartPole-v1", num_envs=2), seed=0).collect(act, CARTPOLE_STEPS)
     env = gym.make("CartPole-v1").unwrapped
     for index in range(2):
@@ -48,7 +48,7 @@ def test_a_native_cartpole_gives_the_physics_of_the_single_one():
 
 
 class Counting(gym.Env):
-    """Shows how many steps it has made; an episode has five."""
+    """Observe the number of steps; an episode has five."""
 
     observation_space = gym.spaces.Box(0, 100, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -63,17 +63,17 @@ class Counting(gym.Env):
         return np.full(1, self.step_now, np.float32), float(self.step_now), self.step_now == 5, False, {}
 
 
-def test_observations_that_are_changed_in_place_are_copied():
+def test_observations_changed_in_place_are_copied():
     envs = gym.vector.SyncVectorEnv([Counting] * 2, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
     rows, _ = Collector(envs, seed=0).collect(act, 7)
     np.testing.assert_array_equal(rows.obs[:, 0, 0], [0, 1, 2, 3, 4, 5, 0])
 
 
 class InPlace(gym.vector.VectorEnv):
-    """Hands out the same five arrays at each step, and wants one seed."""
+    """Return the same arrays at each step, and take a single seed."""
 
     num_envs = 2
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012, as gymnasium has it
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012, as in gymnasium
     single_observation_space = observation_space = gym.spaces.Box(0, 100, (1,), np.float32)
     single_action_space = gym.spaces.Discrete(2)
 
@@ -92,7 +92,7 @@ class InPlace(gym.vector.VectorEnv):
         return self.obs, self.reward, self.terminated, self.truncated, {}
 
 
-def test_rewards_and_flags_that_are_changed_in_place_are_copied():
+def test_rewards_and_flags_changed_in_place_are_copied():
     rows, episodes = Collector(InPlace(), seed=0).collect(act, 8)
     np.testing.assert_array_equal(rows.obs[:, 0, 0], [0, 1, 2, 3, 0, 1, 2, 3])
     np.testing.assert_array_equal(rows.reward[:, 1], [1, 2, 3, 0, 1, 2, 3, 0])

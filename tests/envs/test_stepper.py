@@ -1,4 +1,4 @@
-"""One way to step: training, evaluation, the random rollout and pictures check alike and give alike actions."""
+"""Training, evaluation, the random rollout and pictures step alike: the same checks, the same type of action."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import probes
 import pytest
-from image_envs import Shown
+from image_envs import RandomObs
 from whole_runs import VECTORS, finish, table
 
 import jaxdqn
@@ -25,7 +25,7 @@ def still(obs):
 
 
 class IntegersFirst(gym.Env):
-    """`reset` gives integers, `step` floats: 20 steps, a reward where the action is 1 exactly if the fraction is .5."""
+    """Integers from `reset`, floats from `step`; a reward if the action is 1 for a fraction of .5, else 0; 20 steps."""
 
     observation_space = gym.spaces.Box(-100, 100, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -45,17 +45,17 @@ def fraction_policy(obs):
     return (np.asarray(obs)[:, 0] % 1 == 0.5).astype(np.int32)
 
 
-def test_an_environment_whose_reset_gives_integers_is_not_evaluated_on_truncated_observations():
+def test_integers_from_reset_do_not_truncate_later_float_observations():
     for build in (IntegersFirst, make_env_fn("", pixels=False, env_fn=IntegersFirst)):
         episodes = Evaluator(build).play(fraction_policy, range(3))
         assert episodes == [Episode(20.0, 20)] * 3
 
 
-class Asked(probes.TerminatingChain):
-    """Remembers the type of every action."""
+class ActionTypes(probes.TerminatingChain):
+    """Record the type of every action."""
 
-    types: set = set()  # noqa: RUF012, of all copies
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, gymnasium's own
+    types: set = set()  # noqa: RUF012, shared by all copies
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, as in gymnasium
     render_mode = "rgb_array"
 
     def step(self, action):
@@ -67,30 +67,30 @@ class Asked(probes.TerminatingChain):
 
 
 @pytest.mark.slow
-def test_training_evaluation_rollout_and_pictures_pass_one_type_of_action(tmp_path):
+def test_training_evaluation_rollout_and_pictures_use_one_type_of_action(tmp_path):
     found = {}
 
-    def note(name):
-        found[name], Asked.types = Asked.types, set()
+    def record(name):
+        found[name], ActionTypes.types = ActionTypes.types, set()
 
-    collector = Collector(make_vector_env(Asked, 2), seed=0)
+    collector = Collector(make_vector_env(ActionTypes, 2), seed=0)
     collector.collect(lambda obs: np.zeros(2, np.int32), 3)
-    note("training")
-    Evaluator(Asked).play(lambda obs: [0] * len(obs), [0, 1])
-    note("evaluation")
-    random_stacks(Asked(), frames=5, frame_stack=None, seed=0)
-    note("rollout")
-    agent = jaxdqn.load(finish(VECTORS, tmp_path / "run", env_fn=Asked), env_fn=Asked)
-    note("a whole run")
+    record("training")
+    Evaluator(ActionTypes).play(lambda obs: [0] * len(obs), [0, 1])
+    record("evaluation")
+    random_stacks(ActionTypes(), frames=5, frame_stack=None, seed=0)
+    record("rollout")
+    agent = jaxdqn.load(finish(VECTORS, tmp_path / "run", env_fn=ActionTypes), env_fn=ActionTypes)
+    record("a whole run")
     record_gif(agent, tmp_path / "agent.gif")
-    note("a picture")
+    record("a picture")
     assert found == {name: {np.int64} for name in found}
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64, np.float64])
-def test_rows_hold_what_replay_holds_whatever_the_dtype_of_the_space(dtype):
+def test_rows_have_the_dtype_of_replay_for_every_dtype_of_space(dtype):
     space = gym.spaces.Box(0, 1, (3,), dtype)
-    stepper = Stepper(gym.vector.SyncVectorEnv([lambda: Shown(space)] * 2), seeds=[1, 2])
+    stepper = Stepper(gym.vector.SyncVectorEnv([lambda: RandomObs(space)] * 2), seeds=[1, 2])
     held = np.uint8 if dtype in (np.bool_, np.uint8) else np.float32
     for _ in range(7):
         row, _ = stepper.step([0, 1])
@@ -98,7 +98,7 @@ def test_rows_hold_what_replay_holds_whatever_the_dtype_of_the_space(dtype):
 
 
 class Broken(probes.TerminatingChain):
-    """Gives what is no number in its third step."""
+    """Return NaN or another bad value in the third step."""
 
     value, field = np.nan, "reward"
 
@@ -115,7 +115,7 @@ def broken(field, value):
 
 @pytest.mark.parametrize("field", ["reward", "observation"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
-def test_what_is_no_number_is_named_wherever_it_is_met(field, value):
+def test_a_value_that_is_not_finite_is_named_in_every_use(field, value):
     if field == "observation" and value == 1e300:
         value = -np.inf
     make = broken(field, value)
@@ -130,7 +130,7 @@ def test_what_is_no_number_is_named_wherever_it_is_met(field, value):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_run_whose_evaluation_gives_no_number_stops_and_keeps_its_state(value, tmp_path, capsys):
+def test_a_run_whose_evaluation_is_not_finite_stops_and_keeps_its_state(value, tmp_path, capsys):
     gym.register("Broken-v0", entry_point=lambda **_: broken("reward", value)())
     gym.register("Chain-v0", entry_point=lambda **_: probes.TerminatingChain())
     words = ["--env", "Chain-v0", "--eval-env", "Broken-v0", "--total-frames", "256", "--warmup-frames", "64"]
@@ -141,16 +141,16 @@ def test_a_run_whose_evaluation_gives_no_number_stops_and_keeps_its_state(value,
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert f"the reward of environment 0 is {value} at frame 3 of an evaluation" not in said.split(";")[1]
-        assert f"the reward of environment 0 is {value} at frame 11 of an evaluation" in said  # five side by side
+        assert f"the reward of environment 0 is {value} at frame 11 of an evaluation" in said  # of 5 environments
         facts = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().facts
         assert (facts["frames"], facts["evaluation_due"]) == (256, True)
         assert table(tmp_path / "run" / "evaluations.csv") == []
-        # Once the environment is mended, a resume evaluates once, and not again.
+        # With a repaired environment the first resume evaluates, and the second does not.
         del gym.registry["Broken-v0"]
         gym.register("Broken-v0", entry_point=lambda **_: probes.TerminatingChain())
         for _ in range(2):
             with contextlib.suppress(ValueError):  # the second time there is nothing left to do
-                for _step in jaxdqn.resume(tmp_path / "run", say=lambda note: None):
+                for _step in jaxdqn.resume(tmp_path / "run", say=lambda message: None):
                     pass
             assert [row["frames"] for row in table(tmp_path / "run" / "evaluations.csv")] == ["256"]
         facts = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().facts
@@ -159,7 +159,7 @@ def test_a_run_whose_evaluation_gives_no_number_stops_and_keeps_its_state(value,
         del gym.registry["Broken-v0"], gym.registry["Chain-v0"]
 
 
-def test_seeds_are_played_once_each_and_environments_rest_when_there_are_none_left():
+def test_each_seed_is_played_once_and_environments_without_a_seed_are_idle():
     class Seeded(probes.Endless):
         length = 2
 

@@ -1,4 +1,4 @@
-"""Evaluation: cut episodes, environments of its own, and how far it is."""
+"""Evaluation: cut episodes, separate evaluation environments, and progress messages."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import probes
 import pytest
-from image_envs import Shown, box
+from image_envs import RandomObs, box
 from whole_runs import VECTORS, finish, table
 
 import jaxdqn
@@ -17,23 +17,23 @@ from jaxdqn.evaluation.evaluator import Evaluator, summarise
 from jaxdqn.reporting.gif import draw_episode, record_gif
 
 
-def test_an_episode_that_reaches_the_limit_counts_as_truncated_and_is_counted():
-    said = []
-    evaluator = Evaluator(probes.Endless, num_envs=2, max_steps=7, say=said.append)
+def test_episodes_that_reach_the_limit_are_cut_and_counted():
+    messages = []
+    evaluator = Evaluator(probes.Endless, num_envs=2, max_steps=7, say=messages.append)
     episodes = evaluator.play(still, range(5))
     assert episodes == [CutEpisode(7.0, 7)] * 5
     assert summarise(episodes).cut == 5
     assert summarise([*episodes[:2], Episode(9.0, 7)]).cut == 2
     exact = Evaluator(probes.TerminatingChain, max_steps=10).play(still, range(3))
-    assert summarise(exact).cut == 0  # it ended by itself, in the last step that it had
+    assert summarise(exact).cut == 0  # it ended by itself, in the last allowed step
 
 
-def test_a_long_evaluation_shows_how_far_it_is(monkeypatch):
-    said = []
+def test_a_long_evaluation_reports_its_progress(monkeypatch):
+    messages = []
     monkeypatch.setattr("jaxdqn.evaluation.evaluator.SECONDS_BETWEEN_NOTES", 0.0)
-    Evaluator(probes.Endless, num_envs=2, max_steps=3, say=said.append).play(still, range(3))
-    assert said[0] == "evaluating: 0 of 3 episodes done, the longest open one is at step 1 of at most 3"
-    assert any(line.startswith("evaluating: 2 of 3 episodes done") for line in said)
+    Evaluator(probes.Endless, num_envs=2, max_steps=3, say=messages.append).play(still, range(3))
+    assert messages[0] == "evaluating: 0 of 3 episodes done, the longest open one is at step 1 of at most 3"
+    assert any(line.startswith("evaluating: 2 of 3 episodes done") for line in messages)
 
 
 def still(obs):
@@ -53,7 +53,7 @@ def test_a_run_on_an_environment_that_never_ends_is_evaluated_and_resumed(tmp_pa
 
 
 @pytest.mark.slow
-def test_the_command_line_cuts_episodes_and_says_so(tmp_path, capsys):
+def test_the_command_line_cuts_long_episodes_and_reports_them(tmp_path, capsys):
     gym.register("Endless-v0", entry_point=lambda **_: Drawn())
     words = ["--env", "Endless-v0", "--total-frames", "256", "--warmup-frames", "64", "--batch-size", "16"]
     run = str(tmp_path / "run")
@@ -68,10 +68,10 @@ def test_the_command_line_cuts_episodes_and_says_so(tmp_path, capsys):
                 main(command)
             assert stop.value.code == 0
         out = capsys.readouterr().out
-        assert "over 2 episodes (min 8, max 8, 2 cut at their 8th step)" in out
+        assert "over 2 episodes (min 8, max 8, 2 cut after 8 steps)" in out
         found = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
         assert (found["mean"], found["cut"], found["max_episode_steps"]) == (8.0, 2, 8)
-        assert "2 of them were cut after 5 steps, and count with what they had got by then" in out
+        assert "2 of them were cut after 5 steps and count with their return up to then" in out
         assert "an episode of return 6, cut after 6 steps" in out
         for command in (["evaluate", run, "--max-episode-steps", "0"], ["play", run, "--max-episode-steps", "-1"]):
             with pytest.raises(SystemExit) as stop:
@@ -83,9 +83,9 @@ def test_the_command_line_cuts_episodes_and_says_so(tmp_path, capsys):
 
 
 class Drawn(probes.Endless):
-    """One that draws itself, in floats."""
+    """An endless environment that draws itself, in floats."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, gymnasium's own
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, gymnasium declares it so
     render_mode = "rgb_array"
 
     def render(self):
@@ -93,25 +93,25 @@ class Drawn(probes.Endless):
 
 
 class Clipped(probes.TerminatingChain):
-    """A chain whose rewards are clipped for training: 1 a step where the real one gives 100."""
+    """A chain whose rewards are clipped for training: 1 a step instead of 100."""
 
 
 class Raw(probes.TerminatingChain):
-    """The same, unclipped."""
+    """The same chain with unclipped rewards."""
 
     def reward(self, action):
         return 100.0
 
 
 @pytest.mark.slow
-def test_evaluation_may_have_an_environment_of_its_own_so_that_returns_are_raw(tmp_path):
+def test_evaluation_can_use_a_separate_environment_with_raw_rewards(tmp_path):
     run = finish(VECTORS, tmp_path / "run", env_fn=Clipped, eval_env_fn=Raw)
     assert {float(row["mean"]) for row in table(run / "evaluations.csv")} == {1000.0}
     assert {row["return_mean"] for row in table(run / "metrics.csv")} == {"", "10.0"}
     assert jaxdqn.load(run, env_fn=Raw).evaluate(2).returns == [1000.0, 1000.0]
     with pytest.raises(ValueError, match="environment of your own"):
         jaxdqn.load(run).evaluate(2)
-    with pytest.raises(ValueError, match=r"trained with eval_env_fn of your own, test_evaluator\.Raw: give it"):
+    with pytest.raises(ValueError, match=r"trained with your own eval_env_fn, test_evaluator\.Raw: pass that"):
         next(jaxdqn.resume(run, total_frames=1024, env_fn=Clipped))
     again = {"env_fn": Clipped, "eval_env_fn": Raw, "say": lambda note: None}
     more = list(jaxdqn.resume(run, total_frames=640, **again))
@@ -119,17 +119,17 @@ def test_evaluation_may_have_an_environment_of_its_own_so_that_returns_are_raw(t
 
 
 @pytest.mark.slow
-def test_an_environment_to_evaluate_on_must_be_like_the_one_that_is_trained_on(tmp_path):
+def test_an_evaluation_environment_that_differs_from_the_training_environment_is_rejected(tmp_path):
     config = dataclasses.replace(VECTORS, output=str(tmp_path / "run"))
-    with pytest.raises(ValueError, match=r"env Shown has 3 actions and observations \(7,\) float32; the agent was"):
-        next(jaxdqn.train(config, env_fn=Clipped, eval_env_fn=lambda: Shown(box((7,), np.float32))))
+    with pytest.raises(ValueError, match=r"env RandomObs has 3 actions and observations \(7,\) float32; the agent was"):
+        next(jaxdqn.train(config, env_fn=Clipped, eval_env_fn=lambda: RandomObs(box((7,), np.float32))))
     with pytest.raises(ValueError, match="env 'NoSuch-v0' cannot be made"):
         next(jaxdqn.train(dataclasses.replace(config, eval_env="NoSuch-v0")))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_an_episode_that_is_drawn_ends_where_it_is_cut(tmp_path):
+def test_a_drawn_episode_is_cut_at_its_limit(tmp_path):
     run = finish(dataclasses.replace(VECTORS, max_episode_steps=20), tmp_path / "run", env_fn=Drawn)
     agent = jaxdqn.load(run, env_fn=Drawn)
     assert draw_episode(agent, tmp_path / "a.gif", longest=4) == CutEpisode(4.0, 4)

@@ -1,4 +1,4 @@
-"""Which agent a run keeps as its best, by evaluations whose returns are given, and which figures are unbiased."""
+"""Selection of the best agent, from evaluations with given returns, and which statistics are unbiased."""
 
 import jax
 import numpy as np
@@ -13,15 +13,16 @@ from jaxdqn.evaluation.selection import Selection
 from jaxdqn.loops.progress import Progress
 from jaxdqn.observations import ObsSpec
 
-# Five of twenty episodes screen. What each agent gets in the first five and in the others, and what becomes of it.
+# Five of twenty episodes are for screening. For each agent: its returns in the first five and in the other episodes,
+# the number of episodes that it plays, and whether it becomes the best agent.
 AGENTS = [
-    ((10, 10), 20, True),  # the first is always played whole
-    ((9, 500), 5, False),  # screened out: its other episodes are not played
-    ((11, 8), 20, False),  # passes the screen, but not the whole
+    ((10, 10), 20, True),  # the first agent always plays all episodes
+    ((9, 500), 5, False),  # screened out: does not play the other episodes
+    ((11, 8), 20, False),  # passes the screening, but its mean over all episodes is lower
     ((20, 30), 20, True),
-    ((19, 50), 5, False),  # the best agent has 20 from these five seeds, and 27.5 from all
-    ((20, 30), 20, True),  # of equal agents the latest
-    ((27, 26), 20, False),  # below the best mean, and played whole: it got more from the first five
+    ((19, 50), 5, False),  # the best agent has 20 on these five seeds, and 27.5 on all
+    ((20, 30), 20, True),  # the latest of equal agents
+    ((27, 26), 20, False),  # passes the screening with more on the first five, but its mean is below the best
     ((28, 50), 20, True),
     ((500, 500), 20, True),
     ((500, 499), 20, False),
@@ -29,7 +30,7 @@ AGENTS = [
 
 
 class Evaluator(evaluator_module.Evaluator):
-    """Plays episodes of given returns, and counts them."""
+    """Plays episodes with given returns, and records their seeds."""
 
     def __init__(self):
         self.played = []
@@ -42,7 +43,7 @@ class Evaluator(evaluator_module.Evaluator):
 
 
 class Checkpoints(agent_checkpoint.Checkpoints):
-    """Remembers which agents were kept as the best."""
+    """Records which agents were saved as the best."""
 
     def __init__(self, **index):
         self.best_returns = {}
@@ -57,7 +58,7 @@ class Checkpoints(agent_checkpoint.Checkpoints):
 
 
 def make_selection(episodes, evaluator=None, **index):
-    """A selection, what it plays with and keeps by, and `(frames) -> progress`."""
+    """Return a selection, its evaluator and checkpoints, and `(frames) -> progress`."""
     config = Config(pixels=False, evaluation_episodes=episodes)
     agent = jaxdqn.make_agent(config, num_actions=2, obs_shape=(1,), obs_dtype=np.float32)
     state = agent.init(jax.random.key(0))
@@ -67,7 +68,7 @@ def make_selection(episodes, evaluator=None, **index):
     return selection, evaluator, checkpoints, lambda frames: Progress(frames, 0, 0.0, [], {}, state)
 
 
-def test_agents_are_screened_against_the_best_agents_own_returns_on_the_same_seeds():
+def test_screening_compares_with_the_best_agent_on_the_same_seeds():
     selection, evaluator, checkpoints, progress = make_selection(20)
     seeds = set()
     for frames, (scores, episodes, is_best) in enumerate(AGENTS):
@@ -78,13 +79,13 @@ def test_agents_are_screened_against_the_best_agents_own_returns_on_the_same_see
         assert found.screening_mean == scores[0]
         assert (frames in checkpoints.best_returns) is is_best
         seeds.add(tuple(evaluator.played[:5]))
-    assert len(seeds) == 1  # every agent is judged by the same episodes
+    assert len(seeds) == 1  # all agents play the same episodes
     means = {frames: np.mean(returns) for frames, returns in checkpoints.best_returns.items()}
     assert means == {0: 10.0, 3: 27.5, 5: 27.5, 7: 44.5, 8: 500.0}
 
 
 @pytest.mark.parametrize(("episodes", "screening"), [(1, 1), (4, 1), (5, 2), (20, 5)])
-def test_a_quarter_is_rounded_up(episodes, screening):
+def test_the_number_of_screening_episodes_is_rounded_up(episodes, screening):
     selection, evaluator, _, progress = make_selection(episodes)
     for returns in (2, 1):
         evaluator.played, evaluator.scores = [], (returns, returns)
@@ -93,25 +94,25 @@ def test_a_quarter_is_rounded_up(episodes, screening):
 
 
 @pytest.mark.parametrize(("mean", "is_best"), [(11, True), (9, False)])
-def test_against_a_best_agent_of_which_only_the_mean_is_known_all_episodes_are_played(mean, is_best):
+def test_all_episodes_are_played_if_only_the_mean_of_the_best_agent_is_known(mean, is_best):
     selection, evaluator, checkpoints, progress = make_selection(8, last=1, best=1, best_mean=10.0)
     evaluator.scores = (mean, mean)
     assert selection.evaluate(progress(2)).episodes == 8
     assert (2 in checkpoints.best_returns) is is_best
 
 
-def test_a_resume_with_another_number_of_episodes_compares_those_of_the_same_seeds():
+def test_a_resume_with_another_number_of_episodes_compares_the_common_seeds():
     index = {"last": 1, "best": 1, "best_mean": 4.0, "best_returns": [1.0, 2.0, 9.0, 4.0]}
     selection, evaluator, checkpoints, progress = make_selection(12, **index)
-    evaluator.scores = (3, 5)  # three episodes screen: the best agent's first three have 4 in the mean
+    evaluator.scores = (3, 5)  # three screening episodes: the best agent's mean on them is 4
     assert selection.evaluate(progress(2)).episodes == 3
-    evaluator.played, evaluator.scores = [], (4, 4)  # and its four have 4
+    evaluator.played, evaluator.scores = [], (4, 4)  # the best agent's mean on its four episodes is 4
     assert selection.evaluate(progress(3)).episodes == 12
     assert list(checkpoints.best_returns) == [3]
 
 
 class Noisy(evaluator_module.Evaluator):
-    """Plays for an agent of a true mean: the returns of its episodes are exponential, as CartPole's early ones are."""
+    """Plays for an agent with a known true mean: its returns are exponential, like CartPole's early in training."""
 
     def __init__(self, rng):
         self.rng, self.true_mean = rng, 100.0
@@ -120,11 +121,11 @@ class Noisy(evaluator_module.Evaluator):
         return [Episode(float(self.rng.exponential(self.true_mean)), 1) for _ in seeds]
 
 
-def test_a_simulation_tells_which_figures_are_unbiased():
-    """400 runs of 8 agents that are all worth 100, twelve episodes an evaluation.
+def test_only_the_screening_mean_is_unbiased_in_a_simulation():
+    """Simulate 400 runs of 8 agents whose true mean is always 100, with twelve episodes an evaluation.
 
-    The screening mean says 100. The mean of all that was played says more of agents that passed the screen, and less of
-    those that did not. The mean of the best agent says far more, and 100 again from other seeds.
+    The screening mean is 100. The mean of all played episodes is higher for agents that passed the screening, and lower
+    for the others. The mean of the best agent is much higher, and 100 on other seeds.
     """
     rng = np.random.default_rng(0)
     screening, passed, stopped, best, best_again = [], [], [], [], []
@@ -147,18 +148,18 @@ def test_a_simulation_tells_which_figures_are_unbiased():
     assert abs(np.mean(best_again) - 100) < 3 * np.std(best_again) / len(best_again) ** 0.5
 
 
-def test_a_simulation_tells_that_an_agent_as_good_as_the_best_passes_the_screen_half_of_the_time_at_least():
-    """Held against the best agent's mean over all its episodes it passes as well as against noise of another size.
+def test_a_better_agent_always_passes_the_screening_on_the_same_seeds_in_a_simulation():
+    """Simulate screening against the best agent's mean, over the same seeds and over all its seeds.
 
-    Where an agent's returns depend on the seed, as they do where some starts are harder, three hard seeds screen out
-    an agent that is better at each seed; held against the best agent's own returns on them it always passes.
+    Returns depend on the seed, because some starts are harder. On three hard seeds an agent that is better on every
+    seed can be below the best agent's mean over all seeds; it is always above the mean over the same seeds.
     """
     rng = np.random.default_rng(1)
-    fair = biased = 0
+    same_seeds = all_seeds = 0
     for _ in range(1_000):
-        of_best = rng.exponential(100.0, 12)  # by seed
-        better = of_best + 1.0
-        fair += better[:3].mean() >= of_best[:3].mean()
-        biased += better[:3].mean() >= of_best.mean()
-    assert fair == 1_000
-    assert biased < 500
+        best = rng.exponential(100.0, 12)  # by seed
+        better = best + 1.0
+        same_seeds += better[:3].mean() >= best[:3].mean()
+        all_seeds += better[:3].mean() >= best.mean()
+    assert same_seeds == 1_000
+    assert all_seeds < 500

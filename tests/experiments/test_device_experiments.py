@@ -1,4 +1,4 @@
-"""The experiments on the device, in a short form, and the figures that they report."""
+"""Short versions of the experiments on the device, and the numbers that they report."""
 
 import csv
 import sys
@@ -24,7 +24,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_many_seeds_are_one_program_and_learning_rates_differ(tmp_path, capsys):
+def test_many_seeds_trains_all_seeds_and_learning_rates_and_reports_them(tmp_path, capsys):
     main = script("many_seeds").main
     words = ["--seeds", "2", "--learning-rates", "1e-3", "1e-9", "--every", "128", "--episodes", "3"]
     main([*words, "--output", str(tmp_path), "--", *TINY])
@@ -49,7 +49,7 @@ def test_many_seeds_are_one_program_and_learning_rates_differ(tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_a_factor_on_the_learning_rate_is_that_learning_rate(tmp_path):
+def test_a_factor_on_the_learning_rate_equals_training_with_that_learning_rate(tmp_path):
     import dataclasses
 
     import jax
@@ -69,8 +69,8 @@ def test_a_factor_on_the_learning_rate_is_that_learning_rate(tmp_path):
         assert np.allclose(ours, theirs, atol=1e-5)
 
 
-def test_bootstrapping_past_an_end_is_torchrls():
-    """Constant value 10, reward 1, n 5: the targets that TorchRL 0.14 gives in the last five steps."""
+def test_bootstrap_past_ends_gives_the_targets_of_torchrl():
+    """With value 10, reward 1 and n 5, the targets of the last five steps are those of TorchRL 0.14."""
     wrong = script("n_step_ends").bootstrap_past_ends
     targets = []
     for steps_left in (5, 4, 3, 2, 1):
@@ -84,7 +84,7 @@ def test_bootstrapping_past_an_end_is_torchrls():
 
 
 @pytest.mark.several
-def test_variants_are_trained_once_and_compared(tmp_path, capsys):
+def test_variants_are_trained_once_compared_and_checked_for_other_settings(tmp_path, capsys):
     ends, variants = script("n_step_ends"), script("shared.variants")
     words = ["--seeds", "0", "1", "--together", "2", "--every", "128", "--episodes", "2", "--output", str(tmp_path)]
     variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*words, "--", *TINY])
@@ -105,13 +105,13 @@ def test_variants_are_trained_once_and_compared(tmp_path, capsys):
             variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=wrong)
         assert stop.value.code == 2
         assert says in capsys.readouterr().err
-    # What is asked for is shown, and no more: one variant and one seed of what is there.
+    # Only the requested runs are shown: one variant and one seed of those in the folder.
     one = [*words[:2], *words[3:], "--only", "correct"]
     variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*one, "--", *TINY])
     assert {(row["variant"], row["seed"]) for row in rows_of(tmp_path / "n_step_ends.csv")} == {("correct", "0")}
 
 
-def test_the_settings_of_the_collapse_experiment_can_be_run():
+def test_the_settings_of_the_collapse_experiment_are_valid_and_different():
     import dataclasses
 
     from jaxdqn.presets import PRESETS
@@ -121,7 +121,7 @@ def test_the_settings_of_the_collapse_experiment_can_be_run():
     assert len(set(configs)) == len(configs)
 
 
-def test_tables_and_means_by_hand():
+def test_tables_and_interquartile_means_match_values_computed_by_hand():
     variants, seeds = script("shared.variants"), script("shared.seeds")
     rows = [
         {"variant": "a", "seed": seed, "frames": frames, "mean": mean}
@@ -138,7 +138,7 @@ def test_tables_and_means_by_hand():
     assert seeds.bootstrap_interval(np.full((4, 3), 5.0)) == (5, 5)
 
 
-def test_the_twin_experiment_reports_and_draws(tmp_path, monkeypatch, capsys):
+def test_the_twin_experiment_prints_its_comparisons_and_writes_a_picture(tmp_path, monkeypatch, capsys):
     twin = script("cartpole_twin")
     monkeypatch.setattr(sys, "argv", ["x", "--trajectories", "2", "--states", "5", "--output", str(tmp_path)])
     twin.main()

@@ -1,4 +1,4 @@
-"""The experiments' scripts, in a short form."""
+"""Short versions of the experiments on the host."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ TINY = [
 ]
 
 
-def test_other_environments_are_scored_with_neutral_defaults_and_never_trained_twice(tmp_path, capsys):
+def test_other_environments_scores_runs_with_neutral_defaults_and_trains_none_twice(tmp_path, capsys):
     main = script("other_environments").main
     words = ["--envs", "CartPole-v1", "--seeds", "0", "1", "--total-frames", "1500", "--episodes", "2"]
     for _ in range(2):
@@ -39,7 +39,7 @@ def test_other_environments_are_scored_with_neutral_defaults_and_never_trained_t
     assert (tmp_path / "curves.png").stat().st_size > 5_000
 
 
-def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, capsys):
+def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys):
     main = script("cartpole_pixels").main
     words = ["--seeds", "0", "1", "--episodes", "3", "--output", str(tmp_path)]
     main([*words, "--", *TINY])
@@ -56,13 +56,13 @@ def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, c
     trained = (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns
     main([*words, "--", *TINY])
     assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
-    # A run that was interrupted is trained again; one of another config is left alone.
+    # An interrupted run is trained from scratch; a run of another config is left unchanged.
     evaluations = tmp_path / "seed1" / "evaluations.csv"
     evaluations.write_text("\n".join(evaluations.read_text().splitlines()[:2]) + "\n")
     main([*words, "--", *TINY])
     assert len(evaluations.read_text().splitlines()) == 3
-    assert f"{tmp_path / 'seed1'} was interrupted: it is trained again" in capsys.readouterr().out
-    for flags, says in ((["--gamma", "0.5"], "another config"), (["--seed", "7"], "--seed is given by the experiment")):
+    assert f"{tmp_path / 'seed1'} was interrupted: training it from scratch" in capsys.readouterr().out
+    for flags, says in ((["--gamma", "0.5"], "another config"), (["--seed", "7"], "--seed is set by the experiment")):
         with pytest.raises(SystemExit) as stop:
             main([*words, "--", *TINY, *flags])
         assert stop.value.code == 2
@@ -70,7 +70,7 @@ def test_cartpole_pixels_scores_each_seed_and_never_trains_one_twice(tmp_path, c
     assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
 
 
-def test_throughput_times_what_is_installed_and_says_what_is_not(monkeypatch, capsys):
+def test_throughput_measures_installed_peers_and_names_missing_ones(monkeypatch, capsys):
     rows = script("shared.throughput_rows")
     monkeypatch.setattr(rows, "has", lambda *packages: False)
     throughput = script("throughput")
@@ -102,7 +102,7 @@ def test_throughput_times_what_is_installed_and_says_what_is_not(monkeypatch, ca
 @pytest.mark.parametrize(
     ("loop", "collector"), [pytest.param("host", "sync", marks=pytest.mark.long), ("host", "async"), ("device", "sync")]
 )
-def test_the_demo_of_ours_gives_its_figures(loop, collector, monkeypatch):
+def test_our_demo_reports_speed_and_peak_memory(loop, collector, monkeypatch):
     demo = script("jaxdqn_demo")
     tiny = jaxdqn.Config(pixels=False, num_envs=2, frames_per_batch=16, batch_size=8, updates_per_batch=1)
     monkeypatch.setitem(jaxdqn.PRESETS, "tiny", tiny)
@@ -112,13 +112,13 @@ def test_the_demo_of_ours_gives_its_figures(loop, collector, monkeypatch):
     assert found["peak_bytes"] > 2**26
 
 
-def test_a_demo_that_is_too_short_to_be_timed_is_refused(monkeypatch):
+def test_a_demo_that_is_too_short_to_be_timed_is_rejected(monkeypatch):
     monkeypatch.setitem(jaxdqn.PRESETS, "tiny", jaxdqn.Config(pixels=False, num_envs=2, frames_per_batch=16))
     with pytest.raises(ValueError, match="--frames 64 are too few: the first 5 batches"):
         script("jaxdqn_demo").run(64, "tiny", "host", "sync")
 
 
-def test_the_time_to_the_first_update_ends_with_a_row_that_has_updates(monkeypatch, tmp_path):
+def test_the_time_to_the_first_update_ends_at_a_row_with_updates(monkeypatch, tmp_path):
     throughput = script("throughput")
     metrics = tmp_path / "metrics.csv"
     assert not throughput.has_updates(metrics)

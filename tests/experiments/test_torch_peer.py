@@ -1,4 +1,4 @@
-"""That the peer of `throughput.py` computes what our update computes. Needs the extra `bench`."""
+"""The peer of `throughput.py` computes the same update as ours. Needs the extra `bench`."""
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ FIELDS = {"batch_size": 8, "updates_per_batch": 3, "capacity": 1000, "weight_dec
 
 
 def as_torch(params):
-    """Our parameters under PyTorch's names, in its layouts."""
+    """Return our parameters with PyTorch's names and layouts."""
     ours = jax.device_get(params)["params"]
     found = {}
     for index, layer in enumerate((0, 2, 4)):
         found[f"features.{layer}.weight"] = ours[f"Conv_{index}"]["kernel"].transpose(3, 2, 0, 1)
         found[f"features.{layer}.bias"] = ours[f"Conv_{index}"]["bias"]
     heads = ours["DuelingHeads_0"]
-    # Channels are the last axis of what we flatten, and the first of what PyTorch flattens.
+    # We flatten features with the channels last, and PyTorch with the channels first.
     first = heads["first"]["kernel"].reshape(12, 12, 64, 128).transpose(3, 2, 0, 1).reshape(128, -1)
     for index, name in enumerate(("advantage", "value")):
         half = slice(64 * index, 64 * index + 64)
@@ -32,7 +32,7 @@ def as_torch(params):
     return {name: torch.tensor(np.array(value)) for name, value in found.items()}
 
 
-def test_three_updates_of_the_peer_are_three_of_ours(monkeypatch):
+def test_three_updates_of_the_peer_equal_three_of_ours(monkeypatch):
     from shared import torch_peer
 
     monkeypatch.setattr(torch_peer, "WEIGHT_DECAY", FIELDS["weight_decay"])
@@ -63,7 +63,7 @@ def test_three_updates_of_the_peer_are_three_of_ours(monkeypatch):
     np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-4)
     for network, params in ((peer.network, learner.params), (peer.target, learner.target_params)):
         for name, value in as_torch(params).items():
-            # Adam's first steps have the size of the learning rate whatever the gradient: where that is all rounding,
-            # the sign can differ. A few may, of many.
+            # Adam's first steps have the size of the learning rate for any gradient. If a gradient is only rounding
+            # error, the sign of the step can differ: allow a few differences among many parameters.
             ours, theirs = value - before[name], network.state_dict()[name] - before[name]
             assert (theirs - ours).norm() < 0.02 * ours.norm(), name

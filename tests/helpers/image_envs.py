@@ -1,4 +1,4 @@
-"""Environments whose observations are images or vectors of a given space, drawn at random and remembered."""
+"""Environments whose observations are random images or vectors of a given space."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import gymnasium as gym
 import numpy as np
 
 
-class Shown(gym.Env):
-    """Gives random observations of a space, and remembers the newest; episodes of five steps."""
+class RandomObs(gym.Env):
+    """Return random observations of a space, and keep the newest; episodes have five steps."""
 
     action_space = gym.spaces.Discrete(3)
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, gymnasium's own
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, as in gymnasium
 
     def __init__(self, space, render_mode=None, picture=None):
         self.observation_space = space
@@ -43,8 +43,8 @@ class Shown(gym.Env):
         return np.full((40, 60, 3), 200, np.uint8) if self.picture is None else self.picture()
 
 
-class Lying(Shown):
-    """Gives what its space does not say."""
+class GivenObs(RandomObs):
+    """Return the observations of `picture()`, also if the space does not allow them."""
 
     def observe(self):
         return self.picture()

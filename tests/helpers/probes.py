@@ -1,18 +1,18 @@
-"""Environments whose values are known by hand, smallest first, as in rejax and in Jones, Debugging RL (2021)."""
+"""Environments with known values, smallest first, as in rejax and in Jones, Debugging RL (2021)."""
 
 from __future__ import annotations
 
 import gymnasium as gym
 import numpy as np
 
-TINY = [  # flags of the smallest whole run
+TINY = [  # flags of the smallest complete run
     *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
     *("--warmup-frames", "64", "--updates-per-batch", "1", "--evaluate-every", "0", "--evaluation-episodes", "4"),
 ]
 
 
 class Probe(gym.Env):
-    """A chain of `length` steps with vector observations; subclasses say what each step gives."""
+    """A chain of `length` steps with vector observations; subclasses define the reward."""
 
     length = 1
     truncates = False  # the end is a time limit, not a terminal state
@@ -38,7 +38,7 @@ class Probe(gym.Env):
 
 
 class OneStep(Probe):
-    """Reward 1 whatever is done: Q = 1."""
+    """Reward 1 for every action: Q = 1."""
 
     def reward(self, action):
         return 1.0
@@ -52,7 +52,7 @@ class ObservationValue(Probe):
 
 
 class ActionValue(Probe):
-    """Action 1 gives 1, action 0 gives -1, in whatever state."""
+    """Action 1 gives 1, action 0 gives -1, in every state."""
 
     def reward(self, action):
         return 1.0 if action == 1 else -1.0
@@ -77,7 +77,7 @@ class TerminatingChain(Probe):
 
 
 class TruncatedChain(TerminatingChain):
-    """The same, cut by a time limit, with an observation that does not tell time: V = 1 / (1 - gamma)."""
+    """The same, truncated by a time limit, with an observation that does not show time: V = 1 / (1 - gamma)."""
 
     truncates = True
 
@@ -112,7 +112,7 @@ class Bar(Probe):
 
 
 def counting_env(length, truncates=False):
-    """A functional environment that counts its steps from 0; step `i` gives 10 times `i`, and `length` is the end."""
+    """Return a functional environment that counts its `length` steps from 0; step `i` gives reward `10 * i`."""
     import jax.numpy as jnp
 
     from jaxdqn.envs.functional.env import FunctionalEnv
@@ -121,8 +121,8 @@ def counting_env(length, truncates=False):
         return jnp.full(1, state, jnp.float32)
 
     def step(key, state, action):
-        now, end = state + 1, jnp.bool_(state + 1 >= length)
-        return now, observe(now), jnp.float32(10) * state, end & (not truncates), end & truncates
+        next_state, end = state + 1, jnp.bool_(state + 1 >= length)
+        return next_state, observe(next_state), jnp.float32(10) * state, end & (not truncates), end & truncates
 
     return FunctionalEnv(
         reset=lambda key: (jnp.int32(0), observe(jnp.int32(0))),

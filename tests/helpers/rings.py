@@ -1,4 +1,4 @@
-"""A ring that is filled and saved again and again, in files of eight slots."""
+"""A replay ring that is filled and saved repeatedly, in files of eight slots."""
 
 import dataclasses
 
@@ -19,11 +19,11 @@ NUM_ENVS = VECTORS.num_envs
 
 
 EIGHT_SLOTS = 8 * NUM_ENVS * (16 + 14)
-"""Bytes of such a file."""
+"""Bytes of a file with eight slots, uncompressed."""
 
 
 class Ring:
-    """A ring that is filled and saved again and again."""
+    """A replay ring that is filled and saved repeatedly."""
 
     def __init__(self, folder, keep=2):
         self.folder, self.keep = folder / "states", keep
@@ -33,6 +33,7 @@ class Ring:
         self.rng = np.random.default_rng(0)
 
     def save_after(self, slots):
+        """Add rows to so many slots, save a state and return its folder."""
         shape = (slots, NUM_ENVS)
         rows = jaxdqn.Rows(
             obs=self.rng.normal(size=(*shape, 4)).astype(np.float32),
@@ -48,11 +49,11 @@ class Ring:
         return self.states.save(self.frames, self.state, FACTS)
 
     def check(self):
-        """All states that are kept are whole, and the newest is the ring."""
+        """Check that all saved states are undamaged and share no file, and that the newest equals the ring."""
         kept = self.states.all()
         assert len(kept) <= self.keep
         for folder in kept:
-            manifest.verified(folder)
+            manifest.check_folder(folder)
         numbers = [number for folder in kept for number in inodes(folder).values()]
         assert len(set(numbers)) == len(numbers)
         states = States(self.folder, keep=self.keep, with_replay=True)
@@ -61,9 +62,11 @@ class Ring:
 
 
 def inodes(folder):
+    """Return the inode of each replay file in a state's folder."""
     return {path.name: path.stat().st_ino for path in sorted((folder / "replay").iterdir())}
 
 
-def flipped(data):
+def flip_one_bit(data):
+    """Return a copy of some bytes with one bit in the middle flipped."""
     middle = len(data) // 2
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]

@@ -1,4 +1,4 @@
-"""Commands run to their exit code, on environments that are known for a while."""
+"""Helpers that run commands, register environments, kill runs and set the free memory."""
 
 import contextlib
 from types import SimpleNamespace
@@ -10,22 +10,22 @@ from jaxdqn.cli.main import main
 from jaxdqn.storage import free_space
 
 
-def leave_free(monkeypatch, num_bytes):
-    """Leave so many bytes free in the machine's memory, which is the only one: an accelerator's is not counted."""
+def set_free_memory(monkeypatch, num_bytes):
+    """Set the free bytes of the machine's memory; that of an accelerator is not counted."""
     memory = SimpleNamespace(available=int(num_bytes), total=2**40)
     monkeypatch.setattr(free_space.psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(free_space, "_own_free_bytes", lambda device: None)
 
 
 def command(*words):
-    """The exit code of a command."""
+    """Run a command and return its exit code."""
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in words])
     return stop.value.code
 
 
 def interrupting_import_of(module):
-    """A script that is the command line, with Ctrl-C while a module is imported."""
+    """Return a script that runs the command line and receives Ctrl-C while a module is imported."""
     return f"""
 import importlib.abc, os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -44,7 +44,7 @@ main()
 
 
 def kill(steps):
-    """End a run in the middle of what follows a batch, as a killed process does: nothing is kept any more."""
+    """End a run after a batch as if its process were killed: nothing more is saved."""
     with contextlib.suppress(MemoryError):
         steps._steps.throw(MemoryError())
 

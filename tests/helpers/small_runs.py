@@ -1,4 +1,4 @@
-"""The smallest runs on the device, and how two states are compared."""
+"""Configs of the smallest runs, and comparisons of two states."""
 
 import dataclasses
 
@@ -39,6 +39,8 @@ PIXELS = dataclasses.replace(
 
 
 def equal(tree, other):
+    """Return whether all arrays of two trees are equal."""
+
     def leaf(x):
         return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
@@ -46,6 +48,6 @@ def equal(tree, other):
     return all(np.array_equal(leaf(a), leaf(b)) for a, b in pairs)
 
 
-def apart(tree, other):
-    """The largest difference of two trees."""
+def max_difference(tree, other):
+    """Return the largest absolute difference between the arrays of two trees."""
     return max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (tree, other)), strict=True))

@@ -1,4 +1,4 @@
-"""Runs that are stopped and resumed, and the tables that they leave."""
+"""Runs that are stopped and resumed, and the tables that they write."""
 
 import csv
 import dataclasses
@@ -36,14 +36,14 @@ def quiet(note):
 
 
 def table(path):
-    """Rows without the columns that depend on the machine."""
+    """Return the rows of a CSV file without the columns that depend on the machine."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{k: v for k, v in row.items() if not k.endswith(("_seconds", "_per_second"))} for row in rows]
 
 
 def finish(steps, stop_after=None):
-    """Iterate a run; leave it in the middle of what follows a batch, as a killed process does."""
+    """Iterate a run to its end, or kill it after `stop_after` frames; return the last step."""
     step = None
     for step in steps:
         if stop_after is not None and step.progress.frames >= stop_after:

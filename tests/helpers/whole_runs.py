@@ -1,4 +1,4 @@
-"""Short runs to their end, and the tables that they leave."""
+"""Short complete runs, and the tables that they write."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ PIXELS = dataclasses.replace(
 )
 
 
-MACHINE = ("_seconds", "_per_second", "_bytes")
+MACHINE_SUFFIXES = ("_seconds", "_per_second", "_bytes")
 
 
 def finish(config, folder, **options):
@@ -43,6 +43,6 @@ def finish(config, folder, **options):
 
 
 def table(path):
-    """Rows of a CSV file without the columns that depend on the machine."""
+    """Return the rows of a CSV file without the columns that depend on the machine."""
     with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if not k.endswith(MACHINE)} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if not k.endswith(MACHINE_SUFFIXES)} for row in csv.DictReader(file)]

@@ -1,4 +1,4 @@
-"""Training on the device: the host loop's counts, the same run however it is cut, and the command line."""
+"""The device loop: the same counts as the host loop, the same run for any chunk length, and the command line."""
 
 import dataclasses
 
@@ -25,14 +25,14 @@ def loop(run, key=0):
     return device_loop(run, run.init(jax.random.key(key)), CONFIG)
 
 
-def test_counts_are_the_host_loops(run):
+def test_counts_are_those_of_the_host_loop(run):
     progress = list(loop(run))
     assert [step.frames for step in progress] == [10, 20, 30, 40, 50, 60]
     assert [step.updates for step in progress] == [0, 2, 4, 6, 8, 10]
     assert [bool(step.metrics) for step in progress] == [False, True, True, True, True, True]
     assert all(np.isfinite(list(step.metrics.values())).all() for step in progress)
     assert set(progress[-1].metrics) == {"loss", "gradient_norm", "q_value"}
-    # Two steps and a final observation an episode: 5 steps of 2 environments a batch, 30 of each in all.
+    # An episode is two steps and a final observation; a batch is 5 steps of 2 environments: 30 rows of each in all.
     episodes = [episode for step in progress for episode in step.episodes]
     assert [tuple(episode) for episode in episodes] == [(10.0, 2)] * 20
     end = progress[-1].run_state
@@ -44,20 +44,20 @@ def test_counts_are_the_host_loops(run):
     )
 
 
-def test_chunks_end_where_the_config_evaluates_and_nowhere_else_if_they_are_quick(monkeypatch):
-    monkeypatch.setattr(module, "SECONDS", 1e9)
+def test_fast_chunks_end_only_at_evaluations_and_at_the_end_of_the_warm_up(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_SECONDS", 1e9)
     config = dataclasses.replace(CONFIG, warmup_frames=30, total_frames=160, evaluate_every=50, capacity=160)
     run = make_device_run(config, env=counting_env(2))
     steps = list(device_loop(run, run.init(jax.random.key(0)), config))
-    # The first is one batch long, the next may be twice as long as was allowed before; the warm-up ends at 20.
+    # The first chunk is one batch, and the limit then doubles at most; the warm-up ends at 20.
     assert [step.frames for step in steps if step.state is not None] == [10, 20, 50, 100, 150, 160]
     assert [step.updates for step in steps][:4] == [0, 0, 2, 4]
 
 
-@pytest.mark.usefixtures("users_code")
-def test_the_same_seed_gives_the_same_run_however_it_is_cut(run, monkeypatch):
+@pytest.mark.usefixtures("default_compilation")
+def test_the_same_seed_gives_the_same_run_for_any_chunk_length(run, monkeypatch):
     first = list(loop(run))
-    monkeypatch.setattr(module, "LONGEST", 1)
+    monkeypatch.setattr(module, "MAX_CHUNK_BATCHES", 1)
     again = list(loop(run))
     assert all(step.state is not None for step in again)
     assert equal(first[-1].run_state, again[-1].run_state)
@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_run_however_it_is_cut(run, monkeypatch):
     assert not equal(first[-1].state.learner, list(loop(run, key=1))[-1].state.learner)
 
 
-def test_it_goes_on_where_it_stopped(run):
+def test_a_loop_continues_from_an_earlier_state(run):
     whole = list(loop(run))
     for step in loop(run):
         if step.frames == 40:
@@ -78,7 +78,7 @@ def test_it_goes_on_where_it_stopped(run):
 
 
 @pytest.mark.pictures
-def test_an_environment_of_the_users_own(tmp_path):
+def test_train_accepts_the_users_own_functional_environment(tmp_path):
     config = dataclasses.replace(CONFIG, output=str(tmp_path / "run"), evaluation_episodes=2)
     with pytest.warns(RuntimeWarning, match=r"no agent\.gif: env GymnasiumEnv does not draw itself"):
         *_, step = jaxdqn.train(config, env_fn=lambda: GymnasiumEnv(counting_env(2)))

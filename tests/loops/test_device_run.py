@@ -1,4 +1,4 @@
-"""A run as pure functions: one ring, seeds as a vmap, convolutions in their fast form, and what is refused."""
+"""A run as pure functions: a single ring, vmapped seeds, fast convolutions, and rejected settings."""
 
 import dataclasses
 import re
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 from probes import counting_env
-from small_runs import CONFIG, PIXELS, apart, equal
+from small_runs import CONFIG, PIXELS, equal, max_difference
 
 import jaxdqn
 from jaxdqn.envs.by_id import functional_env, functional_form
@@ -34,7 +34,7 @@ def pixel_run():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "pixels"), [(8, False), pytest.param(8, True, marks=pytest.mark.long)])
-def test_one_of_many_seeds_is_the_seed_alone_and_all_differ(seeds, pixels, request):
+def test_each_vmapped_seed_equals_its_separate_run_and_all_seeds_differ(seeds, pixels, request):
     run, batches = (request.getfixturevalue("pixel_run"), 4) if pixels else (request.getfixturevalue("run"), 10)
 
     def twenty_updates(state):
@@ -46,15 +46,15 @@ def test_one_of_many_seeds_is_the_seed_alone_and_all_differ(seeds, pixels, reque
     alone = jaxdqn.jit(twenty_updates)(run.init(keys[1])).agent.learner.params
     assert together.agent.learner.num_updates.tolist() == [20] * seeds
     each = [jax.tree.map(lambda x, i=i: x[i], together.agent.learner.params) for i in range(seeds)]
-    assert apart(each[1], alone) < 1e-4
-    assert all(apart(each[i], each[j]) > 1e-2 for i in range(seeds) for j in range(i))
-    assert apart(alone, run.init(keys[1]).agent.learner.params) > 1e-3  # or the comparison would say nothing
+    assert max_difference(each[1], alone) < 1e-4
+    assert all(max_difference(each[i], each[j]) > 1e-2 for i in range(seeds) for j in range(i))
+    assert max_difference(alone, run.init(keys[1]).agent.learner.params) > 1e-3  # or nothing was learned to compare
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about XLA's CPU convolutions")
 @pytest.mark.parametrize("seeds", [None, 3])
-def test_every_convolution_within_the_loops_has_the_fast_form(pixel_run, seeds):
-    """Channels last and straight on, forward and backward, and not a group a seed: all else is 5 to 17 times slower."""
+def test_every_convolution_in_the_loops_has_the_fast_form(pixel_run, seeds):
+    """Channels last, no reversal and no groups, forward and backward: other forms are 5 to 17 times slower."""
     state, batch = pixel_run.init(jax.random.key(0)), pixel_run.batch
     if seeds is not None:
         state, batch = jax.vmap(pixel_run.init)(jax.random.split(jax.random.key(0), seeds)), jax.vmap(batch)
@@ -67,7 +67,7 @@ def test_every_convolution_within_the_loops_has_the_fast_form(pixel_run, seeds):
     assert set(re.findall(r"batch_group_count = (\d+)", text)) == {"1"}
 
 
-def test_replays_of_many_seeds_that_do_not_fit_are_refused_beforehand(monkeypatch):
+def test_replays_of_many_seeds_that_do_not_fit_are_rejected_before_the_run(monkeypatch):
     env = counting_env(2)
     one = make_device_run(CONFIG, env=env).agent.replay.num_bytes
     make_device_run(CONFIG, env=env, num_seeds=8, bytes_available=8 * one)
@@ -91,12 +91,12 @@ def test_greedy_evaluation_plays_each_episode_once():
         make_device_evaluation(env, lambda _, obs: obs, episodes=0, frame_stack=None)
 
 
-def test_what_cannot_be_stepped_on_the_device_is_refused():
+def test_environments_and_settings_that_need_the_host_are_rejected():
     with pytest.raises(ValueError, match=r"'Acrobot-v1' cannot be stepped on the device: use one of CartPole-v1, "):
         functional_env("Acrobot-v1")
     for own, says in (
-        (lambda: gym.make("CartPole-v1", render_mode="rgb_array"), "env_fn gives CartPoleEnv, which cannot"),
-        (lambda: TimeLimit(GymnasiumEnv(jaxdqn.make_ball()), 3), "gives GymnasiumEnv within TimeLimit, which cannot"),
+        (lambda: gym.make("CartPole-v1", render_mode="rgb_array"), "env_fn returns CartPoleEnv, which cannot"),
+        (lambda: TimeLimit(GymnasiumEnv(jaxdqn.make_ball()), 3), "GymnasiumEnv wrapped in TimeLimit, which cannot"),
     ):
         with pytest.raises(ValueError, match=says):
             functional_form(make_env_fn("own", env_fn=own)())
@@ -112,8 +112,8 @@ def test_what_cannot_be_stepped_on_the_device_is_refused():
         make_device_run(CONFIG, env=from_one)
 
 
-def test_it_learns_what_a_chain_is_worth():
-    """Two steps, of which the second gives 1 (scaled): gamma at first, then 1."""
+def test_a_device_run_learns_the_values_of_a_chain():
+    """The second of two steps has reward 1 (scaled): the values are gamma, then 1."""
     config = dataclasses.replace(
         CONFIG, total_frames=1_500, updates_per_batch=8, batch_size=32, gamma=0.8, tau=0.05, capacity=1_500
     )
@@ -123,25 +123,25 @@ def test_it_learns_what_a_chain_is_worth():
     assert values == pytest.approx(np.array([[0.8, 0.8], [1.0, 1.0]]), abs=0.06)
 
 
-def test_the_whole_run_as_one_scan_is_the_loop(run):
+def test_train_as_one_scan_equals_the_device_loop(run):
     state, trace = jaxdqn.jit(run.train)(run.init(jax.random.key(0)))
     progress = list(device_loop(run, run.init(jax.random.key(0)), CONFIG))
     assert equal(state.agent.replay, progress[-1].state.replay)
-    assert apart(state.agent.learner, progress[-1].state.learner) < 1e-5
+    assert max_difference(state.agent.learner, progress[-1].state.learner) < 1e-5
     assert len(trace.ended.ended) == len(progress)
     losses = [step.metrics["loss"] for step in progress[run.warm_up_batches :]]
     assert 0 < len(losses) < len(progress)
     assert trace.metrics["loss"].tolist() == pytest.approx(losses, rel=1e-4)
 
 
-def test_there_is_one_ring(run):
+def test_there_is_only_one_copy_of_the_ring(run):
     state = run.agent.init(jax.random.key(0))
     shape = state.replay.rows.obs.shape
 
     def rings():
         return [array for array in jax.live_arrays() if array.shape == shape and not array.is_deleted()]
 
-    before = len(rings())  # this one, and what other tests may have left
+    before = len(rings())  # this one, and those that other tests may have left
     started = run.start(state, jax.random.key(1))
     assert started.agent.replay.rows.obs is state.replay.rows.obs
     for _ in device_loop(run, started, CONFIG):

@@ -1,4 +1,4 @@
-"""The order of the loop: what is collected with whose parameters, in this process and in workers."""
+"""The host loop: which parameters collect each batch, counts, compilation, errors, and workers."""
 
 import itertools
 import threading
@@ -33,7 +33,7 @@ CONFIG = Config(
 
 
 def run(collector, env_class=probes.Delayed, record=None, workers=False):
-    """The loop's generator on a probe; `record(batch, params)` sees the parameters of each batch's first action."""
+    """Yield a loop's progress on a probe; `record(batch, params)` receives the parameters of a batch's first action."""
     config = Config(**{**CONFIG.to_dict(), "collector": collector})
     agent = make_agent(config, num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
     if record is not None:
@@ -57,23 +57,23 @@ def equal(tree, other):
 
 
 @both
-def test_a_batch_is_collected_with_the_newest_parameters_or_those_of_one_batch_before(collector):
+def test_a_batch_is_collected_with_the_newest_parameters_or_those_one_batch_older(collector):
     acted, learned = {}, {}
     for batch, progress in enumerate(run(collector, record=acted.__setitem__)):
         learned[batch] = jax.device_get(progress.state.learner.params)
     assert not equal(learned[1], learned[2])
     lag = {"sync": 1, "async": 2}[collector]
     for batch in range(6):
-        # Batches 0 and 1 are the warm-up; the first update follows the second.
+        # Batches 0 and 1 are the warm-up; the first update follows batch 1.
         assert equal(acted[batch], learned[max(batch - lag, 0)]), batch
 
 
 @both
-def test_counts_and_rows_do_not_depend_on_when_they_are_collected(collector):
+def test_counts_and_rows_are_the_same_for_both_collectors(collector):
     progress = list(run(collector))
     assert [step.frames for step in progress] == [10, 20, 30, 40, 50, 60]
     assert [step.updates for step in progress] == [0, 1, 2, 3, 4, 5]
-    # Two steps and a final observation an episode: 5 steps of 2 environments a batch, 30 of each in all.
+    # An episode is two steps and a final observation; a batch is 5 steps of 2 environments: 30 rows of each in all.
     assert sum(len(step.episodes) for step in progress) == 20
     end = progress[-1].state
     assert int(end.actor.frame) == 60
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_run(collector):
     assert equal(ends[0].replay, ends[1].replay)
 
 
-def test_a_loop_that_is_left_leaves_no_thread():
+def test_closing_the_loop_ends_its_thread():
     loop = run("async")
     next(loop)
     assert any(thread.name.startswith("collector") for thread in threading.enumerate())
@@ -97,7 +97,7 @@ def test_a_loop_that_is_left_leaves_no_thread():
 
 @pytest.fixture
 def compiled():
-    """Programs that JAX compiles from here on, or loads."""
+    """Return a list that grows with each program that JAX compiles or loads from now on."""
     programs = []
 
     def listen(event, duration, **_):
@@ -108,7 +108,7 @@ def compiled():
     return programs
 
 
-def test_what_is_compiled_ahead_is_what_the_loop_runs(compiled):
+def test_compile_compiles_the_programs_that_the_loop_runs(compiled):
     agent = make_agent(CONFIG, num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
     state = agent.init(jax.random.key(0))
     agent.compile(state)
@@ -122,12 +122,12 @@ def test_what_is_compiled_ahead_is_what_the_loop_runs(compiled):
 @both
 def test_nothing_is_compiled_after_the_first_updates(collector, compiled):
     counts = [len(compiled) for _ in run(collector)]
-    assert counts[1] > 0  # the first batch is collected, and after the second is learned
+    assert counts[1] > 0  # collecting is compiled in the first batch, and learning in the second
     assert counts[2:] == counts[1:2] * 4
 
 
 class Broken(probes.Delayed):
-    """Fails in its seventh step."""
+    """An environment that raises in its seventh step."""
 
     steps = 0
 
@@ -145,10 +145,10 @@ def test_an_error_of_an_environment_reaches_the_caller(collector):
 
 
 @pytest.mark.slow
-def test_workers_give_the_rows_that_this_process_gives_and_are_gone_afterwards():
-    here = list(run("async"))[-1].state
-    there = list(run("async", workers=True))[-1].state
-    assert equal(here.replay, there.replay)
+def test_workers_give_the_same_rows_as_one_process_and_end_on_close():
+    one_process = list(run("async"))[-1].state
+    with_workers = list(run("async", workers=True))[-1].state
+    assert equal(one_process.replay, with_workers.replay)
     envs = make_vector_env(probes.Delayed, 2, workers=True)
     processes = list(envs.processes)
     assert all(process.is_alive() for process in processes)
@@ -157,7 +157,7 @@ def test_workers_give_the_rows_that_this_process_gives_and_are_gone_afterwards()
 
 
 @pytest.mark.slow
-def test_a_worker_that_does_not_answer_is_an_error(monkeypatch):
+def test_a_worker_that_does_not_answer_raises(monkeypatch):
     monkeypatch.setattr("jaxdqn.envs.vector.workers.STEP_TIMEOUT", 0.2)
     envs = make_vector_env(Hanging, 2, workers=True)
     envs.reset(seed=0)
@@ -175,8 +175,8 @@ class Slow(probes.Delayed):
 
 
 @pytest.mark.slow
-def test_time_in_which_the_machine_slept_is_not_counted_against_a_worker(monkeypatch):
-    """Ctrl-Z for two minutes, or a laptop that was closed: the workers slept as well."""
+def test_time_during_which_the_machine_slept_does_not_count_for_the_timeout_of_a_worker(monkeypatch):
+    """After Ctrl-Z for two minutes, or if a laptop was closed, the workers slept as well."""
     clock = itertools.count(step=500.0)
     monkeypatch.setattr("jaxdqn.envs.vector.workers.time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr("jaxdqn.envs.vector.workers.STEP_TIMEOUT", 5.0)
@@ -187,7 +187,7 @@ def test_time_in_which_the_machine_slept_is_not_counted_against_a_worker(monkeyp
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_an_error_that_names_it_and_the_others_are_ended():
+def test_a_killed_worker_raises_an_error_that_names_it_and_ends_the_others():
     envs = make_vector_env(probes.Delayed, 2, workers=True)
     envs.reset(seed=0)
     processes = list(envs.processes)
@@ -200,7 +200,7 @@ def test_a_worker_that_is_killed_is_an_error_that_names_it_and_the_others_are_en
 
 
 class Hanging(gym.Env):
-    """Never comes back from a step."""
+    """An environment whose step never returns."""
 
     observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)

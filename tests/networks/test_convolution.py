@@ -1,4 +1,4 @@
-"""`Conv` against `flax.linen.Conv`, which is another implementation of the same definition."""
+"""`Conv` against `flax.linen.Conv`, another implementation of the same definition."""
 
 import re
 
@@ -10,10 +10,12 @@ import pytest
 
 from jaxdqn.networks.convolution import Conv, default_implementation, micro_batch_size
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 both = pytest.mark.parametrize("implementation", ["channels_last", "xla"])
 
-# Image, channels, kernel and strides. 9 - 3 = 6 is divided by 2, 10 - 3 = 7 is not; kernels wide and tall; the whole
-# image as one patch; strides that divide the kernel, with pixels left over and without; few channels and many; strides
+# Image, channels, kernel and strides. 9 - 3 = 6 is divisible by 2, 10 - 3 = 7 is not; wide and tall kernels; the whole
+# image as one patch; strides that divide the kernel, with and without remaining pixels; few and many channels; strides
 # larger than the kernel, with images that end within a block.
 CASES = [
     ((11, 10), 3, (4, 6), (2, 3)),
@@ -35,15 +37,15 @@ def random(shape, seed):
 
 
 def make_pair(kernel_size, strides, implementation):
-    """Our module and Flax's, five output channels."""
+    """Return our module and Flax's, with five output channels."""
     ours = Conv(5, kernel_size, strides, bias_init=nn.initializers.normal(), implementation=implementation)
     return ours, nn.Conv(5, kernel_size, strides, padding="VALID", bias_init=nn.initializers.normal())
 
 
 def values_and_gradients(module):
-    """`(params, inputs) -> (outputs, (gradients of params, gradient of inputs))`, jitted: eager slices compile apiece.
+    """Return `(params, inputs) -> (outputs, (gradients of params, gradient of inputs))`, jitted to compile only once.
 
-    The gradients are those of a sum in which every output has another weight.
+    The gradients are those of a sum in which every output has a different weight.
     """
 
     def loss(params, inputs):
@@ -93,7 +95,7 @@ def test_a_kernel_larger_than_the_image_is_refused_with_both_sizes(image, kernel
         conv.init(jax.random.key(0), jnp.zeros((1, *image, 1)))
 
 
-def test_gradients_too_are_convolutions_with_channels_last():
+def test_gradients_are_also_convolutions_with_channels_last():
     params = {"params": {"kernel": jnp.ones((3, 3, 3, 5)), "bias": jnp.ones(5)}}
     found = {}
     for implementation in ("channels_last", "xla"):
@@ -101,11 +103,11 @@ def test_gradients_too_are_convolutions_with_channels_last():
         lowered = program.lower(params, jnp.ones((2, 9, 9, 3))).as_text()
         found[implementation] = re.findall(r"dim_numbers = (\[[^\]]*\]x\[[^\]]*\])", lowered)
     assert found["channels_last"] == ["[b, 0, 1, f]x[0, 1, i, o]"] * 3  # forward, and gradients of inputs and kernel
-    assert len(set(found["xla"])) == 3  # which is what the other avoids
+    assert len(set(found["xla"])) == 3  # three layouts, which `channels_last` avoids
 
 
 @both
-def test_gradients_of_gradients_are_those_of_flax(implementation):
+def test_gradients_of_gradients_equal_those_of_flax(implementation):
     ours, flax = make_pair((3, 3), (2, 2), implementation)
     inputs, params = random((2, 7, 7, 3), seed=0), {"params": {"kernel": random((3, 3, 3, 5), 1), "bias": random(5, 2)}}
 
@@ -117,8 +119,9 @@ def test_gradients_of_gradients_are_those_of_flax(implementation):
     np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.implicit_promotion
 @both
-def test_bfloat16_is_computed_in_and_parameters_are_not(implementation):
+def test_bfloat16_is_used_to_compute_and_parameters_stay_float32(implementation):
     conv = Conv(5, (3, 3), (2, 2), implementation=implementation, dtype=jnp.bfloat16)
     inputs = random((2, 9, 9, 3), seed=0)
     params = conv.init(jax.random.key(0), inputs)
@@ -147,17 +150,17 @@ def test_bfloat16_is_computed_in_and_parameters_are_not(implementation):
         (1, 1),
     ],
 )
-def test_micro_batches_are_the_divisor_nearest_to_32_on_the_cpu(monkeypatch, batch_size, expected):
+def test_micro_batch_size_is_the_divisor_nearest_to_32_on_the_cpu(monkeypatch, batch_size, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert micro_batch_size(batch_size) == expected
 
 
-def test_a_gpu_takes_the_whole_batch_and_the_plain_convolution(monkeypatch):
+def test_a_gpu_uses_the_whole_batch_and_the_convolution_of_xla(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert micro_batch_size(256) == 256
     assert default_implementation() == "xla"
 
 
-def test_the_cpu_takes_channels_last(monkeypatch):
+def test_the_cpu_uses_channels_last(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert default_implementation() == "channels_last"

@@ -1,4 +1,4 @@
-"""The networks: their sizes, their initialisation, and the formulas against NumPy."""
+"""The networks: their sizes, their initialisation, and their formulas against NumPy."""
 
 import math
 import re
@@ -20,6 +20,8 @@ from jaxdqn.networks.dueling import (
     row_moments,
 )
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 # Fan-in of each layer for 64x64x4: kernel area times channels in, or features in (12 * 12 * 64 = 9216).
 FAN_IN = {
     "Conv_0": 6 * 6 * 4,
@@ -37,14 +39,14 @@ WITH_RANDOM_BIAS = ("Conv_0", "first")
 
 @pytest.fixture(scope="module")
 def params():
-    """Fresh parameters of TorchRL's network. XLA compiles draws of its own generator three times faster."""
+    """Initial parameters of TorchRL's network. XLA compiles draws of its own generator three times faster."""
     key = jax.random.key(0, impl="rbg")
     return jax.jit(DuelingCNN(2).init)(key, jnp.zeros((1, 64, 64, 4)))
 
 
 @pytest.fixture(scope="module")
 def layers(params):
-    """The same by layer, the heads' beside the convolutions."""
+    """The same parameters by layer: convolutions and heads in one dict."""
     flat = dict(params["params"])
     return jax.tree.map(np.asarray, flat | flat.pop("DuelingHeads_0"))
 
@@ -59,20 +61,20 @@ def numpy_head(layers, name, features):
 
 
 def random_params(network, inputs):
-    """Every parameter random, biases included: zeros would hide what they are added to."""
+    """Draw every parameter at random, also biases: biases of 0 would hide errors."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), jnp.float32), shapes)
 
 
 def random_heads():
-    """Dueling heads of three actions, their parameters, and four states' features."""
+    """Return dueling heads of three actions, their parameters, and the features of four states."""
     heads = DuelingHeads(3)
     features = jnp.asarray(np.random.default_rng(1).normal(size=(4, 10)), jnp.float32)
     return jax.jit(heads.apply), random_params(heads, features), features
 
 
-def test_the_network_of_the_seed_has_1_262_691_parameters(layers):
+def test_the_torchrl_network_has_1_262_691_parameters(layers):
     assert sum(x.size for x in jax.tree.leaves(layers)) == 1_262_691
     assert set(layers) == set(FAN_IN)
 
@@ -82,17 +84,17 @@ def test_weights_are_uniform_within_one_over_the_root_of_fan_in(layers, name):
     kernel, bound = layers[name]["kernel"], 1 / math.sqrt(FAN_IN[name])
     assert math.prod(kernel.shape[:-1]) == FAN_IN[name]
     assert np.abs(kernel).max() <= bound * (1 + 1e-6)  # float32 rounding of the bound
-    # They fill the interval. The smallest layer draws 64 weights: the top tenth is missed with 0.9^64, a thousandth.
+    # They fill the interval. The smallest layer has 64 weights: it misses the top tenth with probability 0.9^64, 0.1 %.
     assert np.abs(kernel).max() > 0.9 * bound
     if kernel.size > 1000:  # a uniform draw has deviation bound / sqrt(3); its error is below 5 % at this size
         assert kernel.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
 @pytest.mark.parametrize("name", WITH_RANDOM_BIAS)
-def test_first_layers_keep_a_uniform_bias(layers, name):
+def test_first_layers_have_a_uniform_bias(layers, name):
     bias, bound = layers[name]["bias"], 1 / math.sqrt(FAN_IN[name])
     assert np.abs(bias).max() <= bound * (1 + 1e-6)
-    assert bias.max() > 0.7 * bound  # of 32 draws, one in the top 15 % is missed with 0.85^32, half a percent
+    assert bias.max() > 0.7 * bound  # 32 draws miss the top 15 % with probability 0.85^32, half a percent
     assert bias.min() < -0.7 * bound
     assert (bias != 0).all()
 
@@ -102,6 +104,7 @@ def test_other_biases_are_0_and_the_value_starts_at_2(layers, name):
     assert (layers[name]["bias"] == (2.0 if name == "value_output" else 0.0)).all()
 
 
+@pytest.mark.implicit_promotion
 def test_q_is_the_value_plus_the_centred_advantage():
     q_function, params, features = random_heads()
     value = numpy_head(params["params"], "value", features)
@@ -147,11 +150,11 @@ def test_channels_last_and_xla_agree_on_the_whole_network(params, seed):
     obs = jnp.asarray(np.random.default_rng(seed).normal(size=(2, 64, 64, 4)), jnp.float32)
     ours, xla = (q_values(params, obs) for q_values in WHOLE_NETWORK)
     assert ours.shape == (2, 2)
-    assert np.ptp(ours) > 1e-2  # the values differ, so that agreement says something
+    assert np.ptp(ours) > 1e-2  # the values differ, so that agreement is meaningful
     np.testing.assert_allclose(ours, xla, rtol=0, atol=1e-4)
 
 
-def test_frame_differences_are_those_computed_by_hand_and_can_be_undone():
+def test_frame_differences_equal_those_computed_by_hand_and_can_be_inverted():
     stack = jnp.array([[1.0, 3.0, 2.0, 2.5]])
     differences = frame_differences(stack, 4.0)
     assert differences.tolist() == [[8.0, -4.0, 2.0, 2.5]]
@@ -161,7 +164,7 @@ def test_frame_differences_are_those_computed_by_hand_and_can_be_undone():
     assert back == stack[0].tolist()
 
 
-def test_row_moments_are_those_computed_by_hand():
+def test_row_moments_equal_those_computed_by_hand():
     maps = np.zeros((1, 2, 3, 2), np.float32)
     maps[0, 0, :, 0] = [5, 7, 2]  # columns are at -1, 0 and 1
     maps[0, 1, :, 0] = [0, 0, 4]
@@ -190,7 +193,7 @@ def test_the_motion_network_is_small_has_lecuns_initialisation_and_sees_differen
     np.testing.assert_allclose(network.apply({"params": params}, obs), seen, rtol=1e-5, atol=1e-5)
 
 
-def test_bfloat16_is_computed_in_up_to_the_first_dense_layer_and_values_are_float32():
+def test_bfloat16_is_used_up_to_the_first_dense_layer_and_values_are_float32():
     obs = jnp.asarray(np.random.default_rng(0).normal(size=(4, 64, 64, 4)), jnp.float32)
     network = motion_cnn(2, dtype=jnp.bfloat16)
     params = jax.jit(network.init)(jax.random.key(0, impl="rbg"), obs[:1])
@@ -206,11 +209,11 @@ def test_bfloat16_is_computed_in_up_to_the_first_dense_layer_and_values_are_floa
     assert len(re.findall(r"stablehlo.dot_general.*f32>", program)) >= 4
 
 
-def test_the_configs_network_computes_in_what_the_config_says():
+def test_the_networks_dtype_is_the_compute_dtype_of_the_config():
     config = Config(compute_dtype="bfloat16")
     assert make_network(config, 2).dtype == jnp.bfloat16
     assert make_network(Config(), 2).dtype == jnp.float32
     with pytest.raises(ValueError, match="compute_dtype 'bfloat16' needs pixels: set it to float32"):
         Config(compute_dtype="bfloat16", pixels=False)
-    with pytest.raises(ValueError, match="compute_dtype bfloat16 is for the config's own networks: give it to yours"):
+    with pytest.raises(ValueError, match="compute_dtype bfloat16 has no effect on your network: set it to float32"):
         make_agent(config, num_actions=2, obs_shape=(64, 64), obs_dtype=np.uint8, network=DuelingCNN(2))

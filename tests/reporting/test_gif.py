@@ -1,4 +1,4 @@
-"""GIFs of environments of any size, with any number of actions, and values of any magnitude."""
+"""GIFs of environments of any size, with any number of actions and values of any magnitude."""
 
 import itertools
 
@@ -17,9 +17,9 @@ ATARI = ["NOOP", "FIRE", *WAYS, *(way + "FIRE" for way in WAYS)]
 
 
 class Scene(gym.Env):
-    """Draws one picture; an episode has as many steps as there are values."""
+    """An environment that always draws the same picture, with episodes of a given length."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, gymnasium's own
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, gymnasium declares it so
     render_mode = "rgb_array"
     observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
 
@@ -41,7 +41,7 @@ class Scene(gym.Env):
 
 
 class Valued(jaxdqn.TrainedAgent):
-    """Gives the actions the values `[T, A]`, a row a step."""
+    """An agent with given action values `[T, A]`: one row for each step."""
 
     frame_stack = None
 
@@ -60,7 +60,7 @@ class Valued(jaxdqn.TrainedAgent):
 
 @pytest.fixture
 def record(monkeypatch, tmp_path):
-    """Record an episode: its pictures, and for each what texts say, their boxes, and how many lines there are."""
+    """Return a function that records an episode: its pictures, and the texts, boxes and number of lines of each."""
     texts, counts = {}, {}
     text, line = ImageDraw.ImageDraw.text, ImageDraw.ImageDraw.line
 
@@ -109,7 +109,7 @@ VALUES = {
 
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("num_actions", [1, 2, 6, 12, 13, 18, 4672])
-def test_labels_neither_overlap_nor_leave_the_canvas(record, num_actions, kind):
+def test_labels_do_not_overlap_and_stay_inside_the_picture(record, num_actions, kind):
     _, texts, _ = record(VALUES[kind](random_values(num_actions, steps=2)))
     for picture in texts:
         for _, (left, top, right, bottom), (width, height) in picture:
@@ -118,26 +118,26 @@ def test_labels_neither_overlap_nor_leave_the_canvas(record, num_actions, kind):
             assert right <= width
             assert bottom <= height
         for (one, a, _), (other, b, _) in itertools.combinations(picture, 2):
-            apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
-            assert apart, f"{one!r} and {other!r} overlap"
+            separate = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+            assert separate, f"{one!r} and {other!r} overlap"
 
 
 @pytest.mark.parametrize("num_actions", [2, 12])
-def test_a_few_actions_all_have_a_label(record, num_actions):
+def test_up_to_twelve_actions_all_have_a_label(record, num_actions):
     values = random_values(num_actions)
     _, texts, _ = record(values)
     assert {text.split(":")[0] for text in said(texts) if ": " in text} == {str(i) for i in range(num_actions)}
     assert [text for text in said(texts) if "<" in text] == [f"{values[-1].argmax()}: {values[-1].max():.2f}<"]
 
 
-def test_4672_actions_take_no_more_lines_than_18(record):
+def test_4672_actions_have_no_more_lines_than_18(record):
     _, _, (few, *_) = record(random_values(18))
     _, _, (*_, many) = record(random_values(4672))
-    assert many <= few + 6  # lines that lead to labels that moved
+    assert many <= few + 6  # lines to labels that were shifted
     assert many < 20
 
 
-def test_of_many_actions_the_best_are_shown_with_how_many_there_are(record):
+def test_the_best_of_many_actions_are_shown_with_the_total_number(record):
     values = random_values(4672)
     _, texts, _ = record(values)
     assert any("4,672" in text for text in said(texts))
@@ -146,7 +146,7 @@ def test_of_many_actions_the_best_are_shown_with_how_many_there_are(record):
     assert len(labelled) == 6
 
 
-def test_the_band_holds_the_values_of_the_others(record):
+def test_the_grey_band_covers_the_values_of_the_other_actions(record):
     low, high = np.full((4, 20), 1.0), np.full((4, 20), 2.0)
     low[:, 0] = high[:, 0] = 9.0  # the chosen action
     values = np.concatenate([low, high[:, 1:]], axis=1)  # [4, 39]
@@ -154,17 +154,17 @@ def test_the_band_holds_the_values_of_the_others(record):
     pictures, _, _ = record(values)
     grey = np.all(np.abs(pictures[-1].astype(int) - (226, 226, 219)) <= 2, axis=-1)
     rows = np.flatnonzero(grey[60:214].any(axis=1)) + 60
-    # From the lowest value, at the lower edge of the lines, to 2 of 9.
+    # The band goes from the lowest value, 0, at the bottom of the plot, to 2; the highest value of the plot is 9.
     assert 200 < rows.max() <= 214
     assert 170 < rows.min() < 180
 
 
-def test_the_chosen_action_is_shown_though_others_are_as_good(record):
+def test_the_chosen_action_is_shown_even_if_others_have_the_same_value(record):
     _, texts, _ = record(np.zeros((3, 4672)))
     assert [text for text in said(texts) if "<" in text] == ["0: 0.00<"]
 
 
-def test_names_of_actions_are_labels(record):
+def test_labels_have_the_names_of_actions(record):
     _, texts, _ = record(random_values(18), meanings=lambda: ATARI)
     labels = [text.split(":")[0] for text in said(texts) if ": " in text and not text.startswith("last")]
     assert len(labels) == 6
@@ -178,16 +178,16 @@ def failing():
 @pytest.mark.parametrize(
     "meanings",
     [
-        pytest.param(failing, id="the method fails"),
-        pytest.param(lambda: None, id="it gives nothing"),
-        pytest.param(lambda: ["LEFT"], id="it gives fewer"),
-        pytest.param(lambda: ["LEFT", "LEFT"], id="it gives two alike"),
-        pytest.param(lambda: ["LEFT", " \n"], id="one is empty"),
-        pytest.param(lambda: ["W" * 40, "M" * 40], id="they do not fit"),
-        pytest.param([1, 2], id="it is not a method"),
+        pytest.param(failing, id="the method raises"),
+        pytest.param(lambda: None, id="it returns None"),
+        pytest.param(lambda: ["LEFT"], id="too few names"),
+        pytest.param(lambda: ["LEFT", "LEFT"], id="the same name twice"),
+        pytest.param(lambda: ["LEFT", " \n"], id="an empty name"),
+        pytest.param(lambda: ["W" * 40, "M" * 40], id="names that are too wide"),
+        pytest.param([1, 2], id="not a method"),
     ],
 )
-def test_actions_without_usable_names_have_numbers(record, meanings):
+def test_actions_without_usable_names_are_numbered(record, meanings):
     _, texts, _ = record(random_values(2), meanings=meanings)
     assert {text.split(":")[0] for text in said(texts) if ": " in text} == {"0", "1"}
 
@@ -207,7 +207,7 @@ def test_actions_without_usable_names_have_numbers(record, meanings):
     ],
     ids=str,
 )
-def test_scenes_of_every_size_are_seen(record, shape, pixels):
+def test_scenes_of_every_size_are_visible(record, shape, pixels):
     picture = np.broadcast_to(np.uint8(RED) if shape[2:] == (3,) else np.uint8(90), shape)
     expected = RED if shape[2:] == (3,) else (90, 90, 90)
     pictures, _, _ = record(random_values(2), picture=picture)
@@ -218,19 +218,19 @@ def test_scenes_of_every_size_are_seen(record, shape, pixels):
 def test_a_grid_grows_with_sharp_edges(record):
     grid = np.random.default_rng(0).integers(0, 2, (10, 10, 3), np.uint8) * np.uint8(200)
     pictures, _, _ = record(random_values(2), picture=grid)
-    scene = pictures[0][:, 60:300]  # 240 of 360 columns
+    scene = pictures[0][:, 60:300]  # the middle 240 of 360 columns
     assert np.abs(scene[12::24, 12::24].astype(int) - grid).max() <= 2
     assert np.array_equal(scene, scene[12::24, 12::24].repeat(24, 0).repeat(24, 1))
 
 
-def test_a_scene_of_many_colours_leaves_lines_theirs(record):
+def test_a_scene_of_many_colours_does_not_change_the_colours_of_lines(record):
     noise = np.random.default_rng(0).integers(0, 256, (120, 180, 3), np.uint8)
     pictures, _, _ = record(random_values(2, steps=12), picture=noise)
     for colour in COLOURS[:2]:
         assert (np.abs(pictures[-1][:, 370:].astype(int) - colour).max(axis=-1) <= 4).sum() > 100
 
 
-def test_the_first_step_shows_its_values(record):
+def test_the_values_of_the_first_step_are_visible(record):
     pictures, _, _ = record(random_values(2))
     plot = pictures[0][60:214, 376:608].astype(int)  # without labels
     for colour in COLOURS[:2]:

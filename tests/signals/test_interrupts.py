@@ -1,4 +1,4 @@
-"""Ctrl-C, at any moment of a run."""
+"""Ctrl-C and other signals, at any moment of a run."""
 
 import signal
 import subprocess
@@ -16,23 +16,23 @@ from jaxdqn.signals import Stop
 pytestmark = pytest.mark.slow
 
 
-def test_ctrl_c_while_jax_is_imported_waits_until_it_is(tmp_path):
+def test_ctrl_c_during_the_import_of_jax_takes_effect_after_it(tmp_path):
     """A KeyboardInterrupt in the middle of an extension's import can crash the process."""
     script = interrupting_import_of("jaxlib")
     words = [sys.executable, "-c", script, "train", *TINY, "--output", str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 130
     assert done.stdout.startswith("still importing")
-    assert done.stderr.strip().splitlines() == ["jaxdqn: interrupted; what was written is whole"]
+    assert done.stderr.strip().splitlines() == ["jaxdqn: interrupted; all files are complete"]
     assert not (tmp_path / "run").exists()
 
 
-# A shell starts background jobs with SIGINT ignored, and a child keeps that: undo it, as a terminal would.
+# A shell starts background jobs with SIGINT ignored, and their children inherit that: restore the default.
 RESTORE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 
 
 def children_of(pid):
-    """Processes that a process has started, theirs included."""
+    """Return all descendants of a process."""
     return psutil.Process(pid).children(recursive=True)
 
 
@@ -43,7 +43,7 @@ def children_of(pid):
         pytest.param(signal.SIGINT, ["--loop", "device"], marks=pytest.mark.several),
     ],
 )
-def test_a_signal_keeps_the_state_ends_the_workers_and_says_how_to_go_on(number, flags, tmp_path):
+def test_a_signal_saves_the_state_ends_the_workers_and_prints_the_resume_command(number, flags, tmp_path):
     words = ["train", *TINY, "--total-frames", "1000000", "--capacity", "1000", "--checkpoint-every", "0", *flags]
     command = [sys.executable, "-c", f"{RESTORE}; from jaxdqn.cli.main import main; main()", *words, "--output", "run"]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -60,46 +60,46 @@ def test_a_signal_keeps_the_state_ends_the_workers_and_says_how_to_go_on(number,
     out, err = process.communicate(timeout=30)
     assert time.monotonic() - sent < 10
     assert process.returncode == 128 + number
-    assert not psutil.wait_procs(children, timeout=5)[1]  # the server that workers start from ends last
-    assert err.strip().splitlines() == (["jaxdqn: interrupted; what was written is whole"] if number == 2 else [])
+    assert not psutil.wait_procs(children, timeout=5)[1]  # the fork server of the workers ends last
+    assert err.strip().splitlines() == (["jaxdqn: interrupted; all files are complete"] if number == 2 else [])
     (state,) = (tmp_path / "run" / "states").iterdir()
     text = metrics.read_text()
     last = int(text.splitlines()[-1].split(",")[0])
     assert int(state.name) == last
-    assert f"`jaxdqn resume run` goes on from frame {last:,}" in " ".join(out.split())
+    assert f"`jaxdqn resume run` resumes from frame {last:,}" in " ".join(out.split())
     assert text.endswith("\n")
     assert len({line.count(",") for line in text.splitlines()}) == 1
     assert (tmp_path / "run" / "curve.png").exists()
 
 
-def test_a_run_that_does_not_come_to_an_end_of_a_batch_is_stopped_where_it_is():
+def test_a_run_stops_at_once_after_the_grace_period_or_a_second_signal():
     began = time.monotonic()
     with Stop().listening() as stop:
-        stop.patience = 0.2
+        stop.grace_seconds = 0.2
         stop.allow_graceful(True)
         signal.raise_signal(signal.SIGINT)
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             time.sleep(5)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        with pytest.raises(SystemExit, match="143"):  # a second one is not a request
+        with pytest.raises(SystemExit, match="143"):  # a second signal stops at once
             signal.raise_signal(signal.SIGTERM)
     assert time.monotonic() - began < 3
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without SIGHUP")
-def test_a_terminal_that_is_closed_asks_as_sigterm_does_and_as_often_as_it_likes():
-    """The kernel and the shell both send SIGHUP; `nohup` has it ignored."""
+def test_sighup_counts_as_sigterm_and_may_be_sent_twice():
+    """The kernel and the shell both send SIGHUP; with `nohup`, a process ignores it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         with Stop().listening() as stop:
             stop.allow_graceful(True)
             for _ in range(2):
                 signal.raise_signal(signal.SIGHUP)
-            assert stop.asked == signal.SIGTERM
+            assert stop.signal_number == signal.SIGTERM
             with pytest.raises(SystemExit, match="143"):
-                stop.leave()
+                stop.end_run()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with Stop().listening() as stop:
@@ -110,8 +110,8 @@ def test_a_terminal_that_is_closed_asks_as_sigterm_does_and_as_often_as_it_likes
 
 
 @pytest.mark.several
-def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(tmp_path):
-    """`tests/checks/kill_and_resume.py --kills 30` is the long form."""
+def test_a_run_killed_at_random_moments_ends_like_one_never_killed(tmp_path):
+    """`tests/checks/kill_and_resume.py --kills 30` is the long version."""
     words = [sys.executable, kill_and_resume.__file__, "--kills", "1", "--total-frames", "480", "--seed", "3"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr

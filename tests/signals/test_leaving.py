@@ -1,4 +1,4 @@
-"""A loop that is left, by `break`, `close`, `stop`, or Ctrl-C in a user's own script: what was learned is kept."""
+"""Leaving the loop by `break`, `close`, `stop` or Ctrl-C in a user's script saves the state."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def states(run):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Of each loop, a run that nobody left: its newest state and its rows."""
+    """For each loop, the last step and the rows of an uninterrupted run."""
     found = {}
     for loop in ("host", "device"):
         run = tmp_path_factory.mktemp("whole") / loop
@@ -53,11 +53,11 @@ def whole(tmp_path_factory):
         pytest.param("error", "device", marks=pytest.mark.long),
     ],
 )
-def test_a_loop_that_is_left_goes_on_as_if_it_had_not_been(how, loop, whole, tmp_path):
+def test_a_run_resumed_after_leaving_the_loop_ends_like_an_uninterrupted_one(how, loop, whole, tmp_path):
     config = config_in(tmp_path / "run", loop=loop, **SPARSE)
 
     def leave():
-        if how == "break":  # of a run that nothing else holds
+        if how == "break":  # there is no other reference to the run
             for step in jaxdqn.train(config):
                 if step.progress.frames == 80:
                     break
@@ -78,7 +78,7 @@ def test_a_loop_that_is_left_goes_on_as_if_it_had_not_been(how, loop, whole, tmp
 
     leave()
     (kept,) = states(tmp_path / "run")
-    # On the device batches of the chunk that was left are trained already: they belong to the state.
+    # On the device, the batches of the current chunk are trained already: they are part of the state.
     assert kept == 80 if loop == "host" else 80 <= kept <= 192
     assert jaxdqn.load(tmp_path / "run", "last").evaluate(1).episodes == 1
     end = finish(jaxdqn.resume(tmp_path / "run", say=quiet))
@@ -89,7 +89,7 @@ def test_a_loop_that_is_left_goes_on_as_if_it_had_not_been(how, loop, whole, tmp
 
 
 @pytest.mark.slow
-def test_a_break_while_somebody_holds_the_run_keeps_nothing_until_it_is_closed(tmp_path):
+def test_a_break_saves_nothing_before_close_if_there_is_a_reference_to_the_run(tmp_path):
     steps = jaxdqn.train(config_in(tmp_path / "run", **SPARSE))
     for step in steps:
         if step.progress.frames == 64:
@@ -102,7 +102,7 @@ def test_a_break_while_somebody_holds_the_run_keeps_nothing_until_it_is_closed(t
     assert states(tmp_path / "run") == [64]
 
 
-def test_a_run_that_was_never_asked_for_a_batch_leaves_nothing(tmp_path):
+def test_a_run_that_is_never_iterated_creates_no_folder(tmp_path):
     with jaxdqn.train(config_in(tmp_path / "run", **SPARSE)):
         pass
     assert not (tmp_path / "run").exists()
@@ -123,7 +123,7 @@ def test_a_state_that_is_on_disk_already_is_not_written_again(tmp_path):
 SCRIPT = """
 import signal, sys, time
 import jaxdqn
-signal.signal(signal.SIGINT, signal.default_int_handler if sys.argv[3] == "heard" else signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.default_int_handler if sys.argv[3] == "default" else signal.SIG_IGN)
 config = jaxdqn.Config(total_frames=40_000, batch_size=16, warmup_frames=64, num_envs=4, frames_per_batch=16,
                        updates_per_batch=1, capacity=512, evaluate_every=0, checkpoint_every=0, output=sys.argv[1])
 for step in jaxdqn.train(config):
@@ -136,9 +136,9 @@ for step in jaxdqn.train(config):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "pause", "ctrl_c"),
-    [(signal.SIGINT, 60, "heard"), (signal.SIGINT, 0, "heard"), (signal.SIGTERM, 60, "ignored, as in the background")],
+    [(signal.SIGINT, 60, "default"), (signal.SIGINT, 0, "default"), (signal.SIGTERM, 60, "ignored in background")],
 )
-def test_a_signal_in_a_users_own_script_keeps_the_state_within_and_between_batches(number, pause, ctrl_c, tmp_path):
+def test_a_signal_in_a_users_script_saves_the_state_within_and_between_batches(number, pause, ctrl_c, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), str(pause), ctrl_c],
         stdout=subprocess.PIPE,
@@ -157,7 +157,7 @@ def test_a_signal_in_a_users_own_script_keeps_the_state_within_and_between_batch
     assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT)
 
 
-def test_signals_are_as_they_were_once_a_run_is_left_and_a_programs_own_are_never_touched(tmp_path):
+def test_signal_handlers_are_restored_and_a_programs_own_handler_is_not_replaced(tmp_path):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     with jaxdqn.train(config_in(tmp_path / "run", **SPARSE)) as run:
@@ -165,20 +165,20 @@ def test_signals_are_as_they_were_once_a_run_is_left_and_a_programs_own_are_neve
         assert signal.getsignal(signal.SIGINT) is not before[signal.SIGINT]
     assert {number: signal.getsignal(number) for number in before} == before
 
-    def mine(*_):
+    def own_handler(*_):
         pass
 
-    signal.signal(signal.SIGINT, mine)
+    signal.signal(signal.SIGINT, own_handler)
     try:
         with jaxdqn.train(config_in(tmp_path / "other", **SPARSE)) as run:
             next(run)
-            assert signal.getsignal(signal.SIGINT) is mine
+            assert signal.getsignal(signal.SIGINT) is own_handler
     finally:
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
 
 def one_step_return(rewards, terminated, last, gamma):
-    """A window of one step whose reward is 1 whatever happened."""
+    """Return a window of one step with reward 1."""
     import jax.numpy as jnp
 
     ended = terminated[0]
@@ -186,7 +186,7 @@ def one_step_return(rewards, terminated, last, gamma):
 
 
 @pytest.mark.slow
-def test_returns_of_ones_own_reach_train_and_must_be_given_again(tmp_path):
+def test_a_users_returns_function_is_used_and_must_be_passed_again(tmp_path):
     seen = []
 
     def returns(*args):
@@ -196,18 +196,18 @@ def test_returns_of_ones_own_reach_train_and_must_be_given_again(tmp_path):
     config = config_in(tmp_path / "run", checkpoint_every=64, total_frames=128)
     finish(jaxdqn.train(config, returns=returns), stop_after=96)
     assert seen
-    with pytest.raises(ValueError, match=r"trained with returns of your own, test_leaving\..*returns: give it"):
+    with pytest.raises(ValueError, match=r"trained with your own returns, test_leaving\..*returns: pass that"):
         next(jaxdqn.resume(tmp_path / "run"))
     notes = []
     finish(jaxdqn.resume(tmp_path / "run", returns=one_step_return, say=notes.append))
     assert any("returns was test_leaving." in note and "is test_leaving.one_step_return now" in note for note in notes)
 
 
-def test_fields_that_say_nothing_beside_an_optimizer_of_ones_own_are_reported(tmp_path):
+def test_fields_without_effect_with_a_users_optimizer_are_reported(tmp_path):
     import optax
 
     notes = []
     config = config_in(tmp_path / "run", learning_rate=0.25, max_gradient_norm=None, loss="squared", **SPARSE)
     next(jaxdqn.train(config, optimizer=optax.sgd(0.1), loss=np.abs, say=notes.append))
-    assert "learning_rate 0.25 and max_gradient_norm None have no effect beside optimizer of your own" in notes
-    assert "loss 'squared' has no effect beside loss of your own" in notes
+    assert "learning_rate 0.25 and max_gradient_norm None have no effect with your own optimizer" in notes
+    assert "loss 'squared' has no effect with your own loss" in notes

@@ -1,4 +1,4 @@
-"""Signals while a loop is being left, with several runs in a process, and runs that end in another thread."""
+"""Signals while a loop is being left, with several runs in a process, and after runs that end in another thread."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ def states_in(folder):
 
 @pytest.fixture
 def interrupted_save(monkeypatch):
-    """Ctrl-C comes while the state is written."""
+    """Send Ctrl-C while the state is saved."""
     save = States.save
 
     def interrupt(*args, **how):
@@ -39,7 +39,7 @@ def interrupted_save(monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["with", "close", "stop", "break"])
-def test_ctrl_c_while_a_loop_that_was_left_is_kept_waits_until_it_is(how, tmp_path, interrupted_save):
+def test_ctrl_c_while_the_state_is_saved_takes_effect_after_it(how, tmp_path, interrupted_save):
     def leave():
         if how == "with":
             with run_in(tmp_path / "run") as run:
@@ -47,7 +47,7 @@ def test_ctrl_c_while_a_loop_that_was_left_is_kept_waits_until_it_is(how, tmp_pa
         elif how == "break":
             for _ in run_in(tmp_path / "run"):
                 break
-            time.sleep(5)  # what is raised while an object is deleted is seen by nobody: it comes a moment later
+            time.sleep(5)  # Python ignores errors in `__del__`: the signal is sent again a moment later
         else:
             run = run_in(tmp_path / "run")
             next(run)
@@ -63,7 +63,7 @@ def test_ctrl_c_while_a_loop_that_was_left_is_kept_waits_until_it_is(how, tmp_pa
 
 
 class Interrupting(probes.Delayed):
-    """Ctrl-C comes in the midst of a batch."""
+    """Sends Ctrl-C in the middle of a batch."""
 
     steps = 0
 
@@ -74,7 +74,7 @@ class Interrupting(probes.Delayed):
         return super().step(action)
 
 
-def test_two_runs_side_by_side_are_both_kept(tmp_path):
+def test_ctrl_c_saves_both_of_two_interleaved_runs(tmp_path):
     Interrupting.steps = 0
     other = jaxdqn.train(dataclasses.replace(RUN, output=str(tmp_path / "b")), env_fn=Interrupting)
 
@@ -89,7 +89,7 @@ def test_two_runs_side_by_side_are_both_kept(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_run_that_ends_leaves_the_signals_of_another_alone(tmp_path):
+def test_a_run_that_ends_does_not_remove_the_signal_handlers_of_another(tmp_path):
     one, other = run_in(tmp_path / "a"), run_in(tmp_path / "b")
     next(one)
     next(other)
@@ -100,7 +100,7 @@ def test_a_run_that_ends_leaves_the_signals_of_another_alone(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_run_that_ends_in_another_thread_gives_the_signals_back(tmp_path):
+def test_signal_handlers_are_restored_after_a_run_ends_in_another_thread(tmp_path):
     run, faults = run_in(tmp_path / "run"), []
     next(run)
 

@@ -1,4 +1,4 @@
-"""Free memory: the machine's, or what a container leaves of it."""
+"""Free memory of the machine or of its container, and the cache of compiled programs."""
 
 import os
 import subprocess
@@ -8,46 +8,46 @@ from unittest.mock import Mock
 import jax
 import psutil
 import pytest
-from running import leave_free
+from running import set_free_memory
 
 from jaxdqn.storage import free_space
 
 
-def test_free_memory_is_that_of_the_machine_without_a_container(monkeypatch, tmp_path):
-    monkeypatch.setattr(free_space, "_LIMIT", tmp_path / "none")
+def test_free_memory_without_a_container_is_the_machines(monkeypatch, tmp_path):
+    monkeypatch.setattr(free_space, "_CONTAINER_LIMIT", tmp_path / "none")
     assert 0 < free_space.free_bytes() <= psutil.virtual_memory().total
 
 
 @pytest.mark.parametrize(("limit", "free"), [("3000\n", 2000), ("max\n", 5000), ("9000\n", 5000)])
-def test_a_container_may_leave_less_than_the_machine_has(monkeypatch, tmp_path, limit, free):
+def test_free_memory_is_limited_by_the_container(monkeypatch, tmp_path, limit, free):
     (tmp_path / "max").write_text(limit)
     (tmp_path / "current").write_text("1000\n")
-    monkeypatch.setattr(free_space, "_LIMIT", tmp_path / "max")
-    monkeypatch.setattr(free_space, "_USED", tmp_path / "current")
-    leave_free(monkeypatch, 5000)
+    monkeypatch.setattr(free_space, "_CONTAINER_LIMIT", tmp_path / "max")
+    monkeypatch.setattr(free_space, "_CONTAINER_USED", tmp_path / "current")
+    set_free_memory(monkeypatch, 5000)
     assert free_space.free_bytes() == free
 
 
-def test_processes_on_one_machine_and_devices_of_one_process_share_its_memory(monkeypatch, tmp_path):
+def test_processes_and_cpu_devices_share_the_machines_memory(monkeypatch, tmp_path):
     (tmp_path / "max").write_text("3000")
     (tmp_path / "current").write_text("0")
-    monkeypatch.setattr(free_space, "_LIMIT", tmp_path / "max")
-    monkeypatch.setattr(free_space, "_USED", tmp_path / "current")
-    leave_free(monkeypatch, 5000)
+    monkeypatch.setattr(free_space, "_CONTAINER_LIMIT", tmp_path / "max")
+    monkeypatch.setattr(free_space, "_CONTAINER_USED", tmp_path / "current")
+    set_free_memory(monkeypatch, 5000)
     for (machine, container), host in (((1, 1), 3000), ((2, 1), 2500), ((2, 2), 1500), ((5, 2), 1000)):
         sharing = free_space.Sharing(machine, container)
         assert free_space.free_host_bytes(sharing) == host
         assert [free_space.free_bytes(devices, sharing) for devices in (1, 2, 4)] == [host, host // 2, host // 4]
 
 
-def test_processes_that_share_a_machine_or_a_container_are_counted():
+def test_processes_on_the_same_machine_and_container_are_counted():
     places = [["a", "1"], ["b", "1"], ["a", "2"], ["a", "1"]]
     assert [tuple(free_space.sharing_of(places, index)) for index in range(4)] == [(3, 2), (1, 1), (3, 1), (3, 2)]
     here = free_space.machine_and_container()
     assert tuple(free_space.sharing_of([here, here], 1)) == (2, 2)
 
 
-def test_an_accelerator_has_memory_of_its_own_and_the_fullest_counts(monkeypatch):
+def test_free_memory_of_accelerators_is_that_of_the_fullest_device(monkeypatch):
     def device(used):
         stats = {"bytes_limit": 100, "bytes_in_use": used}
         return Mock(spec=jax.Device, platform="gpu", memory_stats=lambda: stats)
@@ -58,7 +58,7 @@ def test_an_accelerator_has_memory_of_its_own_and_the_fullest_counts(monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
-def test_programs_are_kept_where_the_user_says_or_else_in_the_cache(own, tmp_path):
+def test_compiled_programs_are_cached_in_the_users_folder_or_the_default_one(own, tmp_path):
     script = (
         "import jax; from jaxdqn.distributed.devices import enable_compilation_cache; enable_compilation_cache();"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); jax.jit(lambda x: x + 1)(1)"

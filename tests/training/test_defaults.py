@@ -1,4 +1,4 @@
-"""Defaults for other environments: neutral ones, no symmetry of another's, a replay that follows the run."""
+"""Defaults for other environments: neutral settings, no symmetries of CartPole, replay sized by the run."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import probes
 import pytest
-from image_envs import Shown, box
+from image_envs import RandomObs, box
 from whole_runs import PIXELS
 
 import jaxdqn
@@ -25,35 +25,35 @@ from jaxdqn.presets import PRESETS
 from jaxdqn.replay import row_bytes
 from jaxdqn.schedules import with_capacity
 
-# The preset cartpole, as small as it can be; its symmetries are CartPole-v1's.
+# The preset cartpole, as small as possible; its symmetries are for CartPole-v1.
 CARTPOLE = dataclasses.replace(PIXELS, symmetries_of="CartPole-v1")
 
 
 @pytest.mark.parametrize(
     ("config", "env_fn", "kept"),
     [
-        (CARTPOLE, lambda: Shown(box((48, 40, 3))), False),
+        (CARTPOLE, lambda: RandomObs(box((48, 40, 3))), False),
         (dataclasses.replace(CARTPOLE, env="Acrobot-v1"), None, False),
         (CARTPOLE, None, True),  # its own environment
-        (dataclasses.replace(CARTPOLE, symmetries_of=None), lambda: Shown(box((48, 40, 3))), True),  # asked for
+        (dataclasses.replace(CARTPOLE, symmetries_of=None), lambda: RandomObs(box((48, 40, 3))), True),  # set again
     ],
-    ids=["env_fn", "another id", "its own", "asked for"],
+    ids=["env_fn", "another id", "its own", "set again"],
 )
-def test_a_preset_trains_another_environment_without_its_symmetries_and_says_so(config, env_fn, kept, monkeypatch):
+def test_a_preset_drops_its_symmetries_for_another_environment_with_a_note(config, env_fn, kept, monkeypatch):
     trained, said = [], []
 
-    def job(config, *_, **__):
+    def make_context(config, *_, **__):
         trained.append(config)
         raise RuntimeError("far enough")
 
-    monkeypatch.setattr("jaxdqn.training.entry.make_context", job)
+    monkeypatch.setattr("jaxdqn.training.entry.make_context", make_context)
     with pytest.raises(RuntimeError, match="far enough"):
         next(jaxdqn.train(config, env_fn=env_fn, say=said.append))
     assert (trained[0].random_shift, trained[0].mirror) == ((2, True) if kept else (0, False))
     assert [line[:45] for line in said] == ([] if kept else ["random_shift 2 and mirror True are for CartPo"])
 
 
-def test_a_run_on_the_device_leaves_out_the_symmetries_of_another_environment(monkeypatch):
+def test_a_device_run_drops_the_symmetries_of_another_environment(monkeypatch):
     found = []
 
     def agent_of(config, **how):
@@ -86,7 +86,7 @@ def test_a_run_on_the_device_leaves_out_the_symmetries_of_another_environment(mo
         ("--no-pixels", None, PRESETS["cartpole"].for_env("CartPole-v1", pixels=False)),
     ],
 )
-def test_without_a_preset_an_environment_has_neutral_defaults_and_none_is_the_preset_cartpole(flags, preset, expected):
+def test_defaults_are_neutral_with_env_and_those_of_the_preset_cartpole_without_it(flags, preset, expected):
     assert parse_config(flags.split(), preset and PRESETS[preset]) == expected
 
 
@@ -97,17 +97,17 @@ def test_without_a_preset_an_environment_has_neutral_defaults_and_none_is_the_pr
         ("--total-frames 9000", "cartpole", 9_024),  # whole batches
         ("--total-frames 1000000 --capacity 5000", "cartpole", 5_000),
         ("--total-frames 9000", "torchrl-demo", 9_024),
-        ("--total-frames 1000000", "torchrl", 100_000),  # less than its run, on purpose
+        ("--total-frames 1000000", "torchrl", 100_000),  # smaller than its run, on purpose
         ("", "cartpole", 18_000),
         ("--env Acrobot-v1 --total-frames 70000", None, 70_016),
     ],
 )
-def test_replay_follows_the_length_of_the_run_unless_it_is_said_otherwise(flags, preset, capacity):
+def test_replay_holds_the_whole_run_unless_a_capacity_is_set(flags, preset, capacity):
     config = parse_config(flags.split(), preset and PRESETS[preset])
     assert with_capacity(config, ObsSpec((4,), np.float32)).capacity == capacity
 
 
-def test_replay_takes_half_of_the_free_memory_at_most():
+def test_replay_takes_at_most_half_of_free_memory():
     obs = ObsSpec((64, 64), np.uint8, 4)
     config, row = Config(total_frames=100_000), row_bytes((64, 64), np.uint8)
     assert with_capacity(config, obs, 10**12).capacity == 100_000
@@ -118,10 +118,10 @@ def test_replay_takes_half_of_the_free_memory_at_most():
 
 
 @pytest.mark.slow
-def test_the_capacity_that_was_found_is_kept_for_the_resume(tmp_path, monkeypatch):
+def test_a_resume_uses_the_capacity_chosen_at_the_start(tmp_path, monkeypatch):
     config = Config(total_frames=512, warmup_frames=64, output=str(tmp_path / "run"), checkpoint_every=256)
-    with monkeypatch.context() as little:
-        little.setattr("jaxdqn.training.setup.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxdqn.training.setup.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
         for step in jaxdqn.train(config, env_fn=probes.Delayed):
             if step.progress.frames == 256:
                 break
@@ -136,7 +136,7 @@ IMAGES += [((10, 10, 6), 1, "grid"), ((3, 9), 2, "grid"), ((2, 9, 3), 1, None), 
 
 @pytest.mark.parametrize(("shape", "stack", "name"), IMAGES, ids=str)
 @pytest.mark.parametrize("num_actions", [2, 18])
-def test_the_network_is_chosen_by_the_size_of_the_image(shape, stack, name, num_actions):
+def test_the_default_network_depends_on_the_size_of_the_image(shape, stack, name, num_actions):
     obs = ObsSpec(shape, np.uint8, stack)
     network = make_network(Config(value_bias=3.0), num_actions, obs)
     assert isinstance(network, DuelingCNN if name else DuelingMLP)
@@ -150,14 +150,14 @@ def test_the_network_is_chosen_by_the_size_of_the_image(shape, stack, name, num_
     assert network.value_bias == 3.0
 
 
-def test_an_image_too_small_for_the_network_that_is_named_is_refused():
+def test_an_image_too_small_for_the_configured_network_is_refused():
     with pytest.raises(
         ValueError, match=r"an image of \(10, 10, 4\) is too small for network 'nature': use at least 36"
     ):
         make_network(Config(network="nature"), 2, ObsSpec((10, 10, 4), np.uint8, 1))
 
 
-def test_the_motion_network_takes_differences_of_whole_frames_of_several_channels():
+def test_the_motion_network_takes_differences_of_frames_with_several_channels():
     stack = jnp.arange(2 * 9, dtype=jnp.float32).reshape(2, 9) ** 2
     found = jaxdqn.frame_differences(stack, 4.0, channels=3)
     expected = [4 * (stack[:, 3:6] - stack[:, :3]), 4 * (stack[:, 6:] - stack[:, 3:6]), stack[:, 6:]]
@@ -166,9 +166,9 @@ def test_the_motion_network_takes_differences_of_whole_frames_of_several_channel
     assert make_network(Config(network="motion"), 2, obs).channels == 3
 
 
-def test_a_precision_for_convolutions_is_refused_where_there_are_none():
+def test_compute_dtype_is_refused_for_a_network_without_convolutions():
     vectors = ObsSpec((4,), np.float32)
-    with pytest.raises(ValueError, match="compute_dtype bfloat16 is for convolutions, and there are none"):
+    with pytest.raises(ValueError, match="compute_dtype bfloat16 needs a network with convolutions"):
         make_network(Config(compute_dtype="bfloat16"), 2, vectors)
 
 
@@ -183,14 +183,14 @@ def test_a_precision_for_convolutions_is_refused_where_there_are_none():
         (False, (64, 64), np.uint8, None),
     ],
 )
-def test_code_that_has_no_environment_to_ask_gets_what_the_shape_says(pixels, shape, dtype, stack):
+def test_spec_from_chooses_the_stack_by_shape_and_dtype(pixels, shape, dtype, stack):
     assert spec_from(Config(pixels=pixels), shape, dtype).stack == stack
     if stack is not None:
         assert spec_from(Config(pixels=pixels, frame_stack=2), shape, dtype).stack == 2
 
 
 @pytest.mark.slow
-def test_a_run_of_an_environment_is_named_after_it(tmp_path, monkeypatch, capsys):
+def test_the_default_folder_is_named_after_the_environment(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     gym.register("mine/Chain-v3", entry_point=lambda **_: probes.TerminatingChain())
     try:

@@ -1,4 +1,4 @@
-"""Faults that end well: what is not finite, environments that fail, files that are damaged, disks that are full."""
+"""Faults that stop a run with a clear message: values that are not finite, and environments that fail."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ from jaxdqn.loops.device_run import make_device_run
 
 
 class Spoiled(probes.TerminatingChain):
-    """Gives something that is no number in one step."""
+    """Returns a value that is not finite in one step."""
 
     value, where = np.nan, "reward"
     steps = 0
@@ -43,8 +43,8 @@ def spoiled(value, where):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("value", "where"), [(np.nan, "reward"), (np.inf, "observation")])
-def test_an_environment_that_gives_no_number_stops_the_run_there(value, where, tmp_path):
-    # Episodes of 10 steps and a final observation: the 40th step of each is in row 43, and 4 rows are a step.
+def test_a_non_finite_reward_or_observation_stops_the_run_at_its_frame(value, where, tmp_path):
+    # Episodes have 10 steps and a row for the final observation: the 40th step is in row 43 of each of the 4.
     with pytest.raises(FloatingPointError, match=rf"the {where} of environment 0 is -?{value} at frame 169"):
         finish(jaxdqn.train(config_in(tmp_path / "run"), env_fn=spoiled(value, where)))
     states = States(tmp_path / "run" / "states", keep=2, with_replay=True)
@@ -60,7 +60,7 @@ def test_an_environment_that_gives_no_number_stops_the_run_there(value, where, t
         (lambda error: jnp.sqrt(error * 0.0), "gradient norm", "host"),
     ],
 )
-def test_a_loss_or_a_gradient_that_is_no_number_stops_the_run(loss, field, loop, tmp_path):
+def test_a_non_finite_loss_or_gradient_stops_the_run(loss, field, loop, tmp_path):
     with pytest.raises(FloatingPointError, match=f"the {field} is nan in the updates after frame 48"):
         finish(jaxdqn.train(config_in(tmp_path / "run", loop=loop, updates_per_batch=1), loss=loss))
     newest = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest()
@@ -68,8 +68,8 @@ def test_a_loss_or_a_gradient_that_is_no_number_stops_the_run(loss, field, loop,
 
 
 @pytest.mark.slow
-def test_parameters_that_the_last_update_ruined_are_not_kept(tmp_path):
-    """Metrics are those before the step: they are finite when it goes wrong."""
+def test_non_finite_parameters_are_not_saved(tmp_path):
+    """Metrics are computed before the update, so they are still finite."""
     config = config_in(tmp_path / "run", learning_rate=3e38, updates_per_batch=1, warmup_frames=48)
     with pytest.raises(FloatingPointError, match=r"a parameter is not finite|is (nan|inf)"):
         finish(jaxdqn.train(config))
@@ -77,19 +77,19 @@ def test_parameters_that_the_last_update_ruined_are_not_kept(tmp_path):
 
 
 class NanAtFirst(probes.OneStep):
-    """Its first observation is none."""
+    """Its first observation is NaN."""
 
     def observe(self):
         return super().observe() * np.nan
 
 
-def test_a_first_observation_that_is_no_number_is_named():
+def test_a_non_finite_first_observation_is_named():
     with pytest.raises(FloatingPointError, match="the first observation of environment 0 is nan"):
         Collector(make_vector_env(NanAtFirst, 2), seed=0)
 
 
 @pytest.mark.slow
-def test_a_fault_is_one_line_of_the_command_line(tmp_path, capsys, monkeypatch):
+def test_a_fault_is_one_line_on_the_command_line(tmp_path, capsys, monkeypatch):
     gym.register("Spoiled-v0", entry_point=lambda **_: spoiled(np.nan, "reward")())
     words = ["--no-pixels", "--env", "Spoiled-v0", "--total-frames", "512", "--num-envs", "4", "--batch-size", "16"]
     words += ["--warmup-frames", "64", "--checkpoint-every", "64", "--capacity", "512"]
@@ -99,12 +99,12 @@ def test_a_fault_is_one_line_of_the_command_line(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "jaxdqn: training stopped: the reward of environment 0 is nan at frame " in said
-    assert f"`jaxdqn resume {tmp_path / 'run'}` goes on from frame 128" in said
+    assert f"`jaxdqn resume {tmp_path / 'run'}` resumes from frame 128" in said
     del gym.registry["Spoiled-v0"]
 
 
 @pytest.mark.parametrize("field", ["reward", "observation"])
-def test_a_functional_environment_that_gives_no_number_is_named(field):
+def test_a_non_finite_value_of_a_functional_environment_is_named(field):
     env = probes.counting_env(2)
     step = env.step
 
@@ -120,7 +120,7 @@ def test_a_functional_environment_that_gives_no_number_is_named(field):
 
 
 class Failing(probes.TerminatingChain):
-    """Raises, is killed or hangs in one step of the whole run: the files in a folder say whether it has been."""
+    """Raises, is killed or hangs in one step of the run; it creates a folder, so that this happens only once."""
 
     def __init__(self, folder, how):
         super().__init__()
@@ -150,7 +150,7 @@ SAYS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", SAYS)
-def test_a_worker_that_fails_is_named_or_built_again(how, tmp_path, monkeypatch):
+def test_a_failing_worker_is_named_or_rebuilt(how, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxdqn.envs.vector.workers.STEP_TIMEOUT", 3.0)
 
     def make():
@@ -172,7 +172,7 @@ def test_a_worker_that_fails_is_named_or_built_again(how, tmp_path, monkeypatch)
         rows, episodes = collector.collect(act, 40)
     collector.close()
     cut = [row for row in range(40) if rows.last[row].all() and not rows.terminated[row - 1].any()]
-    assert len(cut) == 1  # one row of both in which nothing has terminated
+    assert len(cut) == 1  # one row in which both episodes end without termination
     assert rows.episode_step[cut[0] + 1].tolist() == [0, 0]
     assert not rows.terminated[cut[0]].any()
     assert all(episode.length == 10 for episode in episodes)

@@ -1,4 +1,4 @@
-"""Images of all kinds through whole runs: colour, grids, floats; both loops, all storages, states, several devices."""
+"""Whole runs with all kinds of images (colour, grids, floats), in both loops and all replay storages."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from image_envs import Shown, box
+from image_envs import RandomObs, box
 from whole_runs import VECTORS, finish, table
 
 import jaxdqn
@@ -25,7 +25,7 @@ TINY = dataclasses.replace(VECTORS, pixels=None, network="auto", total_frames=19
 
 
 def make_grid(*, pixels=True, frame_size=64, side=10, channels=3, dtype=np.bool_):
-    """A functional grid with a thing that walks to the right: its row is told by a channel, action 1 gives 1."""
+    """Return a functional grid with one marked cell that moves at each step; action 1 gives reward 1."""
 
     def observe(state):
         cell = jnp.zeros((side, side, channels), bool).at[state % side, (state * 2) % side, state % channels].set(True)
@@ -45,26 +45,26 @@ def make_grid(*, pixels=True, frame_size=64, side=10, channels=3, dtype=np.bool_
 
 
 KINDS = {
-    "a grid of truth values": (box((10, 10, 4), np.bool_), {}),
-    "a grid, stacked": (box((6, 9, 2)), {"frame_stack": 3}),
-    "a small grey image": (box((12, 8)), {"frame_stack": 2}),
+    "boolean grid": (box((10, 10, 4), np.bool_), {}),
+    "stacked grid": (box((6, 9, 2)), {"frame_stack": 3}),
+    "small grey image": (box((12, 8)), {"frame_stack": 2}),
     "floats, channels first": (box((5, 12, 10), np.float32), {}),
     "colour": (box((50, 40, 3)), {"colour": True, "frame_size": 40}),
     "colour, normalised, shifted, mirrored": (
         box((50, 40, 3)),
         {"colour": True, "frame_size": 40, "normalisation_frames": 20, "mirror": True, "random_shift": 3},
     ),
-    "frames that are stacked already": (box((4, 44, 44)), {}),
-    "a picture of two pixels": (box((1, 2)), {}),
+    "frames already stacked": (box((4, 44, 44)), {}),
+    "two pixels": (box((1, 2)), {}),
 }
 
 
 LONGER = (
-    "a grid, stacked",
-    "a small grey image",
+    "stacked grid",
+    "small grey image",
     "colour",
-    "frames that are stacked already",
-    "a picture of two pixels",
+    "frames already stacked",
+    "two pixels",
     "floats, channels first",
 )
 MARKS = {**dict.fromkeys(LONGER, pytest.mark.long), "colour, normalised, shifted, mirrored": pytest.mark.several}
@@ -72,12 +72,12 @@ MARKS = {**dict.fromkeys(LONGER, pytest.mark.long), "colour, normalised, shifted
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=MARKS.get(kind, ())) for kind in KINDS])
-def test_a_whole_run_learns_from_every_kind_of_image_and_resumes(kind, tmp_path):
+def test_a_run_trains_and_resumes_with_every_kind_of_image(kind, tmp_path):
     space, fields = KINDS[kind]
     config = dataclasses.replace(TINY, **fields, checkpoint_every=96)
 
     def env_fn():
-        return Shown(space)
+        return RandomObs(space)
 
     run = finish(config, tmp_path / "run", env_fn=env_fn)
     spec = spec_of_env(
@@ -94,23 +94,23 @@ def test_a_whole_run_learns_from_every_kind_of_image_and_resumes(kind, tmp_path)
     assert end.progress.state.replay.rows.obs.dtype == agent.spec.obs.dtype
 
 
-@pytest.mark.usefixtures("users_code")
+@pytest.mark.usefixtures("default_compilation")
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("storage", ["host", "disk"])
-def test_colour_stacks_are_the_same_wherever_replay_is(storage, tmp_path):
+def test_losses_on_colour_stacks_do_not_depend_on_the_replay_storage(storage, tmp_path):
     def losses(name, **fields):
         config = dataclasses.replace(TINY, colour=True, frame_size=36, frame_stack=2, evaluate_every=0, **fields)
-        run = finish(config, tmp_path / name, env_fn=lambda: Shown(box((40, 50, 3))))
+        run = finish(config, tmp_path / name, env_fn=lambda: RandomObs(box((40, 50, 3))))
         return [row["loss"] for row in table(run / "metrics.csv")]
 
-    assert losses("elsewhere", replay_storage=storage) == losses("device")
+    assert losses(storage, replay_storage=storage) == losses("device")
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_grid_on_the_device_is_the_grid_on_the_host(tmp_path):
-    """The same environment by both loops: what replay holds, and what the network sees."""
+def test_the_device_loop_and_the_host_loop_store_the_same_grid(tmp_path):
+    """One environment in both loops: replay and the input of the network are the same."""
     register_env("mine/Grid-v0", functional=make_grid)
     try:
         for loop in ("host", "device"):
@@ -146,7 +146,7 @@ def test_a_grid_on_the_device_is_the_grid_on_the_host(tmp_path):
     ],
     ids=str,
 )
-def test_images_of_functional_environments_are_held_by_the_same_rule(side, channels, dtype, fields, spec):
+def test_images_of_functional_environments_are_stored_like_those_of_gymnasium(side, channels, dtype, fields, spec):
     config = dataclasses.replace(TINY, loop="device", total_frames=96, evaluate_every=0, **fields)
     env = make_grid(side=side, channels=channels, dtype=dtype)
     run = make_device_run(config, env=env)
@@ -162,7 +162,7 @@ def test_images_of_functional_environments_are_held_by_the_same_rule(side, chann
 @pytest.mark.parametrize(
     ("value", "wrong", "says"), [(np.nan, 0, "first image"), (np.nan, 3, "image"), (1.5, 3, "image")]
 )
-def test_a_float_image_on_the_device_that_is_none_stops_the_run_though_bytes_cannot_say_so(value, wrong, says):
+def test_an_invalid_float_image_on_the_device_stops_the_run_although_bytes_are_stored(value, wrong, says):
     env = make_grid(side=48, channels=3, dtype=np.float32)
 
     def spoiled(state, obs):
@@ -183,7 +183,7 @@ def test_a_float_image_on_the_device_that_is_none_stops_the_run_though_bytes_can
         list(device_loop(run, run.init(jax.random.key(0)), config))
 
 
-def test_bytes_are_seen_on_a_scale_to_1_whatever_their_highest_value_and_floats_as_they_are():
+def test_the_network_sees_bytes_scaled_to_1_and_floats_unchanged():
     seen = []
 
     class Spy(jaxdqn.DuelingMLP):
@@ -217,8 +217,8 @@ def test_statistics_respect_the_dtype():
     assert ((few.mean > 0.4) & (few.mean < 0.5)).all()
 
 
-def test_a_ring_of_colour_frames_gives_the_windows_of_a_brute_force_model():
-    """Every pixel says its frame, its environment and its channel."""
+def test_replay_of_colour_frames_samples_the_windows_of_a_brute_force_model():
+    """Every pixel encodes its frame, environment and channel."""
     shape, stack, slots, envs = (2, 3, 3), 2, 12, 2
     sizes = {"capacity": slots * envs, "num_envs": envs, "obs_shape": shape, "obs_dtype": np.uint8, "stack": stack}
     replay = jaxdqn.make_replay(**sizes, batch_shape=(64,), n_steps=2, gamma=0.5)

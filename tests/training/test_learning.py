@@ -1,4 +1,4 @@
-"""The whole agent, through the real loop, on environments whose values are known by hand."""
+"""The whole agent in the real loop, on environments whose action values are calculated by hand."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ GAMMA = 0.8
 
 
 def learned_values(env_class, observations, **changes):
-    """Train on a probe and return the action values of some observations."""
+    """Train on a probe environment and return the action values of some observations."""
     fields = {
         "pixels": False,
         "total_frames": 2560,
@@ -50,12 +50,12 @@ def learned_values(env_class, observations, **changes):
     collector = Collector(envs, seed=0, frame_stack=config.frame_stack if config.pixels else None)
     *_, progress = host_loop(agent, agent.init(jax.random.key(0)), collector, config)
     envs.close()
-    assert progress.updates == 33 * config.updates_per_batch  # 33 of 40 batches lie beyond the warm-up
+    assert progress.updates == 33 * config.updates_per_batch  # 33 of 40 batches come after the warm-up
     obs = np.asarray(observations, envs.single_observation_space.dtype)
     return np.asarray(agent.q_values(progress.state.learner.params, obs))
 
 
-def test_one_step_of_reward_one_is_worth_one():
+def test_one_step_with_reward_one_has_value_one():
     assert learned_values(probes.OneStep, [[1, -1], [-1, -1]]) == pytest.approx(np.ones((2, 2)), abs=0.03)
 
 
@@ -76,20 +76,20 @@ def test_delayed_reward_is_discounted_once(n_steps):
     assert values == pytest.approx(np.array([[GAMMA, GAMMA], [1.0, 1.0]]), abs=0.05)
 
 
-def test_chain_that_terminates_is_worth_the_steps_left():
+def test_the_value_of_a_terminating_chain_counts_the_steps_left():
     values = learned_values(probes.TerminatingChain, [[1, 2 * t / 10 - 1] for t in (0, 5, 7, 9)])
     wanted = [(1 - GAMMA**left) / (1 - GAMMA) for left in (10, 5, 3, 1)]
     assert values.mean(axis=1) == pytest.approx(np.array(wanted), abs=0.12)
 
 
-def test_chain_that_is_truncated_is_worth_an_endless_one():
+def test_the_value_of_a_truncated_chain_is_that_of_an_endless_one():
     values = learned_values(probes.TruncatedChain, [[1, 0]], n_steps=3)
     assert values == pytest.approx(np.full((1, 2), 1 / (1 - GAMMA)), abs=0.12)
 
 
 @pytest.mark.long
-def test_mirror_images_teach_what_was_never_seen():
-    """Only bars on the left are shown, where action 0 gives 1; a bar on the right is known by the mirror image."""
+def test_mirroring_teaches_the_values_of_images_never_shown():
+    """Training shows only bars on the left, where action 0 gives 1; mirror images teach the bar on the right."""
     left = np.repeat(probes.Bar.frame[None, ..., None], 2, axis=-1)
     pixels = {"pixels": True, "frame_size": 44, "frame_stack": 2, "updates_per_batch": 4, "batch_size": 16}
     values = learned_values(probes.Bar, np.concatenate([left, left[:, :, ::-1]]), mirror=True, **pixels)

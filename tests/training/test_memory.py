@@ -1,4 +1,4 @@
-"""A run that memory does not hold is refused before it begins, with the capacity that would fit."""
+"""A run that does not fit in memory is refused before it begins, with the capacity that would fit."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import json
 import numpy as np
 import probes
 import pytest
-from running import leave_free
+from running import set_free_memory
 from small_runs import HOST
 
 import jaxdqn
@@ -22,7 +22,7 @@ def files_of(folder):
 
 @pytest.fixture(params=["remembered", pytest.param("own", marks=pytest.mark.makes_agents)])
 def agents(request):
-    """Agents of the suite, and those that runs make for themselves."""
+    """Run a test with agents that the suite caches, and with agents that runs make themselves."""
 
 
 ON_DEVICE = {"loop": "device", "env": "jaxdqn/Ball-v0", "pixels": True, "frame_size": 44}
@@ -37,33 +37,33 @@ ON_DEVICE = {"loop": "device", "env": "jaxdqn/Ball-v0", "pixels": True, "frame_s
     ],
     ids=["device", "host", "device loop"],
 )
-def test_replay_that_memory_does_not_hold_is_refused(agents, fields, how, tmp_path, monkeypatch):
-    leave_free(monkeypatch, 20 * ROW + 8)
+def test_replay_larger_than_free_memory_is_refused(agents, fields, how, tmp_path, monkeypatch):
+    set_free_memory(monkeypatch, 20 * ROW + 8)
     with pytest.raises(ValueError, match=r"capacity 60 needs .* bytes of replay and .* are free: "):
         list(jaxdqn.train(dataclasses.replace(HOST, **fields, output=str(tmp_path / "run")), **how))
     assert not (tmp_path / "run").exists()
 
 
-def test_so_it_is_after_a_run_of_the_same_config(agents, tmp_path, monkeypatch):
+def test_replay_larger_than_free_memory_is_refused_after_a_run_of_the_same_config(agents, tmp_path, monkeypatch):
     config = dataclasses.replace(HOST, output=str(tmp_path / "run"))
-    leave_free(monkeypatch, 60 * ROW + 8)
+    set_free_memory(monkeypatch, 60 * ROW + 8)
     *_, end = jaxdqn.train(config, env_fn=probes.Delayed)
     assert end.progress.frames == 60
-    leave_free(monkeypatch, 59 * ROW + 8)
+    set_free_memory(monkeypatch, 59 * ROW + 8)
     with pytest.raises(ValueError, match=r"capacity 60 needs .* the largest that fits is 58"):
         list(jaxdqn.train(dataclasses.replace(config, output=str(tmp_path / "other")), env_fn=probes.Delayed))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_resume_that_memory_does_not_hold_leaves_the_run_as_it_was(agents, tmp_path, monkeypatch):
+def test_a_resume_with_too_little_memory_changes_no_file(agents, tmp_path, monkeypatch):
     config = dataclasses.replace(HOST, output=str(tmp_path / "run"))
     with jaxdqn.train(config, env_fn=probes.Delayed) as run:
         for step in run:
             if step.progress.frames == 40:
                 break
     before = files_of(tmp_path)
-    with monkeypatch.context() as little:
-        leave_free(little, 20 * ROW + 8)
+    with monkeypatch.context() as patch:
+        set_free_memory(patch, 20 * ROW + 8)
         with pytest.raises(ValueError, match="capacity 60 needs"):
             list(jaxdqn.resume(tmp_path / "run", env_fn=probes.Delayed))
     assert files_of(tmp_path) == before
@@ -72,8 +72,8 @@ def test_a_resume_that_memory_does_not_hold_leaves_the_run_as_it_was(agents, tmp
 
 
 @pytest.mark.makes_agents
-def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
-    leave_free(monkeypatch, 8)
+def test_too_little_memory_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys):
+    set_free_memory(monkeypatch, 8)
     words = ["train", "--no-pixels", "--capacity", "2000", "--output", str(tmp_path / "run")]
     with pytest.raises(SystemExit, match="2"):
         main(words)
@@ -85,8 +85,8 @@ def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.makes_agents
 @pytest.mark.slow
-def test_a_capacity_that_is_left_open_is_half_of_what_is_free(tmp_path, monkeypatch):
-    leave_free(monkeypatch, 100 * ROW + 8)
+def test_the_default_capacity_fills_half_of_free_memory(tmp_path, monkeypatch):
+    set_free_memory(monkeypatch, 100 * ROW + 8)
     config = dataclasses.replace(HOST, capacity=None, output=str(tmp_path / "run"))
     *_, end = jaxdqn.train(config, env_fn=probes.Delayed)
     assert end.progress.state.replay.rows.action.shape == (25, 2)

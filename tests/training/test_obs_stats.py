@@ -1,4 +1,4 @@
-"""The random rollout: its statistics, in this process and in one of its own."""
+"""The random rollout: its statistics, in this process and in a separate one."""
 
 import errno
 import multiprocessing
@@ -12,18 +12,18 @@ import pytest
 
 from jaxdqn.config import Config
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn
-from jaxdqn.training.obs_stats import WORTH_A_PROCESS, RolloutAhead, rollout_stats
+from jaxdqn.training.obs_stats import MIN_FRAMES_FOR_PROCESS, RolloutAhead, rollout_stats
 
-CONFIG = Config(normalisation_frames=WORTH_A_PROCESS, pixels=True, frame_size=16, frame_stack=3)
+CONFIG = Config(normalisation_frames=MIN_FRAMES_FOR_PROCESS, pixels=True, frame_size=16, frame_stack=3)
 
 
 @pytest.mark.slow
-def test_another_process_finds_what_this_one_finds_and_is_gone():
+def test_a_separate_process_returns_the_same_statistics_and_ends():
     env = make_env_fn(CONFIG.env, frame_size=16)()
     rollout = RolloutAhead(CONFIG)
     found = rollout.result()
     assert not [child for child in multiprocessing.active_children() if child.name == "rollout"]
-    assert rollout.result() is None  # it has been told
+    assert rollout.result() is None  # the result is returned once
     expected = rollout_stats(env, CONFIG)
     env.close()
     assert expected.mean.shape == (3,)
@@ -45,13 +45,13 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_it_is_deaf_to_ctrl_c_from_its_first_moment():
+def test_the_separate_process_ignores_ctrl_c_from_its_start():
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("True True\n", "")
 
 
-@pytest.mark.parametrize("fields", [{"pixels": False}, {"normalisation_frames": WORTH_A_PROCESS - 1}])
-def test_there_is_no_process_where_it_would_not_pay(fields):
+@pytest.mark.parametrize("fields", [{"pixels": False}, {"normalisation_frames": MIN_FRAMES_FOR_PROCESS - 1}])
+def test_no_process_is_started_without_pixels_or_for_few_frames(fields):
     rollout = RolloutAhead(Config(**{**CONFIG.to_dict(), **fields}))
     assert rollout._process is None
     assert rollout.result() is None
@@ -59,7 +59,7 @@ def test_there_is_no_process_where_it_would_not_pay(fields):
 
 
 @pytest.mark.slow
-def test_what_goes_wrong_there_is_no_answer(monkeypatch):
+def test_a_failure_of_the_separate_process_gives_none(monkeypatch):
     assert RolloutAhead(Config(**{**CONFIG.to_dict(), "env": "NoSuchEnv-v0"})).result() is None
     monkeypatch.setattr("jaxdqn.training.obs_stats.TIMEOUT", 0.0)
     assert RolloutAhead(CONFIG).result() is None
@@ -71,7 +71,7 @@ def test_what_goes_wrong_there_is_no_answer(monkeypatch):
     assert RolloutAhead(CONFIG).result() is None
 
 
-def test_an_environment_that_cannot_draw_is_named():
+def test_an_environment_with_a_missing_dependency_is_named():
     class Blind(probes.Delayed):
         def reset(self, **_):
             raise gym.error.DependencyNotInstalled("no such library")

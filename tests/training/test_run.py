@@ -1,4 +1,4 @@
-"""Whole runs: what they leave, that they repeat, and what is read back from them."""
+"""Whole runs: the files that they write, that the same seed repeats them, and what can be loaded from them."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ def vector_run(tmp_path_factory):
     return finish(VECTORS, tmp_path_factory.mktemp("runs") / "vectors")
 
 
-def test_a_run_leaves_what_the_readme_says(pixel_run):
+def test_a_run_writes_the_files_that_the_readme_lists(pixel_run):
     names = {path.name for path in pixel_run.iterdir()}
     files = {".lock", "config.json", "versions.json", "metrics.csv", "evaluations.csv", "curve.png", "agent.gif"}
     assert names == files | {"tensorboard", "checkpoints", "states"}
@@ -43,18 +43,18 @@ def test_a_run_leaves_what_the_readme_says(pixel_run):
     metrics = table(pixel_run / "metrics.csv")
     assert next(iter(metrics[0])) == "frames"
     assert [row["frames"] for row in metrics] == ["32", "64", "96", "128"]
-    assert [row["updates"] for row in metrics] == ["0", "2", "4", "6"]  # 64 warm-up frames, then 2 a batch
+    assert [row["updates"] for row in metrics] == ["0", "2", "4", "6"]  # 64 warm-up frames, then 2 per batch
     assert metrics[0]["loss"] == ""
     assert all(float(row["loss"]) >= 0 for row in metrics[1:])
     evaluations = table(pixel_run / "evaluations.csv")
     assert [row["frames"] for row in evaluations] == ["64", "128"]
     lengths = [int(length) for length in evaluations[0]["lengths"].split()]
     assert len(lengths) == 4  # the first evaluation always plays every episode
-    assert float(evaluations[0]["mean"]) == np.mean(lengths)  # CartPole gives 1 a step: returns are raw
+    assert float(evaluations[0]["mean"]) == np.mean(lengths)  # CartPole gives 1 per step: returns are not scaled
     assert any((pixel_run / "tensorboard").iterdir())
 
 
-def test_pictures_are_pictures(pixel_run):
+def test_the_gif_and_the_curve_are_valid_images(pixel_run):
     with Image.open(pixel_run / "agent.gif") as gif:
         assert gif.n_frames >= 4
         assert gif.size == (685, 240)
@@ -62,7 +62,7 @@ def test_pictures_are_pictures(pixel_run):
         assert curve.size[0] > 800
 
 
-def test_a_trained_agent_is_called_and_evaluated(pixel_run):
+def test_a_trained_agent_returns_actions_and_evaluations(pixel_run):
     agent = jaxdqn.load(pixel_run)
     actions = agent(np.zeros((3, 44, 44, 4), np.uint8))
     assert actions.shape == (3,)
@@ -75,7 +75,7 @@ def test_a_trained_agent_is_called_and_evaluated(pixel_run):
 
 
 @pytest.mark.makes_agents
-def test_the_last_agent_is_the_one_that_training_ended_with(tmp_path):
+def test_the_last_agent_has_the_params_at_the_end_of_training(tmp_path):
     config = dataclasses.replace(VECTORS, output=str(tmp_path / "run"), greedy_params="online")
     *_, end = jaxdqn.train(config)
     last = jaxdqn.load(tmp_path / "run", "last")
@@ -87,7 +87,7 @@ def test_the_last_agent_is_the_one_that_training_ended_with(tmp_path):
 
 
 @pytest.mark.makes_agents
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(vector_run, tmp_path):
+def test_the_same_seed_repeats_a_run_and_another_seed_does_not(vector_run, tmp_path):
     again = finish(VECTORS, tmp_path / "again")
     other = finish(dataclasses.replace(VECTORS, seed=1), tmp_path / "other")
     for name in ("metrics.csv", "evaluations.csv"):
@@ -95,16 +95,16 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(vector_run, t
         assert table(other / name) != table(vector_run / name)
 
 
-def test_pixel_runs_repeat_too(pixel_run, tmp_path):
+def test_the_same_seed_repeats_a_pixel_run(pixel_run, tmp_path):
     again = finish(PIXELS, tmp_path / "again")
     assert table(again / "metrics.csv") == table(pixel_run / "metrics.csv")
 
 
-def test_metrics_are_thinned_but_the_last_row_stays(tmp_path):
+def test_log_every_thins_the_metrics_but_keeps_the_last_row(tmp_path):
     run = finish(dataclasses.replace(VECTORS, total_frames=320, log_every=128), tmp_path / "run")
     assert [row["frames"] for row in table(run / "metrics.csv")] == ["128", "256", "320"]
     whole = finish(dataclasses.replace(VECTORS, total_frames=320), tmp_path / "whole")
-    # Episodes of the batches in between are counted, not lost.
+    # Episodes of the batches without a row are counted in the next row.
     assert table(run / "metrics.csv")[-1]["episodes"] == table(whole / "metrics.csv")[-1]["episodes"]
 
 
@@ -114,7 +114,7 @@ def test_total_frames_round_up_to_a_whole_batch(tmp_path):
 
 
 @pytest.mark.pictures
-def test_an_environment_function_takes_the_place_of_an_id(tmp_path):
+def test_env_fn_replaces_the_environment_id(tmp_path):
     with pytest.warns(RuntimeWarning, match=r"no agent.gif: .* does not draw itself"):
         run = finish(VECTORS, tmp_path / "run", env_fn=probes.ActionValue)
     with pytest.raises(ValueError, match="environment of your own"):
@@ -127,7 +127,7 @@ def test_an_environment_function_takes_the_place_of_an_id(tmp_path):
 
 
 class Picture(gym.Env):
-    """An environment whose observations are images already."""
+    """An environment whose observations are already images."""
 
     observation_space = gym.spaces.Box(0, 255, (48, 40, 3), np.uint8)
     action_space = gym.spaces.Discrete(3)
@@ -140,7 +140,7 @@ class Picture(gym.Env):
         return np.full((48, 40, 3), 200, np.uint8), 1.0, bool(self.np_random.random() < 0.2), False, {}
 
 
-def test_image_observations_are_used_as_they_are():
+def test_image_observations_are_used_without_rendering():
     with contextlib.closing(make_env_fn("", pixels=True, frame_size=36, env_fn=Picture)()) as env:
         assert inspect_env(env) == AgentSpec(3, ObsSpec((36, 36), np.dtype(np.uint8), 4, 255.0))
         first, _ = env.reset(seed=0)
@@ -149,7 +149,7 @@ def test_image_observations_are_used_as_they_are():
     assert np.unique(following).tolist() == [200]
 
 
-def test_environments_are_closed_however_the_run_ends(tmp_path):
+def test_environments_are_closed_if_the_loop_is_left(tmp_path):
     closed = []
 
     class Closing(probes.OneStep):
@@ -160,7 +160,7 @@ def test_environments_are_closed_however_the_run_ends(tmp_path):
     steps = jaxdqn.train(config, env_fn=Closing)
     next(steps)
     steps.close()
-    assert len(closed) == 1 + 4 + 5  # looked at, trained on, evaluated on
+    assert len(closed) == 1 + 4 + 5  # one inspected, 4 to train on, 5 to evaluate on
     assert len(table(tmp_path / "run" / "metrics.csv")) == 1
     assert (tmp_path / "run" / "curve.png").exists()
 
@@ -173,7 +173,7 @@ def test_replay_that_does_not_fit_is_refused_before_anything_is_written(tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_another_network_is_refused(vector_run):
+def test_load_refuses_another_network(vector_run):
     with pytest.raises(ValueError, match="another network"):
         jaxdqn.load(vector_run, network=jaxdqn.DuelingMLP(2, trunk=(7,)))
 
@@ -193,16 +193,16 @@ def test_checkpoints_keep_the_last_and_the_best(tmp_path):
     assert checkpoints.index() == index
 
 
-def test_curves_of_several_runs_and_of_a_run_without_evaluations(vector_run, pixel_run, tmp_path):
+def test_draw_curve_accepts_several_runs_and_a_run_without_evaluations(vector_run, pixel_run, tmp_path):
     begun = tmp_path / "begun"
     begun.mkdir()
-    for name in ("metrics.csv", "evaluations.csv"):  # a header, and nothing yet
+    for name in ("metrics.csv", "evaluations.csv"):  # only a header
         (begun / name).write_text((vector_run / name).read_text().splitlines()[0] + "\n")
     draw_curve([vector_run, pixel_run, begun], tmp_path / "all.png")
     assert (tmp_path / "all.png").stat().st_size > 10_000
 
 
-def test_a_vector_agent_is_drawn_where_its_environment_can(vector_run, tmp_path):
+def test_a_vector_agent_is_drawn_if_its_environment_renders(vector_run, tmp_path):
     with Image.open(vector_run / "agent.gif") as gif:
         assert gif.n_frames >= 4
     with pytest.raises(ValueError, match="does not draw itself"):

@@ -1,4 +1,4 @@
-"""CartPole-v1 in JAX: gymnasium's physics in float32, its time limit, and its picture.
+"""CartPole-v1 in JAX: gymnasium's physics in float32, its time limit and its picture.
 
 References:
     Barto, Sutton and Anderson, Neuronlike adaptive elements that can solve difficult learning control problems (1983);
@@ -22,20 +22,20 @@ from jaxdqn.envs.functional.cartpole_rendering import cartpole_frame, cartpole_p
 from jaxdqn.envs.functional.env import FunctionalEnv, time_limit
 
 GRAVITY, CART_MASS, POLE_MASS, HALF_LENGTH = 9.8, 1.0, 0.1, 0.5  # m/s^2, kg, kg, m
-FORCE, SECONDS = 10.0, 0.02  # N, s a step
+FORCE, TIME_STEP = 10.0, 0.02  # N, s
 TOTAL_MASS = CART_MASS + POLE_MASS
-MAX_X, MAX_THETA = 2.4, 12 * 2 * math.pi / 360  # m, radians: beyond them an episode terminates
+MAX_X, MAX_THETA = 2.4, 12 * 2 * math.pi / 360  # m, radians: an episode terminates beyond these limits
 MAX_STEPS = 500
 
 
 class CartPoleState(NamedTuple):
-    """Where cart and pole are, float32 each.
+    """State of cart and pole, float32 each.
 
     Attributes:
         x: Position of the cart, m.
-        x_dot: Its speed, m/s.
-        theta: Angle of the pole from upright, radians, to the right above 0.
-        theta_dot: Its angular speed, radians/s.
+        x_dot: Velocity of the cart, m/s.
+        theta: Angle of the pole from upright, radians, positive to the right.
+        theta_dot: Angular velocity of the pole, radians/s.
     """
 
     x: Float[Array, ""]
@@ -45,11 +45,14 @@ class CartPoleState(NamedTuple):
 
 
 def cartpole_step(state: CartPoleState, action: Int[Array, ""]) -> tuple[CartPoleState, Bool[Array, ""]]:
-    """One Euler step of 20 ms, and whether the pole has fallen or the cart left the track.
+    """Take one Euler step of 20 ms.
 
     Args:
-        state: Where they are.
+        state: Current state.
         action: 0 pushes to the left, 1 to the right.
+
+    Returns:
+        The next state, and whether the pole has fallen or the cart has left the track.
     """
     x, x_dot, theta, theta_dot = state
     cos, sin = jnp.cos(theta), jnp.sin(theta)
@@ -58,20 +61,20 @@ def cartpole_step(state: CartPoleState, action: Int[Array, ""]) -> tuple[CartPol
     theta_acc = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4 / 3 - POLE_MASS * jnp.square(cos) / TOTAL_MASS))
     x_acc = push - POLE_MASS * HALF_LENGTH * theta_acc * cos / TOTAL_MASS
     state = CartPoleState(
-        x=x + SECONDS * x_dot,
-        x_dot=x_dot + SECONDS * x_acc,
-        theta=theta + SECONDS * theta_dot,
-        theta_dot=theta_dot + SECONDS * theta_acc,
+        x=x + TIME_STEP * x_dot,
+        x_dot=x_dot + TIME_STEP * x_acc,
+        theta=theta + TIME_STEP * theta_dot,
+        theta_dot=theta_dot + TIME_STEP * theta_acc,
     )
     return state, (jnp.abs(state.x) > MAX_X) | (jnp.abs(state.theta) > MAX_THETA)
 
 
 @lru_cache  # the same functions for the same arguments, so that they are compiled once
 def make_cartpole(*, pixels: bool = True, frame_size: int = 64, max_steps: int = MAX_STEPS) -> FunctionalEnv:
-    """CartPole-v1 as a functional environment: reward 1 a step, the last one included.
+    """Return CartPole-v1 as a functional environment. The reward is 1 per step, also for the last one.
 
     Args:
-        pixels: Whether it is seen as grey frames `[frame_size, frame_size]` uint8 or as its state `[4]` float32.
+        pixels: Whether observations are grey frames `[frame_size, frame_size]` uint8 or the state `[4]` float32.
         frame_size: Side of the frames.
         max_steps: Steps after which an episode is truncated.
     """

@@ -1,10 +1,11 @@
 """Environments as pure functions, which a compiled program can step, draw and map over.
 
-env = make_cartpole(pixels=True)                # or `from_gymnax`, `from_func_env`, or two functions of your own
+env = make_cartpole(pixels=True)                # or `from_gymnax`, `from_func_env`, or your own `reset` and `step`
 envs = vectorise(env, 8)                        # autoreset in gymnasium's NEXT_STEP mode
 states, obs = envs.reset(key)
-states, answer = envs.step(key, states, cursor.last, actions)
-row, cursor, ended = advance(cursor, actions, answer, frame_stack=4, reward_scale=1.0)
+cursor = open_episodes(obs, frame_stack=4)
+states, step_result = envs.step(key, states, cursor.last, actions)
+row, cursor, ended = advance(cursor, actions, step_result, frame_stack=4, reward_scale=1.0)
 """
 
 from __future__ import annotations
@@ -27,17 +28,18 @@ State = Any
 
 
 class FunctionalEnv(NamedTuple):
-    """One environment: pure functions, and spaces. Nothing resets by itself; `vectorise` sees to that.
+    """One environment: pure functions and spaces. It does not reset itself; `vectorise` adds autoreset.
 
     Attributes:
         reset: `(key) -> (state, obs)`; the key is consumed.
         step: `(key, state, action) -> (state, obs, reward, terminated, truncated)`; the key is consumed.
-        observation_space: Of one observation; a grey frame is `Box(0, 255, (H, W), uint8)`.
+        observation_space: Space of one observation; a grey frame is `Box(0, 255, (H, W), uint8)`.
         action_space: `Discrete(n)`, from 0.
-        observe: `(state) -> obs`, where the state tells the observation: autoreset then draws once and not twice.
-        draw: `(state) -> [H, W, 3] uint8`, for people to look at.
-        valid: `(state) -> bool`: whether the state's observation is what the space allows, where the observation cannot
-            say so: bytes that were made of floats are always finite.
+        observe: `(state) -> obs`; None if the state does not determine the observation. With it, autoreset draws once
+            per step and not twice.
+        draw: `(state) -> [H, W, 3] uint8`, a picture for people; None if there is none.
+        valid: `(state) -> bool`: whether the space allows the state's observation; None if the observation itself shows
+            that. Bytes that were converted from floats do not show it: they are always finite.
     """
 
     reset: Callable[[Key[Array, ""]], tuple[State, Shaped[Array, "..."]]]
@@ -54,8 +56,9 @@ class VectorEnv(NamedTuple):
 
     Attributes:
         reset: `(key) -> (states, obs [N, ...])`; the key is consumed.
-        step: `(key, states, last [N], actions [N]) -> (states, answer)`; where `last` says that the newest observation
-            was an episode's final one the action is ignored and the environment is reset. The key is consumed.
+        step: `(key, states, last [N], actions [N]) -> (states, step_result)`. If `last` says that the newest
+            observation was the final one of its episode, the action is ignored and the environment is reset. The key is
+            consumed.
         num_envs: `N`.
     """
 
@@ -65,7 +68,7 @@ class VectorEnv(NamedTuple):
 
 
 def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
-    """`num_envs` copies of an environment, each with keys of its own, and observations in the dtype that rows hold.
+    """Return `num_envs` copies of an environment, each with its own keys, and observations in the dtype of rows.
 
     Raises:
         ValueError: If `num_envs` is below 1.
@@ -85,7 +88,7 @@ def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
         state, obs = jax.tree.map(partial(jnp.where, last), (fresh, first_obs), (stepped, obs))
         if env.observe is not None:
             obs = env.observe(state)
-        # What the ignored step answers is of no meaning: `advance` ends nothing there.
+        # The flags of an ignored step have no meaning: `advance` ends no episode there.
         flags = jnp.bool_(terminated), jnp.bool_(truncated), jnp.bool_(env.valid is None or env.valid(state))
         return state, StepResult(obs.astype(dtype), jnp.float32(reward), *flags)
 
@@ -98,11 +101,11 @@ def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
 
 
 class TimeLimited(NamedTuple):
-    """The state of an environment within `time_limit`.
+    """The state of an environment with a `time_limit`.
 
     Attributes:
-        state: Its own.
-        step: Steps of this episode, int32.
+        state: State of the inner environment.
+        step: Steps taken in this episode, int32.
     """
 
     state: State
@@ -110,9 +113,9 @@ class TimeLimited(NamedTuple):
 
 
 def time_limit(env: FunctionalEnv, max_steps: int) -> FunctionalEnv:
-    """The same environment, truncated after `max_steps` steps.
+    """Return the same environment, with episodes truncated after `max_steps` steps.
 
-    An episode that terminates in its last step has both flags, as in `gymnasium.wrappers.TimeLimit`.
+    An episode that terminates in step `max_steps` has both flags, as in `gymnasium.wrappers.TimeLimit`.
 
     Raises:
         ValueError: If `max_steps` is below 1.
@@ -126,15 +129,15 @@ def time_limit(env: FunctionalEnv, max_steps: int) -> FunctionalEnv:
 
     def step(key: Key[Array, ""], state: TimeLimited, action: Array) -> tuple[TimeLimited, Array, Array, Array, Array]:
         inner, obs, reward, terminated, truncated = env.step(key, state.state, action)
-        now = state.step + 1
-        return TimeLimited(inner, now), obs, reward, terminated, truncated | (now >= max_steps)
+        steps = state.step + 1
+        return TimeLimited(inner, steps), obs, reward, terminated, truncated | (steps >= max_steps)
 
-    own = {"observe": env.observe, "draw": env.draw, "valid": env.valid}
-    return env._replace(reset=reset, step=step, **of_inner_state(own))
+    of_state = {"observe": env.observe, "draw": env.draw, "valid": env.valid}
+    return env._replace(reset=reset, step=step, **apply_to_inner_state(of_state))
 
 
-def of_inner_state(functions: dict[str, Any]) -> dict[str, Any]:
-    """Functions of an environment's state, or None, for one that has that state as its attribute `state`."""
+def apply_to_inner_state(functions: dict[str, Any]) -> dict[str, Any]:
+    """Make functions of an environment's state (or None) take a state that holds it as its attribute `state`."""
 
     def unwrapped(function: Callable[[State], Array] | None) -> Callable[[Any], Array] | None:
         return None if function is None else lambda state: function(state.state)
@@ -143,9 +146,9 @@ def of_inner_state(functions: dict[str, Any]) -> dict[str, Any]:
 
 
 def random_rollout(env: FunctionalEnv, key: Key[Array, ""], *, frames: int, frame_stack: int | None) -> np.ndarray:
-    """Stacks `[frames or more, H, W, K]` that a uniformly random policy sees, final observations left out.
+    """Return stacks `[frames or more, H, W, K]` that a uniformly random policy sees, without final observations.
 
-    Eight environments side by side, twice as many steps as `frames` need: the counterpart of `random_stacks`.
+    Steps eight environments in parallel, twice as often as `frames` needs. The counterpart of `random_stacks`.
     """
     envs = vectorise(env, 8)
     num_steps = 2 * -(-frames // envs.num_envs)
@@ -160,8 +163,8 @@ def random_rollout(env: FunctionalEnv, key: Key[Array, ""], *, frames: int, fram
             step_key, action_key = jax.random.split(key)
             actions = jax.random.randint(action_key, (envs.num_envs,), 0, int(env.action_space.n))
             states, step_result = envs.step(step_key, states, cursor.last, actions)
-            _, following, _ = advance(cursor, actions, step_result, frame_stack=frame_stack, reward_scale=1.0)
-            return (states, following), (cursor.stack, cursor.last)
+            _, next_cursor, _ = advance(cursor, actions, step_result, frame_stack=frame_stack, reward_scale=1.0)
+            return (states, next_cursor), (cursor.stack, cursor.last)
 
         return jax.lax.scan(step, (states, open_episodes(obs, frame_stack)), jax.random.split(key, num_steps))[1]
 

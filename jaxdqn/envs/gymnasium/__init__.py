@@ -1,1 +1,1 @@
-"""One gymnasium environment: made, checked, and wrapped to give what replay holds."""
+"""Make one gymnasium environment, check it, and wrap it so that it returns what replay holds."""

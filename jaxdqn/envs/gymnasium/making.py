@@ -1,4 +1,4 @@
-"""Environments by id: `gymnasium.make`, whose many errors become one line that says what to do."""
+"""Make environments by id with `gymnasium.make`; its many errors become one line that says what to do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import gymnasium as gym
 
 
 class _Package(NamedTuple):
-    """A package that makes environments, and is not imported by gymnasium.
+    """A package with environments that gymnasium does not import itself.
 
     Attributes:
-        pip: What pip installs.
-        module: What Python imports.
-        registers: Whether the import makes its ids known.
+        pip: Name for pip.
+        module: Name for `import`.
+        registers: Whether the import registers its ids.
     """
 
     pip: str
@@ -31,13 +31,13 @@ _BY_ID = {r"ALE/|.*(NoFrameskip|Deterministic|-ram)": _ATARI, "MinAtar/": _MINAT
 _PIP = {each.module.split(".")[0]: each.pip for each in _BY_ID.values()} | {"Box2D": "box2d"}
 
 
-def in_words(error: BaseException) -> str:
-    """Return what an error says, in one line; its kind if it says nothing."""
-    said = " ".join(str(error).split())
+def describe_error(error: BaseException) -> str:
+    """Return the message of an error in one line, after its type if the message alone is not clear."""
+    message = " ".join(str(error).split())
     return (
-        said
-        if isinstance(error, gym.error.Error | ImportError | TypeError | ValueError) and said
-        else (f"{type(error).__name__}: {said}".removesuffix(": "))
+        message
+        if isinstance(error, gym.error.Error | ImportError | TypeError | ValueError) and message
+        else (f"{type(error).__name__}: {message}".removesuffix(": "))
     )
 
 
@@ -46,66 +46,66 @@ def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
 
     Args:
         env: Gymnasium id; `"module:id"` imports the module first, which registers the id.
-        render: Whether the environment must draw itself.
+        render: Whether the environment must be able to render itself.
         options: Arguments of its constructor.
 
     Raises:
-        ValueError: If the id is unknown, malformed, or needs what is not installed.
+        ValueError: If the id is unknown or malformed, a package is missing, or the constructor fails.
     """
-    if render:  # not every environment has that argument
+    if render:  # not every environment takes this argument
         options["render_mode"] = "rgb_array"
     try:
         with warnings.catch_warnings():
-            if render:  # the code that needs the picture reports it
+            if render:  # the code that needs the picture reports the problem
                 warnings.filterwarnings("ignore", r"(?s).*is not in the possible render_modes")
             return gym.make(env, disable_env_checker=True, **options)
     except (Exception, SystemExit) as error:  # the constructor may raise anything, and a module may exit
         if render and "unexpected keyword argument 'render_mode'" in str(error):
             raise ValueError(
-                f"env {env!r} cannot be made to draw itself: its constructor takes no render_mode; add that argument, "
-                "or do without pictures (pixels False)"
+                f"env {env!r} cannot be rendered: its constructor takes no render_mode; add that argument, or set "
+                "pixels to False"
             ) from error
         raise ValueError(f"env {env!r} cannot be made: {_with_hint(env, error)}") from error
 
 
 def _with_hint(env: str, error: BaseException) -> str:
-    """Return what an error of `gymnasium.make` says, and what to do about it if that is known."""
+    """Return the message of an error of `gymnasium.make`, and what to do about it if that is known."""
     if env.count(":") > 1:
         return "the id has more than one colon: use 'id' or 'module:id'"
-    said = in_words(error)
+    message = describe_error(error)
     if isinstance(error, gym.error.NamespaceNotFound | gym.error.NameNotFound):
-        return _unknown(env, said)
+        return _hint_for_unknown_id(env, message)
     name = _missing_module(error)
     if name in _PIP:  # before gymnasium's own hint, which for Box2D installs pygame-ce over pygame
         return f"{name} is not installed: python3 -m pip install {_PIP[name]}"
     if name is None or isinstance(error, gym.error.DependencyNotInstalled):
-        return said
-    return f"module {name!r} is not found: install it, or name the folder that holds it in PYTHONPATH"
+        return message
+    return f"module {name!r} is not found: install it, or add its folder to PYTHONPATH"
 
 
 def _missing_module(error: BaseException | None) -> str | None:
     """Return the name of the module that was not found; None for an error with another cause."""
-    while error is not None:  # gymnasium raises its own errors from the one that has the name
+    while error is not None:  # gymnasium raises its own error from the one with the name
         if isinstance(error, ModuleNotFoundError) and error.name is not None:
             return error.name
         error = error.__cause__
     return None
 
 
-def _unknown(env: str, said: str) -> str:
-    """Say what to do about an id that no imported module has registered."""
-    own = env.split(":")[-1]
-    package = next((package for pattern, package in _BY_ID.items() if re.match(pattern, own)), None)
-    if "Did you mean" in said or (":" in env and (package is None or package.registers)):
-        return said
+def _hint_for_unknown_id(env: str, message: str) -> str:
+    """Return what to do about an id that no imported module has registered."""
+    env_id = env.split(":")[-1]
+    package = next((package for pattern, package in _BY_ID.items() if re.match(pattern, env_id)), None)
+    if "Did you mean" in message or (":" in env and (package is None or package.registers)):
+        return message
     if package is None:
-        return f"{said} If a module registers it, name that, too: 'module:{env}'"
-    found = importlib.util.find_spec(package.module.split(".")[0])
-    there = found is not None and found.origin is not None  # a folder of that name has none
-    install = "" if there else f"python3 -m pip install {package.pip}, and "
+        return f"{message} If a module registers it, add its name: 'module:{env}'"
+    spec = importlib.util.find_spec(package.module.split(".")[0])
+    installed = spec is not None and spec.origin is not None  # a plain folder of that name has no origin
+    install = "" if installed else f"python3 -m pip install {package.pip}, and "
     if package.registers:
-        return f"gymnasium does not know it by itself: {install}use '{package.module}:{own}'"
+        return f"gymnasium does not import it by itself: {install}use '{package.module}:{env_id}'"
     return (
-        f"gymnasium does not know it by itself: {install}use 'MODULE:{own}', where MODULE is a file of yours with "
-        f"`import {package.module}; {package.module}.register_envs()`"
+        f"gymnasium does not import it by itself: {install}use 'MODULE:{env_id}', where MODULE is a Python file of "
+        f"yours with `import {package.module}; {package.module}.register_envs()`"
     )

@@ -1,1 +1,1 @@
-"""Several environments, stepped together."""
+"""Step several environments together."""

@@ -1,4 +1,4 @@
-"""Vector environments of gymnasium's other autoreset modes, as if they were in `NEXT_STEP` mode."""
+"""Convert vector environments in gymnasium's other autoreset modes to `NEXT_STEP` mode."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ from gymnasium.vector import AutoresetMode
 
 
 def next_step_autoreset(envs: gym.vector.VectorEnv) -> gym.vector.VectorEnv:
-    """The same environments in `NEXT_STEP` mode, wrapped where they are in another.
+    """Return the environments in `NEXT_STEP` mode, wrapped if they have another mode.
 
     Raises:
-        ValueError: If they do not say in which.
+        ValueError: If their metadata do not name one of gymnasium's modes.
     """
     mode = envs.metadata.get("autoreset_mode")
     if mode == AutoresetMode.NEXT_STEP:
         return envs
     if mode in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
         return NextStepAutoreset(envs)
-    raise ValueError(f"autoreset_mode {mode} in the metadata of the vector environment is none of gymnasium's modes")
+    raise ValueError(
+        f"autoreset_mode {mode} in the metadata of the vector environment is unknown: use one of gymnasium.vector's "
+        "AutoresetMode"
+    )
 
 
 class NextStepAutoreset(gym.vector.VectorWrapper):
-    """Gives each episode's true final observation in one step, and the first one of the next episode in the next.
+    """Return each episode's true final observation in one step, and the next episode's first one in the next step.
 
-    The environments beneath all step at once, so one that is shown at its final observation steps, too, in an episode
-    that nobody sees: it is reset again afterwards, by `reset(options={"reset_mask": ...})`, which they must have. No
-    step of an episode that is shown is lost, and none is shown twice.
+    The inner environments all step together. So while the final observation of one is shown, it also takes a step, in
+    an episode that is never shown. It is reset again afterwards by `reset(options={"reset_mask": ...})`, which the
+    inner environments must support. No step of a shown episode is lost, and none is shown twice.
     """
 
     def __init__(self, env: gym.vector.VectorEnv) -> None:
@@ -39,21 +42,21 @@ class NextStepAutoreset(gym.vector.VectorWrapper):
         self._ended = np.zeros(env.num_envs, bool)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset all."""
+        """Reset every environment."""
         self._ended[:] = False
         return self.env.reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step all; those that have ended are reset, whatever the action."""
+        """Step every environment; those whose episode has ended ignore the action and are reset."""
         shown = self._ended
         obs, reward, terminated, truncated, infos = self.env.step(actions)
         obs = np.array(obs)
-        unseen_end = (terminated | truncated) & shown
+        ended_unseen = (terminated | truncated) & shown
         ended = (terminated | truncated) & ~shown
         if self._same_step:
             for index in np.flatnonzero(ended):
                 obs[index] = infos["final_obs"][index]
-        reset = shown if self._same_step else shown | ended | unseen_end
+        reset = shown if self._same_step else shown | ended | ended_unseen
         if reset.any():
             first, _ = self.env.reset(options={"reset_mask": np.array(reset)})
             obs[shown] = first[shown]

@@ -1,4 +1,4 @@
-"""Rows from a vector environment, step by step."""
+"""Collect rows from a vector environment."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from jaxdqn.envs.vector.workers import WorkerError
 from jaxdqn.types import Rows
 
 RESTARTS = 3
-"""Times that environments are built again without a step of theirs in between, before that is given up."""
+"""How often environments are built again without a successful step in between, before a failure is raised."""
 
 _CURSOR = "cursor."
 
 
 class Collector:
-    """Steps a vector environment and turns what it sees into rows."""
+    """Step a vector environment and collect the rows."""
 
     def __init__(
         self,
@@ -36,36 +36,36 @@ class Collector:
         snapshot: Snapshot | None = None,
         rebuild: Callable[[], gym.vector.VectorEnv] | None = None,
     ) -> None:
-        """Reset the environments, or bring them to where others stood.
+        """Reset the environments, or restore a snapshot.
 
         Args:
-            envs: Vector environment; one that resets in another mode than `NEXT_STEP` is translated.
-            seed: Environment `i` is seeded with the `i`-th of the seeds spawned from it.
-            frame_stack: Frames to a stack; None hands observations on as they are.
+            envs: Vector environment; one in another autoreset mode than `NEXT_STEP` is converted.
+            seed: Environment `i` gets the `i`-th of the seeds spawned from this one.
+            frame_stack: Frames per stack; None: no stacking.
             reward_scale: Factor on the rewards of rows; episodes report raw returns.
-            snapshot: What `snapshot` gave of others like them; None begins anew.
-            rebuild: Builds them again where a worker fails; None raises what it raised.
+            snapshot: Result of `snapshot` of environments built in the same way; None starts from scratch.
+            rebuild: Builds the environments again if a worker fails; None raises the worker's error.
 
         Raises:
-            ValueError: If the vector environment resets in a mode that is not known.
+            ValueError: If the autoreset mode is unknown.
         """
         self.num_envs = envs.num_envs
-        self._how: dict[str, Any] = {"frame_stack": frame_stack, "reward_scale": reward_scale}
-        self._seed, self._rebuild, self._restarts, self._in_a_row = seed, rebuild, 0, 0
-        self._stepper = Stepper(envs, seeds=spawn_seeds(seed, envs.num_envs), **self._how)
+        self._stepper_options: dict[str, Any] = {"frame_stack": frame_stack, "reward_scale": reward_scale}
+        self._seed, self._rebuild, self._restarts, self._restarts_in_a_row = seed, rebuild, 0, 0
+        self._stepper = Stepper(envs, seeds=spawn_seeds(seed, envs.num_envs), **self._stepper_options)
         if snapshot is not None:
             self._stepper.cursor = EnvCursor(*(snapshot[_CURSOR + name] for name in EnvCursor._fields))
             rest = {name: values for name, values in snapshot.items() if not name.startswith(_CURSOR)}
-            assert isinstance(envs, gym.vector.SyncVectorEnv)  # no other has snapshots
+            assert isinstance(envs, gym.vector.SyncVectorEnv)  # no other type has snapshots
             restore_envs(envs, rest, self.cursor.last)
 
     @property
     def cursor(self) -> EnvCursor:
-        """Where the environments stand."""
+        """The state of the environments between two steps."""
         return self._stepper.cursor
 
     def snapshot(self) -> Snapshot | None:
-        """All that decides what comes next, as arrays; None where the environments cannot be saved."""
+        """Return everything that determines the next rows, as arrays; None if the environments cannot be saved."""
         envs = snapshot_envs(self._stepper.envs)
         if envs is None:
             return None
@@ -81,16 +81,16 @@ class Collector:
         """Step every environment `num_steps` times.
 
         Args:
-            act: From what the agent sees `[N, ...]` to actions `[N]`.
-            num_steps: `T`.
-            frames: Rows collected before, for messages.
+            act: Policy, from what the agent sees `[N, ...]` to actions `[N]`.
+            num_steps: Number of steps `T`.
+            frames: Number of frames before these rows, for messages.
 
         Returns:
             Rows `[T, N, ...]` and the episodes that ended in them.
 
         Raises:
             FloatingPointError: If an observation or a reward is not finite.
-            WorkerError: If a worker fails, and is not to be built again.
+            WorkerError: If a worker fails and `rebuild` is None, or it fails again after `RESTARTS` restarts in a row.
         """
         rows, episodes = [], []
         for step in range(num_steps):
@@ -104,18 +104,19 @@ class Collector:
         try:
             result = self._stepper.step(actions, frames=frames)
         except WorkerError as error:
-            if self._rebuild is None or self._in_a_row >= RESTARTS:
+            if self._rebuild is None or self._restarts_in_a_row >= RESTARTS:
                 raise
-            return self._lose_episodes(actions, self._rebuild, error)
-        self._in_a_row = 0
+            return self._restart_after(actions, self._rebuild, error)
+        self._restarts_in_a_row = 0
         return result
 
-    def _lose_episodes(
+    def _restart_after(
         self, actions: np.ndarray, rebuild: Callable[[], gym.vector.VectorEnv], error: WorkerError
     ) -> tuple[Rows, EpisodeEnds]:
-        self._restarts, self._in_a_row = self._restarts + 1, self._in_a_row + 1
+        """Build all environments again, and return the row that truncates the lost episodes."""
+        self._restarts, self._restarts_in_a_row = self._restarts + 1, self._restarts_in_a_row + 1
         warnings.warn(f"{error}: all environments were built again", RuntimeWarning, stacklevel=2)
         cut = self._stepper.cut(actions)
         seeds = spawn_seeds(self._seed, self.num_envs * self._restarts, Purpose.RESUMING)
-        self._stepper = Stepper(rebuild(), seeds=seeds[-self.num_envs :], **self._how)
+        self._stepper = Stepper(rebuild(), seeds=seeds[-self.num_envs :], **self._stepper_options)
         return cut

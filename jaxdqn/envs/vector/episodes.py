@@ -1,6 +1,6 @@
-"""Environments in lockstep, in the one row format: gymnasium's `NEXT_STEP` autoreset.
+"""Vector environments in gymnasium's `NEXT_STEP` autoreset mode, and whole episodes from given seeds.
 
-Those that are trained on never stop; evaluation, the random rollout and pictures play whole episodes from seeds.
+Training steps its environments continuously; evaluation, the random rollout and pictures play whole episodes.
 """
 
 from __future__ import annotations
@@ -18,39 +18,43 @@ from jaxdqn.envs.vector.workers import WorkerVectorEnv
 
 
 def make_vector_env(env_fn: EnvFn, num_envs: int, *, workers: bool = False) -> gym.vector.VectorEnv:
-    """`num_envs` copies of an environment, in `NEXT_STEP` autoreset mode.
+    """Return `num_envs` copies of an environment, in `NEXT_STEP` autoreset mode.
 
     The step after an episode's end ignores its action and returns the next episode's first observation, so that the
-    true final observation is a row of its own.
+    true final observation has its own row.
 
     Args:
         env_fn: Builds one environment.
-        num_envs: How many.
-        workers: Whether each has a process of its own (`WorkerVectorEnv`) or all are stepped in this one.
+        num_envs: Number of copies.
+        workers: Whether each copy has its own process (`WorkerVectorEnv`); otherwise all are stepped in this process.
+
+    Raises:
+        ValueError: If `env_fn` returns the same environment twice.
+        WorkerStartError: If an environment cannot be built in a worker, or a worker cannot be started.
     """
     if workers:
-        return WorkerVectorEnv(_Silent(env_fn), num_envs)
+        return WorkerVectorEnv(_WithoutInfoFn(env_fn), num_envs)
     mode = gym.vector.AutoresetMode.NEXT_STEP
-    envs = gym.vector.SyncVectorEnv([_Silent(env_fn)] * num_envs, autoreset_mode=mode)
+    envs = gym.vector.SyncVectorEnv([_WithoutInfoFn(env_fn)] * num_envs, autoreset_mode=mode)
     if len({id(env.unwrapped) for env in envs.envs}) < num_envs:
-        raise ValueError("env_fn gave the same environment twice: let it build a new one at each call")
+        raise ValueError("env_fn returned the same environment twice: return a new one at each call")
     return envs
 
 
 class WithoutInfo(gym.Wrapper):
-    """Drops `info`, which nothing here reads: gymnasium cannot put together those of several environments always."""
+    """Drop `info`, which nothing reads here: gymnasium cannot always combine the infos of several environments."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset it."""
+        """Reset the environment."""
         return self.env.reset(seed=seed, options=options)[0], {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step it."""
+        """Step the environment."""
         return *self.env.step(action)[:4], {}
 
 
-class _Silent:
-    """Builds an environment within `WithoutInfo`, also in a process of its own."""
+class _WithoutInfoFn:
+    """Build an environment in a `WithoutInfo` wrapper; a class, so that it can be sent to a worker process."""
 
     def __init__(self, env_fn: EnvFn) -> None:
         self._env_fn = env_fn
@@ -64,7 +68,7 @@ class Episode(NamedTuple):
 
     Attributes:
         raw_return: Sum of its rewards, unscaled and undiscounted.
-        length: Its steps.
+        length: Number of its steps.
     """
 
     raw_return: float
@@ -72,21 +76,21 @@ class Episode(NamedTuple):
 
 
 class CutEpisode(Episode):
-    """One that was still going on after `max_steps` steps, and was cut there: it counts with what it had got."""
+    """An episode that had not ended after `max_steps` steps and was cut there; it counts with its return so far."""
 
 
 def episodes_of(ended: EpisodeEnds) -> list[Episode]:
-    """The episodes that ended, in the order of time and then of environments; NumPy arrays."""
-    places = np.nonzero(ended.ended)
-    pairs = zip(ended.raw_return[places], ended.length[places], strict=True)
+    """Return the episodes that ended, ordered by time and then by environment; takes NumPy arrays."""
+    indices = np.nonzero(ended.ended)
+    pairs = zip(ended.raw_return[indices], ended.length[indices], strict=True)
     return [Episode(float(raw_return), int(length)) for raw_return, length in pairs]
 
 
 class SeededEpisodes(gym.Wrapper):
-    """Begins each episode from the next of some seeds, and rests once there is none.
+    """Start each episode from the next seed, and be idle when no seed is left.
 
     Attributes:
-        index: Which of the seeds the episode was begun from; None while it rests.
+        index: Index of the seed of the current episode; None while idle.
         cut: Whether the newest episode was cut at `max_steps`.
     """
 
@@ -95,25 +99,25 @@ class SeededEpisodes(gym.Wrapper):
 
         Args:
             env: The environment.
-            seeds: Index and seed of each episode, which several environments may share.
-            max_steps: Steps after which an episode that goes on is truncated; None never truncates.
+            seeds: Index and seed of each episode; several environments may share the iterator.
+            max_steps: Steps after which an episode that has not ended is truncated; None: never.
         """
         super().__init__(env)
         self._seeds, self._max_steps, self._steps = seeds, max_steps, 0
         self.index: int | None = None
         self.cut = False
-        self._resting: Any = np.zeros(env.observation_space.shape, env.observation_space.dtype)
+        self._idle_obs: Any = np.zeros(env.observation_space.shape, env.observation_space.dtype)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin the next episode, whatever seed is given."""
+        """Start the next episode from its own seed; `seed` is ignored."""
         self.index, own_seed = next(self._seeds, (None, None))
         self._steps, self.cut = 0, False
-        return self._resting if self.index is None else self.env.reset(seed=own_seed, options=options)[0], {}
+        return self._idle_obs if self.index is None else self.env.reset(seed=own_seed, options=options)[0], {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """One step, or nothing while it rests."""
+        """Take one step; do nothing while idle."""
         if self.index is None:
-            return self._resting, 0.0, False, False, {}
+            return self._idle_obs, 0.0, False, False, {}
         obs, reward, terminated, truncated, _ = self.env.step(action)
         self._steps += 1
         self.cut = self._steps == self._max_steps and not (terminated or truncated)
@@ -121,22 +125,22 @@ class SeededEpisodes(gym.Wrapper):
 
 
 class EpisodeStepper(Stepper):
-    """Steps environments through whole episodes of given seeds.
+    """Step environments through whole episodes from given seeds.
 
-    An environment that is done takes the next seed, so that short episodes are not preferred; when no seed is left it
-    rests, and the shapes never change.
+    An environment whose episode has ended takes the next seed, so that short episodes are not preferred. If no seed is
+    left, it is idle; the shapes never change.
     """
 
     def __init__(
         self, envs: Sequence[gym.Env], seeds: Iterable[int], *, max_steps: int | None = None, **options: Any
     ) -> None:
-        """Begin the first episodes.
+        """Start the first episodes.
 
         Args:
-            envs: Played side by side; they are left open.
+            envs: Environments, stepped together; they are not closed.
             seeds: One for each episode.
-            max_steps: Steps after which an episode that goes on is cut; None never cuts.
-            options: As `Stepper` has them.
+            max_steps: Steps after which an episode that has not ended is cut; None: never.
+            options: See `Stepper`.
         """
         shared = enumerate(seeds)
         self.playing = [SeededEpisodes(env, shared, max_steps) for env in envs]
@@ -145,20 +149,27 @@ class EpisodeStepper(Stepper):
         super().__init__(gym.vector.SyncVectorEnv(makers, autoreset_mode=mode), **options)
 
     def finished(self, ended: EpisodeEnds) -> dict[int, Episode]:
-        """The episodes that ended in the newest step, by the place of their seed."""
+        """Return the episodes that ended in the newest step, by the index of their seed."""
         slots = np.flatnonzero(ended.ended)
         found = {}
         for slot, episode in zip(slots, episodes_of(ended), strict=True):
             playing = self.playing[slot]
-            assert playing.index is not None  # what rests ends nothing
+            assert playing.index is not None  # an idle environment ends no episode
             found[playing.index] = CutEpisode(*episode) if playing.cut else episode
         return found
 
 
 def random_stacks(env: gym.Env, *, frames: int, frame_stack: int | None, seed: int) -> np.ndarray:
-    """Stacks `[frames or more, H, W, K]` of whole episodes of a uniformly random policy, at most twice the frames.
+    """Return stacks `[frames or more, H, W, K]` that a uniformly random policy sees in whole episodes.
 
-    Each episode's final observation is left out, as TorchRL's `ObservationNorm.init_stats` does.
+    There are at most `2 * frames` stacks: a longer episode is not finished. Each episode's final observation is left
+    out, as in TorchRL's `ObservationNorm.init_stats`.
+
+    Args:
+        env: Environment with discrete actions.
+        frames: Lowest number of stacks.
+        frame_stack: Frames per stack; None: no stacking.
+        seed: Seed of the actions and the episodes.
 
     Raises:
         FloatingPointError: If an observation or a reward is not finite.
@@ -170,7 +181,7 @@ def random_stacks(env: gym.Env, *, frames: int, frame_stack: int | None, seed: i
     stacks: list[Any] = []
     while True:
         ended = bool(stepper.cursor.last[0])
-        # An environment need not end its episodes.
+        # Some environments never end an episode.
         if len(stacks) >= (frames if ended else 2 * frames):
             return np.stack(stacks)
         action = 0

@@ -1,6 +1,6 @@
-"""The state of gymnasium environments as arrays, where it is known to be all: CartPole and functional ones.
+"""Save and restore the complete state of gymnasium environments as arrays: CartPole and functional environments.
 
-gymnasium has no general way to save an environment, so anything else has no snapshot.
+gymnasium has no general way to save an environment, so all others have no snapshot.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from jaxdqn.envs.vector.episodes import WithoutInfo
 Snapshot = dict[str, np.ndarray]
 
 _KNOWN_WRAPPERS = (WithoutInfo, PixelObservation, VectorObservation, TimeLimit, OrderEnforcing, PassiveEnvChecker)
-_HALF = 2**64
+_WORD = 2**64  # the 128-bit state of PCG64 is saved as two words of 64 bits
 
 
 def snapshot_envs(envs: gym.vector.VectorEnv) -> Snapshot | None:
-    """The state of each environment, stacked `[N, ...]`; None where one cannot be saved, or is in another process."""
+    """Return the state of each environment, stacked `[N, ...]`; None if one cannot be saved or has its own process."""
     if not isinstance(envs, gym.vector.SyncVectorEnv):
         return None
     found = [_snapshot(env) for env in envs.envs]
-    whole = [each for each in found if each is not None]
-    if len(whole) < len(found):
+    snapshots = [each for each in found if each is not None]
+    if len(snapshots) < len(found):
         return None
-    return {name: np.stack([each[name] for each in whole]) for name in whole[0]}
+    return {name: np.stack([each[name] for each in snapshots]) for name in snapshots[0]}
 
 
 def restore_envs(envs: gym.vector.SyncVectorEnv, snapshot: Snapshot, last: np.ndarray) -> None:
-    """Bring environments that were just reset to where others stood.
+    """Restore the state of environments that were just reset.
 
     Args:
-        envs: As many, built alike.
-        snapshot: What `snapshot_envs` gave.
-        last: Which of them have ended their episode, and are reset by the next step `[N]`.
+        envs: Environments of the same number, built in the same way.
+        snapshot: Result of `snapshot_envs`.
+        last: Whether the episode of each has ended, so that the next step resets it `[N]`.
     """
     for index, env in enumerate(envs.envs):
         _restore(env, {name: values[index] for name, values in snapshot.items()})
@@ -76,13 +76,13 @@ def _restore(env: gym.Env, snapshot: Snapshot) -> None:
 
 
 def _inner_state(env: gym.Env) -> Snapshot | None:
-    generator = getattr(env.np_random, "bit_generator", None)  # an environment may have one of another kind
+    generator = getattr(env.np_random, "bit_generator", None)  # an environment may have another type of generator
     if not isinstance(generator, np.random.PCG64):
         return None
     if type(env) is CartPoleEnv:
         beyond = env.steps_beyond_terminated
         return {"state": np.asarray(env.state, np.float64), "beyond": np.asarray(-1 if beyond is None else beyond)}
-    # It imports JAX: if it has not been imported, no environment is one of its own.
+    # The module imports JAX. If it has not been imported, no environment is a GymnasiumEnv.
     adapters = sys.modules.get("jaxdqn.envs.functional.adapters")
     if adapters is None or type(env) is not adapters.GymnasiumEnv:
         return None
@@ -92,11 +92,11 @@ def _inner_state(env: gym.Env) -> Snapshot | None:
 def _random_state(generator: np.random.Generator) -> np.ndarray:
     state: Any = generator.bit_generator.state
     numbers = state["state"]["state"], state["state"]["inc"]
-    halves = [half for number in numbers for half in divmod(number, _HALF)]
-    return np.array([*halves, state["has_uint32"], state["uinteger"]], np.uint64)
+    words = [word for number in numbers for word in divmod(number, _WORD)]
+    return np.array([*words, state["has_uint32"], state["uinteger"]], np.uint64)
 
 
 def _from_random_state(values: np.ndarray) -> dict[str, Any]:
     high, low, inc_high, inc_low, has, spare = (int(value) for value in values)
-    state = {"state": high * _HALF + low, "inc": inc_high * _HALF + inc_low}
+    state = {"state": high * _WORD + low, "inc": inc_high * _WORD + inc_low}
     return {"bit_generator": "PCG64", "state": state, "has_uint32": has, "uinteger": spare}
