@@ -48,7 +48,7 @@ def test_physics_match_gymnasiums():
     assert found.steps > 24 * 10 + 8 * 490  # a third of the trajectories reach the time limit
     assert found.step_error < 8  # units in the last place, of sums of a dozen terms
     assert found.drift < 1e-3  # rounding errors, which grow e-fold in a quarter of a second
-    assert found.ends_apart == found.borderline == 0
+    assert found.different_ends == found.borderline == 0
 
 
 def test_frames_match_pygames():
@@ -93,7 +93,7 @@ def test_an_episode_is_truncated_after_500_steps_and_starts_near_the_middle():
 
     def step(carry, key):
         state, obs = carry
-        action = (obs @ twin.HOLDS > 0).astype(jnp.int32)
+        action = (obs @ twin.BALANCING_WEIGHTS > 0).astype(jnp.int32)
         state, obs, reward, terminated, truncated = env.step(key, state, action)
         return (state, obs), (reward, terminated, truncated)
 
