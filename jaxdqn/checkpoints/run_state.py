@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from jaxdqn.agent import Agent, AgentState
+from jaxdqn.checkpoints import run_manifest
 from jaxdqn.checkpoints.reuse import EarlierReplay, WrittenReplay
+from jaxdqn.checkpoints.run_manifest import RunManifest, RunRecord
 from jaxdqn.checkpoints.shards import (
     SavedState,
-    check_manifest,
     check_same_arrays,
     flatten,
     part_of_state,
@@ -41,9 +42,6 @@ from jaxdqn.envs.vector.snapshots import Snapshot
 from jaxdqn.storage import manifest
 from jaxdqn.storage.atomic import wait_until_visible, with_path_in_oserror
 from jaxdqn.storage.pytrees import load_arrays, save_arrays
-
-FORMAT = 2
-"""Version of the format written here; states of another format are refused."""
 
 
 class States:
@@ -71,7 +69,7 @@ class States:
         self,
         frames: int,
         state: AgentState,
-        facts: dict[str, Any],
+        record: RunRecord,
         *,
         rest: Any = None,
         envs: Snapshot | None = None,
@@ -82,7 +80,7 @@ class States:
         Args:
             frames: Rows collected so far; the state is named after this number.
             state: The agent's state; not modified.
-            facts: Additional fields of the manifest, as JSON values.
+            record: What the trainer adds to the manifest.
             rest: Arrays of functional environments, or None.
             envs: State of gymnasium environments, or None.
             read_obs: See `write_replay`.
@@ -95,17 +93,16 @@ class States:
         leaves, names = flatten(_without_rows(state))
         rest_leaves, rest_names = flatten(rest)
         rows = frames // (ring.rows.action.shape[1] * group.count)
-        fields = {
-            "format": FORMAT,
-            "frames": frames,
-            "processes": group.count,
-            "leaves": names,
-            "rest": rest_names,
-            "cursor": int(ring.cursor),
-            "size": int(ring.size),
-            "replay": self._with_replay,
-            **facts,
-        }
+        fields = RunManifest(
+            frames=frames,
+            processes=group.count,
+            cursor=int(ring.cursor),
+            size=int(ring.size),
+            replay=self._with_replay,
+            leaves=names,
+            rest=rest_names,
+            record=record,
+        )
         part = {"ring": ring if self._with_replay else None, "rows": rows, "read_obs": read_obs, "envs": envs}
         name, expiring = group.broadcast_from_first(lambda: self._begin(frames))
         target = self._folder / name
@@ -128,14 +125,14 @@ class States:
             with group.exchange(), with_path_in_oserror(target):
                 if group.is_first:
                     _wait_for_parts(partial, exchange.gathered)
-                    manifest.seal(partial, target, fields, known)
+                    manifest.seal(partial, target, fields.to_dict(), known)
         finally:
             if group.is_first:
                 shutil.rmtree(partial, ignore_errors=True)
         with group.exchange():
             own, times = part_of_state(target, group.index), 0 if linkable is None else linkable.times_linked + 1
             if self._with_replay and wait_until_visible(own.is_dir):
-                self._written[name] = written_files_in(own, fields["cursor"], rows, times)
+                self._written[name] = written_files_in(own, fields.cursor, rows, times)
             for old in expiring:
                 self._written.pop(old, None)
                 if group.is_first:
@@ -167,16 +164,16 @@ class States:
         notes: list[str] = []
         for folder in reversed(self.all()):
             try:
-                facts = manifest.read_manifest(folder)
-                if facts.get("format") != FORMAT:
-                    version = facts.get("versions", {}).get("jaxdqn", "unknown")
+                fields = manifest.read_manifest(folder)
+                if fields.get("format") != run_manifest.FORMAT:
+                    version = fields.get("versions", {}).get("jaxdqn", "unknown")
                     raise ValueError(
-                        f"{folder} has format {facts.get('format')} and this jaxdqn reads {FORMAT}: "
+                        f"{folder} has format {fields.get('format')} and this jaxdqn reads {run_manifest.FORMAT}: "
                         f"resume with the jaxdqn that wrote it ({version})"
                     )
-                check_manifest(folder, facts)
-                missing_processes: list[str] = []
-                return SavedState(folder, manifest.check_folder(folder, missing_processes), notes, missing_processes)
+                saved, missing_processes = RunManifest.from_dict(folder, fields), list[str]()
+                manifest.check_folder(folder, missing_processes)
+                return SavedState(folder, saved, notes, missing_processes)
             except manifest.DamagedError as error:
                 notes.append(str(error))
         if notes:
@@ -222,18 +219,18 @@ class States:
         """
         group = self._group
         like, names = flatten(_without_rows(state))
-        check_same_arrays(saved, names, saved.facts["leaves"])
+        check_same_arrays(saved, names, saved.manifest.leaves)
         (loaded,) = unflatten(load_arrays(saved.folder / "arrays", like), _without_rows(state))
         if saved.is_complete_for(group.count):
-            check_same_arrays(saved, flatten(rest)[1], saved.facts["rest"])
+            check_same_arrays(saved, flatten(rest)[1], saved.manifest.rest)
             if rest is not None:
                 (rest,) = unflatten(read_rest(saved.part(group.index), flatten(rest)[0]), rest)
         if saved.has_replay:
             state = read_rows(saved, agent, state, group.index, group.count)
-            rows = saved.facts["frames"] // (state.replay.rows.action.shape[1] * group.count)
+            rows = saved.manifest.frames // (state.replay.rows.action.shape[1] * group.count)
             if saved.is_complete_for(group.count):
                 self._written[saved.folder.name] = written_files_in(
-                    saved.part(group.index), saved.facts["cursor"], rows
+                    saved.part(group.index), saved.manifest.cursor, rows
                 )
         return loaded._replace(replay=state.replay), rest
 

@@ -21,10 +21,11 @@ import numpy as np
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.checkpoints.replay import read_replay, slots_of, write_replay
 from jaxdqn.checkpoints.reuse import EarlierReplay, WrittenFile, WrittenReplay
+from jaxdqn.checkpoints.run_manifest import RunManifest
 from jaxdqn.envs.functional.adapters import is_key
 from jaxdqn.envs.vector.snapshots import Snapshot
 from jaxdqn.replay import ReplayState
-from jaxdqn.storage.manifest import DamagedError, read_manifest
+from jaxdqn.storage.manifest import read_manifest
 
 
 class SavedState(NamedTuple):
@@ -32,25 +33,25 @@ class SavedState(NamedTuple):
 
     Attributes:
         folder: Its folder.
-        facts: The fields of its manifest.
+        manifest: The fields of its manifest.
         notes: Messages for the user: newer states that are damaged.
         missing_processes: Processes whose parts are missing, for example because they are on another host's disk.
     """
 
     folder: Path
-    facts: dict[str, Any]
+    manifest: RunManifest
     notes: list[str]
     missing_processes: list[str]
 
     @property
     def processes(self) -> int:
         """Return the number of processes that the run had."""
-        return self.facts["processes"]
+        return self.manifest.processes
 
     @property
     def has_replay(self) -> bool:
         """Return whether the rows of all environments are available."""
-        return self.facts["replay"] and not self.missing_processes
+        return self.manifest.replay and not self.missing_processes
 
     def part(self, index: int) -> Path:
         """Return the folder of a process's part."""
@@ -59,25 +60,6 @@ class SavedState(NamedTuple):
     def is_complete_for(self, processes: int) -> bool:
         """Return whether each of `processes` processes can resume from its own part."""
         return self.processes == processes and not self.missing_processes
-
-
-_FIELD_TYPES: dict[str, type] = {
-    "frames": int,
-    "processes": int,
-    "cursor": int,
-    "size": int,
-    "replay": bool,
-    "leaves": list,
-    "rest": list,
-}
-
-
-def check_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Raise `DamagedError` if a field that `States` writes into every manifest is missing or invalid."""
-    for name, field_type in _FIELD_TYPES.items():
-        value = facts.get(name)
-        if type(value) is not field_type or (isinstance(value, int) and value < (name == "processes")):
-            raise DamagedError(f"{folder} has {name} {value!r}, which no run writes: it is damaged")
 
 
 def part_of_state(folder: Path, index: int) -> Path:
@@ -151,8 +133,10 @@ def read_rows(saved: SavedState, agent: Agent, state: AgentState, index: int, pr
     """
     slots, num_envs = state.replay.rows.action.shape
     for name, maximum in (("cursor", slots - 1), ("size", slots)):
-        if saved.facts[name] > maximum:
-            raise ValueError(f"{saved.folder} has {name} {saved.facts[name]}, above {maximum}: it is damaged")
+        if getattr(saved.manifest, name) > maximum:
+            raise ValueError(
+                f"{saved.folder} has {name} {getattr(saved.manifest, name)}, above {maximum}: it is damaged"
+            )
     envs_per_part = num_envs * processes // saved.processes
     parts = []
     for part in range(saved.processes):
@@ -160,7 +144,7 @@ def read_rows(saved: SavedState, agent: Agent, state: AgentState, index: int, pr
         columns = slice(max(num_envs * index - offset, 0), max(num_envs * (index + 1) - offset, 0))
         if columns.start < min(columns.stop, envs_per_part):
             parts.append((replay_paths(saved.part(part)), columns))
-    return read_replay(parts, agent, state, cursor=saved.facts["cursor"], size=saved.facts["size"])
+    return read_replay(parts, agent, state, cursor=saved.manifest.cursor, size=saved.manifest.size)
 
 
 def check_same_arrays(saved: SavedState, ours: list[str], theirs: list[str]) -> None:

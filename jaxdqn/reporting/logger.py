@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxdqn.checkpoints.run_manifest import LogPosition
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.episodes import Episode
 from jaxdqn.evaluation.evaluator import Evaluation
@@ -58,7 +59,7 @@ class Logger:
         started: float,
         *,
         frames: int = 0,
-        facts: dict[str, Any] | None = None,
+        position: LogPosition | None = None,
         own: Mapping[str, str] | None = None,
     ) -> None:
         """Open the logs of a run.
@@ -67,33 +68,29 @@ class Logger:
             folder: The run's folder, which `claim_folder` has made.
             config: The run's config.
             started: When this process started the run, on the clock of `time.monotonic`.
-            frames: Rows that were collected when `facts` was called; logs of later frames are deleted.
-            facts: What `facts` returned in the process before; None in the first process.
+            frames: Rows that were collected at `position`; logs of later frames are deleted.
+            position: What `position` returned in the process before; None in the first process.
             own: The user's own objects in this run (environment, network, ...), and where each is defined.
         """
-        before = facts or {"elapsed_seconds": 0.0, "num_episodes": 0, "episodes": [], "evaluated": 0}
-        self._started = started - before["elapsed_seconds"]
+        position = position or LogPosition()
+        self._started = started - position.elapsed_seconds
         self._config = config
-        self._episodes = [Episode(*episode) for episode in before["episodes"]]
-        self._num_episodes = int(before["num_episodes"])
+        self._episodes = [Episode(*episode) for episode in position.episodes]
+        self._num_episodes = position.num_episodes
         write_json(folder / "config.json", dataclasses.replace(config, output=relative_path(folder)).to_dict())
         write_json(folder / "versions.json", {**versions(), "own": dict(own or {})})
         self._metrics = Table(folder / "metrics.csv", METRICS, until=frames)
         # Not `frames`: an evaluation that was still due at that frame is played after the resume.
-        self._evaluated = int(before["evaluated"])
+        self._evaluated = position.evaluated
         self._evaluations = Table(folder / "evaluations.csv", EVALUATIONS, until=self._evaluated)
         self._events = EventFile(folder / "tensorboard", frames=frames)
 
-    def facts(self) -> dict[str, Any]:
-        """Flush the CSV files, and return what a resumed process needs to continue the logs, as JSON types."""
+    def position(self) -> LogPosition:
+        """Flush the CSV files, and return what a resumed process needs to continue the logs."""
         self._metrics.flush()
         self._evaluations.flush()
-        return {
-            "elapsed_seconds": self.elapsed(),
-            "num_episodes": self._num_episodes,
-            "episodes": [list(episode) for episode in self._episodes],
-            "evaluated": self._evaluated,
-        }
+        episodes = tuple(map(tuple, self._episodes))
+        return LogPosition(self.elapsed(), self._num_episodes, episodes, self._evaluated)
 
     def elapsed(self) -> float:
         """Return the seconds since the run started, over all its processes."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdqn.checkpoints.agent import Checkpoints
+from jaxdqn.checkpoints.run_manifest import LogPosition
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.evaluation.evaluator import Evaluation, Evaluator
 from jaxdqn.evaluation.selection import Selection
@@ -38,12 +39,13 @@ class RunArtifacts:
         self._folder, self._config, self._overrides, self._states = folder, context.config, context.overrides, states
         checkpoints, frames, log = Checkpoints(folder / "checkpoints"), 0, None
         if context.saved is not None:
-            frames, log = context.saved.facts["frames"], context.saved.facts["log"]
+            saved = context.saved.manifest
+            frames, log = saved.frames, saved.record.log
             states.delete_after(frames)
-            for note in checkpoints.restore_index(context.saved.facts["index"], states.agents()):
+            for note in checkpoints.restore_index(saved.record.index, states.agents()):
                 context.say(note)
         own = context.overrides.definitions()
-        self._logger = Logger(folder, context.config, context.started, frames=frames, facts=log, own=own)
+        self._logger = Logger(folder, context.config, context.started, frames=frames, position=log, own=own)
         self._selection = Selection(context.config, setup.agent, evaluator, checkpoints, setup.spec)
 
     def log(self, progress: Progress) -> None:
@@ -60,9 +62,13 @@ class RunArtifacts:
         """Save an agent as the last agent, without an evaluation."""
         self._selection.keep_last(progress, protected_frames=self._states.agents())
 
-    def facts(self) -> dict[str, Any]:
-        """Return the position of the logs and the index of the agents, as JSON values, for a resume."""
-        return {"log": self._logger.facts(), "index": self._selection.index()}
+    def index(self) -> dict[str, Any]:
+        """Return the frames of the last and the best agent."""
+        return self._selection.index()
+
+    def log_position(self) -> LogPosition:
+        """Return where the logs stand, for the process that resumes."""
+        return self._logger.position()
 
     def draw_agent(self) -> None:
         """Draw an episode of the best agent as `agent.gif`."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxdqn.checkpoints.run_manifest import RunRecord
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.frame_store import FrameStore
 from jaxdqn.loops.finite import check_state_finite
@@ -32,7 +33,7 @@ class StateSaver:
         artifacts: RunArtifacts | None,
         store: FrameStore | None,
     ) -> None:
-        self._facts = {"config": context.config.to_dict(), "versions": versions(), "spec": setup.spec.to_dict()}
+        self._versions = versions()
         self._states, self._training_loop, self._artifacts, self._store = states, training_loop, artifacts, store
         self._config, self._say, self._group = context.config, context.say_once, context.group
         self._saved: dict[int, Path] = {}  # the newest state, by its frame
@@ -92,11 +93,10 @@ class StateSaver:
                 if save_agent and self._artifacts is not None:
                     self._artifacts.save_last_agent(progress)
                 rest, envs = self._training_loop.snapshot(progress)
-                logged = self._artifacts.facts() if self._artifacts is not None else {}
-            facts = {**self._facts, "evaluation_due": evaluation_due, **logged}
+                record = self._record(evaluation_due)
             read_obs = None if self._store is None else self._store.read
             options: dict[str, Any] = {"rest": rest, "envs": envs, "read_obs": read_obs}
-            folder = self._states.save(progress.frames, progress.state, facts, **options)
+            folder = self._states.save(progress.frames, progress.state, record, **options)
             self._saved = {progress.frames: folder}
             return folder
         except OSError as error:
@@ -112,13 +112,24 @@ class StateSaver:
         with self._report_failure(f"the agent of frame {progress.frames:,} is not saved"):
             if self._artifacts is not None:
                 self._artifacts.save_last_agent(progress)
-                amend(folder, self._artifacts.facts())
+                amend(folder, self._logged())
+
+    def _record(self, evaluation_due: bool) -> RunRecord:
+        """Return what a state of this moment says; the first process alone has logs and agents."""
+        artifacts = self._artifacts
+        index, log = ({}, None) if artifacts is None else (artifacts.index(), artifacts.log_position())
+        return RunRecord(self._config.to_dict(), self._versions, index, log, evaluation_due)
+
+    def _logged(self) -> dict[str, Any]:
+        """Return the fields of a state's manifest that change after it was written."""
+        record = self._record(evaluation_due=False).to_dict()
+        return {name: record[name] for name in ("index", "log")}
 
     def mark_evaluated(self, folder: Path, frames: int) -> None:
         """Record in the manifest of a state that its evaluation is done; if that fails, a resume evaluates again."""
         with self._report_failure(f"{folder} does not record that frame {frames:,} was evaluated"):
             if self._artifacts is not None:
-                amend(folder, {"evaluation_due": False, **self._artifacts.facts()})
+                amend(folder, {**self._logged(), "evaluation_due": False})
 
     @contextlib.contextmanager
     def _report_failure(self, what: str) -> Iterator[None]:

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import optax
 
+from jaxdqn.checkpoints.run_manifest import RunManifest
 from jaxdqn.checkpoints.shards import SavedState
 from jaxdqn.config import Config
 from jaxdqn.distributed.processes import ProcessGroup
@@ -226,10 +227,15 @@ def _newest(folder: Path, config: Config, group: ProcessGroup) -> SavedState | N
         states = open_states(folder, config, group)
         states.delete_partial()
         saved = states.newest()
-        return None if saved is None else [str(saved.folder), saved.facts, saved.notes, saved.missing_processes]
+        if saved is None:
+            return None
+        return [str(saved.folder), saved.manifest.to_dict(), saved.notes, saved.missing_processes]
 
     found = group.broadcast_from_first(find)
-    return None if found is None else SavedState(Path(found[0]), *found[1:])
+    if found is None:
+        return None
+    path = Path(found[0])
+    return SavedState(path, RunManifest.from_dict(path, found[1]), *found[2:])
 
 
 def _check_same_configs(configs: list[dict[str, Any]]) -> None:

@@ -87,7 +87,7 @@ def resume_loop(
     Raises:
         ValueError: If the state has another architecture.
     """
-    if not saved.facts["replay"]:
+    if not saved.manifest.replay:
         say("the state was saved without replay: replay is filled again before learning continues")
     elif saved.missing_processes:
         say(
@@ -98,7 +98,7 @@ def resume_loop(
     if processes_differ:
         now = "" if saved.missing_processes else f"the run had {saved.processes} processes and has {group.count} now: "
         say(f"{now}environments begin new episodes, and the resume is not bit-exact")
-    index = saved.facts["frames"] // config.frames_per_batch
+    index = saved.manifest.frames // config.frames_per_batch
     seed = process_seed(spawn_seeds(config.seed, index + 1, Purpose.RESUMING)[-1], group.index)
     if setup.run is not None:
         like = setup.run.start(setup.state, jax.random.key(seed))

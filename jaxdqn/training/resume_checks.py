@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jaxdqn.checkpoints.compatibility import with_new_names
 from jaxdqn.checkpoints.shards import SavedState
 from jaxdqn.config import Config
-from jaxdqn.envs.vector.episodes import Episode
 from jaxdqn.evaluation.trained_agent import check_no_import
 from jaxdqn.storage.atomic import read_json
 from jaxdqn.training.context import Overrides
@@ -101,42 +99,21 @@ def check_saved_state(saved: SavedState, config: Config) -> list[str]:
     Raises:
         ValueError: If the configs differ; the message names the fields.
     """
-    _check_types(saved)
-    before, now = with_new_names(saved.facts["config"]), config.to_dict()
+    record = saved.manifest.record
+    before, now = with_new_names(record.config), config.to_dict()
     fixed = [name for name in now if name not in CHANGEABLE_FIELDS and name in before]
     changed = [f"{name} {before[name]!r} and config.json {now[name]!r}" for name in fixed if before[name] != now[name]]
     if changed:
         raise ValueError(f"{saved.folder} has {', '.join(changed)}: restore config.json")
-    was, here = saved.facts["versions"], versions()
+    was, here = record.versions, versions()
     updated = [f"{name} {was[name]} and now {here[name]}" for name in here if was.get(name, here[name]) != here[name]]
     notes = [f"the resume may not be bit-exact: {', '.join(updated)}"] if updated else []
-    devices = before["num_devices"]
+    devices = before.get("num_devices")
+    if type(devices) is not int or devices < 1:
+        raise ValueError(f"{saved.folder} has num_devices {devices!r}, which no run writes: it is damaged")
     if devices != config.num_devices:
         notes.append(f"num_devices was {devices} and is {config.num_devices} now: the resume is not bit-exact")
     return notes
-
-
-_KINDS: dict[str, Any] = {"config": dict, "versions": dict, "index": dict, "evaluation_due": bool}
-_LOG_KINDS: dict[str, Any] = {"elapsed_seconds": int | float, "num_episodes": int, "episodes": list, "evaluated": int}
-
-
-def _check_types(saved: SavedState) -> None:
-    """Raise `ValueError` if a manifest has values that no run writes, although its digests are right."""
-    facts = saved.facts
-    log = facts.get("log")
-    tables = [(facts, _KINDS), (facts, {"log": dict | None})]
-    tables += [(log, _LOG_KINDS)] if isinstance(log, dict) else []
-    for table, kinds in tables:
-        for name, kind in kinds.items():
-            if name not in table or not isinstance(table[name], kind):
-                raise ValueError(f"{saved.folder} has {name} {table.get(name)!r}, which no run writes: it is damaged")
-    episodes = [] if log is None else log["episodes"]
-    if not all(isinstance(each, list) and len(each) == len(Episode._fields) for each in episodes):
-        raise ValueError(f"{saved.folder} has episodes {episodes}, which no run writes: it is damaged")
-    numbers = {name: facts["index"].get(name, 0) for name in ("last", "best")}
-    for name, number in {**numbers, "num_devices": facts["config"].get("num_devices")}.items():
-        if type(number) is not int or number < 0:
-            raise ValueError(f"{saved.folder} has {name} {number!r}, which no run writes: it is damaged")
 
 
 def check_total(folder: Path, config: Config, total_frames: int | None, saved: SavedState | None) -> Config:
@@ -150,13 +127,13 @@ def check_total(folder: Path, config: Config, total_frames: int | None, saved: S
         config = dataclasses.replace(config, total_frames=total_frames)
         if total_frames < before:
             raise ValueError(f"total_frames {total_frames} must not be below the run's {before}")
-    frames = _last_frame(folder) if saved is None else saved.facts["frames"]
+    frames = _last_frame(folder) if saved is None else saved.manifest.frames
     if frames < config.run_frames and (saved is not None or frames < before):
         return config
     if saved is None:
         raise ValueError(f"the run is complete at frame {frames:,} and has no state to resume from: train a new one")
     pictures = all((folder / name).is_file() for name in ("curve.png", "agent.gif"))
-    if pictures and not saved.facts["evaluation_due"]:
+    if pictures and not saved.manifest.record.evaluation_due:
         raise ValueError(f"the run is complete at frame {frames:,}: resume with --total-frames above that")
     return config
 

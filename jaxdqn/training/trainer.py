@@ -126,7 +126,7 @@ def run_training(
                 ended = True
             return RunProgress(progress, evaluation, folder)
 
-        if saved is not None and saved.facts["evaluation_due"]:
+        if saved is not None and saved.manifest.record.evaluation_due:
             stop.allow_graceful(True)
             yield after_batch(training_loop.current_progress(setup.agent), state_folder=saved.folder)
         for progress in training_loop.loop:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from rings import AGENT, EIGHT_SLOTS, FACTS, Ring, flip_one_bit
+from rings import AGENT, EIGHT_SLOTS, RECORD, Ring, flip_one_bit
 
 from jaxdqn.checkpoints import replay as replay_files
 from jaxdqn.checkpoints import reuse
@@ -41,7 +41,7 @@ def test_damaged_file_is_written_again(tmp_path, damage, keep):
     else:
         path.write_bytes(data[:-1] if damage == "shorter" else bytes(len(data)))
     for _ in range(2):
-        ring.states.save(ring.frames, ring.state, FACTS)
+        ring.states.save(ring.frames, ring.state, RECORD)
     ring.check()
 
 
@@ -55,7 +55,7 @@ def test_flipped_bit_is_repaired_within_a_few_states(tmp_path, keep):
     path.write_bytes(flip_one_bit(path.read_bytes()))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     for _ in range(2 * reuse.CHECKED_EVERY):
-        ring.states.save(ring.frames, ring.state, FACTS)
+        ring.states.save(ring.frames, ring.state, RECORD)
     ring.check()
 
 

@@ -54,7 +54,7 @@ def test_full_disk_ends_a_run_with_complete_files_and_its_last_state(small_disk)
     assert rows[: len(before)] == before
     assert all(None not in row.values() for row in rows)  # no incomplete line
     newest = States(run / "states", keep=2, with_replay=True).newest()
-    assert newest.facts["frames"] >= 96
+    assert newest.manifest.frames >= 96
     (small_disk / "ballast").unlink()
     assert finish(jaxdqn.resume(run, say=quiet)).progress.frames == 320
     assert [int(row["frames"]) for row in table(run / "metrics.csv")] == list(range(16, 321, 16))
@@ -73,7 +73,7 @@ def test_failed_save_is_reported_and_tried_again(small_disk, monkeypatch):
     assert notes[0].endswith("0000000064")
     assert step.progress.frames == 320
     assert [path.name for path in (run / "states").iterdir() if "partial" in path.name] == []
-    assert States(run / "states", keep=2, with_replay=True).newest().facts["frames"] == 320
+    assert States(run / "states", keep=2, with_replay=True).newest().manifest.frames == 320
 
 
 def test_line_that_does_not_fit_leaves_the_table_unchanged(small_disk):

@@ -25,7 +25,8 @@ def functional():
 
 def bytes_of(found):
     """Return a state's manifest without times, its replay files and its environments; files in `arrays/` differ."""
-    facts = {k: v for k, v in found.facts.items() if k not in ("files", "log", "config")}
+    record = dataclasses.replace(found.manifest.record, log=None, config={})
+    facts = found.manifest._replace(record=record)
     arrays = {path.name: path.read_bytes() for path in sorted((found.folder / "replay").iterdir())}
     envs = [dict(np.load(path)) for path in sorted(found.folder.glob("*.npz"))]
     assert len(envs) == 1  # gymnasium's, or functional ones
@@ -52,7 +53,7 @@ def test_resumed_run_equals_an_uninterrupted_one(config, how, tmp_path):
         jaxdqn.train(dataclasses.replace(config, output=str(runs[1])), **how),
         stop_after=2 * config.checkpoint_every + 2 * config.frames_per_batch,
     )
-    assert newest(runs[1], config).facts["frames"] < config.total_frames
+    assert newest(runs[1], config).manifest.frames < config.total_frames
     rest = finish(jaxdqn.resume(runs[1], say=pytest.fail, **how))
     assert equal(whole.progress.state, rest.progress.state)
     if config.loop == "device":

@@ -15,7 +15,7 @@ from stopped_runs import config_in, finish, quiet, table
 
 import jaxdqn
 from jaxdqn.checkpoints import replay as replay_files
-from jaxdqn.checkpoints import run_state
+from jaxdqn.checkpoints import run_manifest
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.signals import Stop
 
@@ -100,13 +100,13 @@ def test_state_of_another_config_network_or_format_is_refused_with_the_differenc
     with pytest.raises(ValueError, match="trained without your own network: do not pass network"):
         finish(jaxdqn.resume(run, network=jaxdqn.DuelingMLP(2)))
     facts = json.loads((run / "states" / newer / "manifest.json").read_text())
-    assert facts["format"] == run_state.FORMAT
-    run_state.FORMAT += 1
+    assert facts["format"] == run_manifest.FORMAT
+    run_manifest.FORMAT += 1
     try:
         with pytest.raises(ValueError, match=r"has format 2 and this jaxdqn reads 3: .* wrote it \(0\.1\.0\)"):
             finish(jaxdqn.resume(run))
     finally:
-        run_state.FORMAT -= 1
+        run_manifest.FORMAT -= 1
     finish(jaxdqn.resume(run, say=quiet))
     with pytest.raises(ValueError, match="complete at frame 128: resume with --total-frames above that"):
         finish(jaxdqn.resume(run))
@@ -179,10 +179,10 @@ def test_due_evaluation_is_played_once_even_if_the_run_is_killed_again(tmp_path)
     stop._signal = signal.SIGINT
     with pytest.raises(KeyboardInterrupt):
         next(steps)
-    assert newest_facts(run)["evaluation_due"]
-    assert newest_facts(run)["frames"] == 96
+    assert newest_manifest(run).record.evaluation_due
+    assert newest_manifest(run).frames == 96
     for due in (True, False):  # killed after the evaluation, before the next state
-        assert newest_facts(run)["evaluation_due"] is due
+        assert newest_manifest(run).record.evaluation_due is due
         steps = jaxdqn.resume(run, say=pytest.fail)
         assert (next(steps).evaluation is not None) is due
         kill(steps)
@@ -191,8 +191,8 @@ def test_due_evaluation_is_played_once_even_if_the_run_is_killed_again(tmp_path)
         assert table(run / name) == table(tmp_path / "whole" / name)
 
 
-def newest_facts(run):
-    return States(run / "states", keep=2, with_replay=True).newest().facts
+def newest_manifest(run):
+    return States(run / "states", keep=2, with_replay=True).newest().manifest
 
 
 @pytest.mark.slow

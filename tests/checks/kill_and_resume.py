@@ -92,7 +92,7 @@ def compare(run: Path, whole: Path) -> None:
     for name in ("metrics.csv", "evaluations.csv"):
         assert rows_of(run / name) == rows_of(whole / name), name
     found = [States(folder / "states", keep=2, with_replay=True).newest() for folder in (run, whole)]
-    assert found[0].facts["frames"] == found[1].facts["frames"]
+    assert found[0].manifest.frames == found[1].manifest.frames
     ours, theirs = (load_arrays(each.folder / "arrays", None) for each in found)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours), "learner, actor or keys"

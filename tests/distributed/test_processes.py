@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxdqn
+from jaxdqn.checkpoints.run_manifest import RunRecord
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.checkpoints.shards import flatten, read_rest, unflatten, write_part
 from jaxdqn.config import Config
@@ -21,7 +22,7 @@ from jaxdqn.signals import Stop
 from jaxdqn.storage.manifest import DamagedError, check_folder, sealed_folder
 from jaxdqn.types import Rows
 
-FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
+RECORD = RunRecord(config={}, versions={}, index={}, log=None, evaluation_due=False)
 CONFIG = Config(pixels=False, num_envs=4, frames_per_batch=8, batch_size=4, capacity=64, warmup_frames=8, n_steps=1)
 
 
@@ -182,7 +183,7 @@ def test_rows_written_by_two_processes_are_read_by_one_two_or_four(tmp_path, mon
         states = States(tmp_path, keep=2, with_replay=True, group=group)
         _, state = state_of(rows, width(index, 2))
         envs = {"place": np.array([index])}
-        return states.save(48, state, FACTS, envs=envs)
+        return states.save(48, state, RECORD, envs=envs)
 
     folders = in_threads(2, save)
     assert folders == [tmp_path / "0000000048"] * 2

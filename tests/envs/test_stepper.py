@@ -142,8 +142,8 @@ def test_a_run_whose_evaluation_is_not_finite_stops_and_keeps_its_state(value, t
         assert said.count("\n") == 1
         assert f"the reward of environment 0 is {value} at frame 3 of an evaluation" not in said.split(";")[1]
         assert f"the reward of environment 0 is {value} at frame 11 of an evaluation" in said  # of 5 environments
-        facts = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().facts
-        assert (facts["frames"], facts["evaluation_due"]) == (256, True)
+        saved = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().manifest
+        assert (saved.frames, saved.record.evaluation_due) == (256, True)
         assert table(tmp_path / "run" / "evaluations.csv") == []
         # With a repaired environment the first resume evaluates, and the second does not.
         del gym.registry["Broken-v0"]
@@ -153,8 +153,8 @@ def test_a_run_whose_evaluation_is_not_finite_stops_and_keeps_its_state(value, t
                 for _step in jaxdqn.resume(tmp_path / "run", say=lambda message: None):
                     pass
             assert [row["frames"] for row in table(tmp_path / "run" / "evaluations.csv")] == ["256"]
-        facts = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().facts
-        assert not facts["evaluation_due"]
+        saved = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().manifest
+        assert not saved.record.evaluation_due
     finally:
         del gym.registry["Broken-v0"], gym.registry["Chain-v0"]
 

@@ -8,10 +8,11 @@ from small_runs import equal
 from stopped_runs import VECTORS
 
 import jaxdqn
+from jaxdqn.checkpoints.run_manifest import RunRecord
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.storage import manifest
 
-FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
+RECORD = RunRecord(config={}, versions={}, index={}, log=None, evaluation_due=False)
 AGENT = jaxdqn.make_agent(
     dataclasses.replace(VECTORS, capacity=256, total_frames=10_000), num_actions=2, obs_shape=(4,), obs_dtype=np.float32
 )
@@ -46,7 +47,7 @@ class Ring:
         if slots:
             self.state = AGENT.observe(self.state, rows)
         self.frames += slots * NUM_ENVS
-        return self.states.save(self.frames, self.state, FACTS)
+        return self.states.save(self.frames, self.state, RECORD)
 
     def check(self):
         """Check that all saved states are undamaged and share no file, and that the newest equals the ring."""

@@ -48,7 +48,7 @@ def test_a_non_finite_reward_or_observation_stops_the_run_at_its_frame(value, wh
     with pytest.raises(FloatingPointError, match=rf"the {where} of environment 0 is -?{value} at frame 169"):
         finish(jaxdqn.train(config_in(tmp_path / "run"), env_fn=spoiled(value, where)))
     states = States(tmp_path / "run" / "states", keep=2, with_replay=True)
-    assert states.newest().facts["frames"] == 160
+    assert states.newest().manifest.frames == 160
     assert [row["frames"] for row in table(tmp_path / "run" / "metrics.csv")][-1] == "144"  # log_every is 48
 
 
@@ -64,7 +64,7 @@ def test_a_non_finite_loss_or_gradient_stops_the_run(loss, field, loop, tmp_path
     with pytest.raises(FloatingPointError, match=f"the {field} is nan in the updates after frame 48"):
         finish(jaxdqn.train(config_in(tmp_path / "run", loop=loop, updates_per_batch=1), loss=loss))
     newest = States(tmp_path / "run" / "states", keep=2, with_replay=True).newest()
-    assert newest.facts["frames"] == 32  # before the first updates
+    assert newest.manifest.frames == 32  # before the first updates
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_non_finite_parameters_are_not_saved(tmp_path):
     config = config_in(tmp_path / "run", learning_rate=3e38, updates_per_batch=1, warmup_frames=48)
     with pytest.raises(FloatingPointError, match=r"a parameter is not finite|is (nan|inf)"):
         finish(jaxdqn.train(config))
-    assert States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().facts["frames"] == 32
+    assert States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().manifest.frames == 32
 
 
 class NanAtFirst(probes.OneStep):
