@@ -137,7 +137,7 @@ def test_without_saved_replay_the_ring_is_filled_again_and_missed_updates_are_no
 def test_checkpoint_takes_little_extra_memory(monkeypatch):
     """`experiments/checkpoint_cost.py` is the long form, with 100,000 rows and timings."""
     monkeypatch.setattr(replay_files, "CHUNK_BYTES", 2**19)
-    cost = checkpoint_cost.measure(2_000, noise=True, again=32)
+    cost = checkpoint_cost.measure(2_000, noise=True, new_rows=32)
     assert cost.extra_bytes < 1.3 * cost.replay_bytes
     assert cost.disk_bytes > 0.95 * cost.replay_bytes  # noise cannot be compressed, so all bytes were written
 
