@@ -152,7 +152,7 @@ def make_update(
             gradient = unravel(jax.lax.pmean(vector, axis_name))
         steps, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, steps)
-        metrics = {"loss": mean_loss, "gradient_norm": optax.tree.norm(gradient), "q_value": q_value}
+        metrics = dict(zip(METRICS, (mean_loss, optax.tree.norm(gradient), q_value), strict=True))
         new_state = LearnerState(
             params=params,
             target_params=polyak_update(params, state.target_params, tau),

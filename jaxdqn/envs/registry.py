@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 
@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 MakeFunctional = Callable[..., "FunctionalEnv"]
 """`(*, pixels, frame_size) -> FunctionalEnv`; `pixels` has a default."""
 
-_FUNCTIONAL: dict[str, str | MakeFunctional] = {}
-_MADE_OF_FUNCTIONAL: set[str] = set()
+
+class _Entry(NamedTuple):
+    """A functional form: its factory, or `"module:function"`, and whether the gymnasium form is made from it."""
+
+    functional: str | MakeFunctional
+    makes_gymnasium: bool
+
+
+_ENTRIES: dict[str, _Entry] = {}
+"""Environments with a functional form, by id. All others are in gymnasium's registry alone."""
 
 
 def register_env(
@@ -51,24 +59,22 @@ def register_env(
     except gym.error.Error as error:
         raise ValueError(f"env {env_id!r} cannot be registered: {' '.join(str(error).split())}") from error
     if functional is not None:
-        _FUNCTIONAL[env_id] = functional
-    if made_of:
-        _MADE_OF_FUNCTIONAL.add(env_id)
+        _ENTRIES[env_id] = _Entry(functional, made_of)
 
 
 def is_made_of_functional(env_id: str) -> bool:
     """Return whether the gymnasium form of an id is made from its functional form, and takes its options."""
-    return env_id in _MADE_OF_FUNCTIONAL
+    return env_id in _ENTRIES and _ENTRIES[env_id].makes_gymnasium
 
 
 def functional_ids() -> list[str]:
     """Return the ids that have a functional form."""
-    return list(_FUNCTIONAL)
+    return list(_ENTRIES)
 
 
 def functional_maker(env_id: str) -> MakeFunctional:
     """Return the function that makes the functional form of an id in `functional_ids`."""
-    maker = _FUNCTIONAL[env_id]
+    maker = _ENTRIES[env_id].functional
     if isinstance(maker, str):
         module, _, name = maker.partition(":")
         return getattr(import_module(module), name)

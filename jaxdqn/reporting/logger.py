@@ -13,6 +13,7 @@ from jaxdqn.checkpoints.run_manifest import LogPosition
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.episodes import Episode
 from jaxdqn.evaluation.evaluator import Evaluation
+from jaxdqn.learner import METRICS
 from jaxdqn.loops.progress import Progress, passed
 from jaxdqn.reporting.tensorboard import EventFile
 from jaxdqn.resume_command import relative_path
@@ -20,20 +21,12 @@ from jaxdqn.storage.atomic import write_json
 from jaxdqn.storage.csv_table import Table
 from jaxdqn.versions import versions
 
-METRICS = (
-    "frames",
-    "updates",
-    "episodes",
-    "return_mean",
-    "length_mean",
-    "epsilon",
-    "loss",
-    "gradient_norm",
-    "q_value",
-    "elapsed_seconds",
-    "frames_per_second",
+METRICS_COLUMNS = (
+    *("frames", "updates", "episodes", "return_mean", "length_mean", "epsilon"),
+    *METRICS,
+    *("elapsed_seconds", "frames_per_second"),
 )
-EVALUATIONS = (
+EVALUATION_COLUMNS = (
     "frames",
     "episodes",
     "screening_mean",
@@ -79,10 +72,10 @@ class Logger:
         self._num_episodes = position.num_episodes
         write_json(folder / "config.json", dataclasses.replace(config, output=relative_path(folder)).to_dict())
         write_json(folder / "versions.json", {**versions(), "own": dict(own or {})})
-        self._metrics = Table(folder / "metrics.csv", METRICS, until=frames)
+        self._metrics = Table(folder / "metrics.csv", METRICS_COLUMNS, until=frames)
         # Not `frames`: an evaluation that was still due at that frame is played after the resume.
         self._evaluated = position.evaluated
-        self._evaluations = Table(folder / "evaluations.csv", EVALUATIONS, until=self._evaluated)
+        self._evaluations = Table(folder / "evaluations.csv", EVALUATION_COLUMNS, until=self._evaluated)
         self._events = EventFile(folder / "tensorboard", frames=frames)
 
     def position(self) -> LogPosition:

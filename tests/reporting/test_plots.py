@@ -11,7 +11,7 @@ from PIL import Image
 from running import command
 
 import jaxdqn
-from jaxdqn.reporting.logger import EVALUATIONS, METRICS
+from jaxdqn.reporting.logger import EVALUATION_COLUMNS, METRICS_COLUMNS
 
 
 def run_of(folder, training=(), evaluations=(), every=1000):
@@ -27,8 +27,8 @@ def run_of(folder, training=(), evaluations=(), every=1000):
     names = ("screening_mean", "screening_standard_error", "min")
     rows = [dict(zip(names, row, strict=True), mean=row[0], standard_error=row[1]) for row in evaluations]
     for name, columns, found in (
-        ("metrics.csv", METRICS, [{"return_mean": value} for value in training]),
-        ("evaluations.csv", EVALUATIONS, rows),
+        ("metrics.csv", METRICS_COLUMNS, [{"return_mean": value} for value in training]),
+        ("evaluations.csv", EVALUATION_COLUMNS, rows),
     ):
         with (folder / name).open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
