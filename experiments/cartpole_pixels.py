@@ -21,7 +21,7 @@ from typing import Any
 from shared.command_line import split_flags
 
 import jaxdqn
-from jaxdqn.checkpoints.agent import Checkpoints
+from jaxdqn.checkpoints.agent_files import Checkpoints
 from jaxdqn.cli.flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.evaluation.trained_agent import read_config

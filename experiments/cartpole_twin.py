@@ -22,7 +22,7 @@ from shared.command_line import count, positive
 import jaxdqn
 from jaxdqn.envs.functional.cartpole import MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole
 from jaxdqn.envs.functional.cartpole_rendering import cartpole_frame
-from jaxdqn.evaluation.device import make_device_evaluation
+from jaxdqn.evaluation.device_evaluation import make_device_evaluation
 from jaxdqn.evaluation.trained_agent import TrainedAgent
 from jaxdqn.preprocessing import preprocess_frame
 

@@ -29,7 +29,7 @@ from jax.sharding import PartitionSpec as P
 from shared.command_line import positive
 
 import jaxdqn
-from jaxdqn.parallel import AXIS, agent_of, make_mesh
+from jaxdqn.multi_device import AXIS, agent_of, make_mesh
 from jaxdqn.presets import PRESETS
 from jaxdqn.types import Rows
 

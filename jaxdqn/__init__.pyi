@@ -11,7 +11,6 @@ from .augmentation import shift_batch as shift_batch
 from .compilation import compiler_options as compiler_options
 from .compilation import jit as jit
 from .config import Config as Config
-from .envs.by_id import functional_env as functional_env
 from .envs.functional.adapters import GymnasiumEnv as GymnasiumEnv
 from .envs.functional.adapters import from_func_env as from_func_env
 from .envs.functional.adapters import from_gymnax as from_gymnax
@@ -20,6 +19,7 @@ from .envs.functional.cartpole import make_cartpole as make_cartpole
 from .envs.functional.env import FunctionalEnv as FunctionalEnv
 from .envs.functional.env import time_limit as time_limit
 from .envs.functional.env import vectorise as vectorise
+from .envs.functional_by_id import functional_env as functional_env
 from .envs.gymnasium.wrappers import PixelObservation as PixelObservation
 from .envs.gymnasium.wrappers import make_env_fn as make_env_fn
 from .envs.gymnasium.wrappers import spec_of_env as spec_of_env
@@ -32,7 +32,7 @@ from .envs.vector.episodes import EpisodeStepper as EpisodeStepper
 from .envs.vector.episodes import make_vector_env as make_vector_env
 from .envs.vector.episodes import random_stacks as random_stacks
 from .envs.vector.stepper import Stepper as Stepper
-from .evaluation.device import make_device_evaluation as make_device_evaluation
+from .evaluation.device_evaluation import make_device_evaluation as make_device_evaluation
 from .evaluation.evaluator import Evaluation as Evaluation
 from .evaluation.evaluator import Evaluator as Evaluator
 from .evaluation.trained_agent import TrainedAgent as TrainedAgent
@@ -46,15 +46,17 @@ from .learner import init_learner as init_learner
 from .learner import make_optimizer as make_optimizer
 from .learner import make_update as make_update
 from .learner import polyak_update as polyak_update
-from .loops.device import device_loop as device_loop
+from .loops.device_loop import device_loop as device_loop
 from .loops.device_run import DeviceRun as DeviceRun
 from .loops.device_run import RunState as RunState
 from .loops.device_run import make_device_run as make_device_run
-from .loops.host import host_loop as host_loop
+from .loops.host_loop import host_loop as host_loop
 from .loops.progress import Progress as Progress
 from .losses import huber_loss as huber_loss
 from .losses import q_learning_td_error as q_learning_td_error
 from .losses import squared_loss as squared_loss
+from .multi_device import make_mesh as make_mesh
+from .multi_device import make_parallel_agent as make_parallel_agent
 from .networks.architectures import grid_cnn as grid_cnn
 from .networks.architectures import motion_cnn as motion_cnn
 from .networks.architectures import nature_cnn as nature_cnn
@@ -65,8 +67,6 @@ from .networks.dueling import DuelingMLP as DuelingMLP
 from .networks.dueling import frame_differences as frame_differences
 from .networks.dueling import row_moments as row_moments
 from .observations import ObsSpec as ObsSpec
-from .parallel import make_mesh as make_mesh
-from .parallel import make_parallel_agent as make_parallel_agent
 from .preprocessing import ObservationStats as ObservationStats
 from .preprocessing import normalise as normalise
 from .preprocessing import observation_stats as observation_stats

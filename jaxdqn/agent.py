@@ -132,7 +132,7 @@ def make_agent(
         loss: Loss of one TD error; None: the config's loss.
         returns: Reward, discount and length of a window. See `n_step_return`.
         bytes_available: Memory that replay may use; None: no check.
-        axis_name: Mapped axis, if each device has a part of the agent. See `make_update` and `jaxdqn.parallel`.
+        axis_name: Mapped axis, if each device has a part of the agent. See `make_update` and `jaxdqn.multi_device`.
 
     Raises:
         ValueError: If replay is too small or does not fit in memory, the run ends before learning starts, images are

@@ -10,7 +10,7 @@ import pytest
 from processes import python_path
 
 from jaxdqn.config import Config
-from jaxdqn.parallel import agent_of, make_mesh, part_of
+from jaxdqn.multi_device import agent_of, make_mesh, part_of
 
 HOW = {"num_actions": 2, "obs_shape": (4,), "obs_dtype": np.float32}
 

@@ -17,16 +17,16 @@ LAYERS = [
     "distributed",
     "preprocessing returns losses exploration",
     "observations normalisation networks replay augmentation envs",
-    "learner schedules global_program",
+    "learner schedules multi_process",
     "agent",
-    "checkpoints frame_store parallel",
+    "checkpoints frame_store multi_device",
     "loops",
     "evaluation",
     "reporting",
     "training",
     "cli __main__",
 ]
-PURE = {"config", "presets", "types", "compilation", *LAYERS[5].split(), "agent", "parallel"}
+PURE = {"config", "presets", "types", "compilation", *LAYERS[5].split(), "agent", "multi_device"}
 """Modules without effects, beside the pieces of two lines of the table."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdqn.envs.vector.episodes import Episode
-from jaxdqn.storage.manifest import DamagedError
+from jaxdqn.storage.checksums import DamagedError
 
 FORMAT = 2
 """Version of the file layout. States of other versions are refused."""

@@ -24,9 +24,7 @@ import numpy as np
 
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.checkpoints import run_manifest
-from jaxdqn.checkpoints.reuse import EarlierReplay, WrittenReplay
-from jaxdqn.checkpoints.run_manifest import RunManifest, RunRecord
-from jaxdqn.checkpoints.shards import (
+from jaxdqn.checkpoints.process_parts import (
     SavedState,
     check_same_arrays,
     flatten,
@@ -37,9 +35,11 @@ from jaxdqn.checkpoints.shards import (
     write_part,
     written_files_in,
 )
-from jaxdqn.distributed.processes import ProcessGroup
+from jaxdqn.checkpoints.replay_reuse import EarlierReplay, WrittenReplay
+from jaxdqn.checkpoints.run_manifest import RunManifest, RunRecord
+from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.vector.snapshots import Snapshot
-from jaxdqn.storage import manifest
+from jaxdqn.storage import checksums as manifest
 from jaxdqn.storage.atomic import wait_until_visible, with_path_in_oserror
 from jaxdqn.storage.pytrees import load_arrays, save_arrays
 

@@ -77,7 +77,7 @@ def _run_and_show(
     quiet: bool = False,
 ) -> None:
     from jaxdqn.cli.console import Display
-    from jaxdqn.distributed.processes import LostProcessError, ProcessError
+    from jaxdqn.distributed.process_group import LostProcessError, ProcessError
     from jaxdqn.envs.vector.stepper import fault_of
     from jaxdqn.envs.vector.workers import WorkerError
 

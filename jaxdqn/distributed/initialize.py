@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from jaxdqn.distributed.coordinator import choose_bind_address, resolve_cluster
+from jaxdqn.distributed.bind_address import choose_bind_address, resolve_cluster
 from jaxdqn.distributed.devices import find_devices
 from jaxdqn.distributed.options import DistributedOptions
-from jaxdqn.distributed.processes import LostProcessError, ProcessGroup
+from jaxdqn.distributed.process_group import LostProcessError, ProcessGroup
 from jaxdqn.distributed.watchdog import Watchdog
 from jaxdqn.signals import Stop
 

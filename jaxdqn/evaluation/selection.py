@@ -7,7 +7,7 @@ from collections.abc import Set
 from typing import Any
 
 from jaxdqn.agent import Agent
-from jaxdqn.checkpoints.agent import AgentSpec, Checkpoints
+from jaxdqn.checkpoints.agent_files import AgentSpec, Checkpoints
 from jaxdqn.config import Config
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector.episodes import Episode

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from jaxdqn.checkpoints.agent import AgentSpec, Checkpoints, Which
+from jaxdqn.checkpoints.agent_files import AgentSpec, Checkpoints, Which
 from jaxdqn.checkpoints.compatibility import config_of_file
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config

@@ -21,20 +21,20 @@ from jaxtyping import Array, Bool, Key
 from jaxdqn.agent import Agent, AgentState
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.envs.by_id import functional_env, with_observations
 from jaxdqn.envs.functional.env import FunctionalEnv, State, random_rollout, vectorise
+from jaxdqn.envs.functional_by_id import functional_env, with_observations
 from jaxdqn.envs.registry import functional_ids
 from jaxdqn.envs.rows import EnvCursor, EpisodeEnds, advance, open_episodes
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.learner import Metrics
 from jaxdqn.losses import Loss
+from jaxdqn.multi_device import agent_of
 from jaxdqn.observations import ObsSpec, stats_frames, stats_of
-from jaxdqn.parallel import agent_of
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import check_fits, row_bytes, smallest_slots
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.schedules import warm_up_batches, with_capacity
-from jaxdqn.storage.free_space import free_bytes
+from jaxdqn.storage.free_memory import free_bytes
 from jaxdqn.types import Rows
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaxdqn.agent import Agent, AgentState
-from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Exchange
+from jaxdqn.distributed.process_group import Exchange
 from jaxdqn.envs.vector.episodes import Episode
 
 if TYPE_CHECKING:
@@ -55,18 +54,3 @@ def learning_start_after(state: AgentState, agent: Agent, num_envs: int) -> int:
     rows = int(state.replay.size) * num_envs
     lost = 0 if rows == slots * num_envs else max(int(state.actor.frame) - rows, 0)
     return lost + agent.learning_start
-
-
-def evaluates_at(config: Config, frames: int) -> bool:
-    """Return whether an evaluation follows the batch that ends at `frames`."""
-    return frames >= config.run_frames or passed(config.evaluate_every, frames, config.frames_per_batch)
-
-
-def checkpoints_at(config: Config, frames: int) -> bool:
-    """Return whether a checkpoint of the state follows the batch that ends at `frames`."""
-    return frames >= config.run_frames or passed(config.checkpoint_every, frames, config.frames_per_batch)
-
-
-def passed(every: int, frames: int, new_frames: int) -> bool:
-    """Return whether one of the newest frames is a multiple of `every`; never if `every` is 0."""
-    return every > 0 and frames // every > (frames - new_frames) // every

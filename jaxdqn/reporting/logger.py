@@ -14,7 +14,8 @@ from jaxdqn.config import Config
 from jaxdqn.envs.vector.episodes import Episode
 from jaxdqn.evaluation.evaluator import Evaluation
 from jaxdqn.learner import METRICS
-from jaxdqn.loops.progress import Progress, passed
+from jaxdqn.loops.intervals import passed
+from jaxdqn.loops.progress import Progress
 from jaxdqn.reporting.tensorboard import EventFile
 from jaxdqn.resume_command import relative_path
 from jaxdqn.storage.atomic import write_json

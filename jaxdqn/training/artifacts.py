@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxdqn.checkpoints.agent import Checkpoints
+from jaxdqn.checkpoints.agent_files import Checkpoints
 from jaxdqn.checkpoints.run_manifest import LogPosition
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.evaluation.evaluator import Evaluation, Evaluator
@@ -17,8 +17,8 @@ from jaxdqn.loops.progress import Progress
 from jaxdqn.reporting.gif import record_gif
 from jaxdqn.reporting.logger import Logger
 from jaxdqn.reporting.plots import draw_curve
+from jaxdqn.training.agent_setup import RunSetup
 from jaxdqn.training.context import RunContext
-from jaxdqn.training.setup import RunSetup
 
 
 class RunArtifacts:

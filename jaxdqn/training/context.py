@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import optax
 
-from jaxdqn.checkpoints.shards import SavedState
+from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import ProcessGroup
+from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.losses import Loss
 from jaxdqn.returns import NStepReturn

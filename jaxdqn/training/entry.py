@@ -12,10 +12,10 @@ from typing import Any
 import flax.linen as nn
 import optax
 
+from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.checkpoints.run_manifest import RunManifest
-from jaxdqn.checkpoints.shards import SavedState
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import ProcessGroup
+from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.envs.vector.worker_process import exit_if_imported_by_worker
 from jaxdqn.evaluation.trained_agent import read_config
@@ -23,8 +23,8 @@ from jaxdqn.losses import Loss
 from jaxdqn.returns import NStepReturn
 from jaxdqn.signals import Stop
 from jaxdqn.training.context import Overrides, Say, ignore, warn
+from jaxdqn.training.make_context import make_context
 from jaxdqn.training.obs_stats import RolloutAhead
-from jaxdqn.training.preparation import make_context
 from jaxdqn.training.resume_checks import check_envs, check_overrides, check_saved_state, check_total
 from jaxdqn.training.run_dir import check_output, claim_folder, locked, move_to_earlier
 from jaxdqn.training.trainer import RunProgress, open_states, run_training

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxdqn.checkpoints.compatibility import with_new_names
-from jaxdqn.checkpoints.shards import SavedState
+from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
 from jaxdqn.evaluation.trained_agent import check_no_import
 from jaxdqn.storage.atomic import read_json

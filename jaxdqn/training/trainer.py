@@ -10,19 +10,20 @@ from typing import NamedTuple
 
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import ProcessGroup
+from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.evaluation.evaluator import Evaluation, Evaluator
 from jaxdqn.frame_store import with_frame_store
 from jaxdqn.loops.finite import check_state_finite
-from jaxdqn.loops.progress import Progress, evaluates_at
+from jaxdqn.loops.intervals import evaluates_at
+from jaxdqn.loops.progress import Progress
 from jaxdqn.signals import Stop
 from jaxdqn.storage.atomic import wait_until_visible
+from jaxdqn.training.agent_setup import RunSetup, make_store
 from jaxdqn.training.artifacts import RunArtifacts
-from jaxdqn.training.checkpointing import StateSaver
 from jaxdqn.training.context import RunContext
-from jaxdqn.training.loop import resume_loop, start_loop
 from jaxdqn.training.run_dir import release_folder
-from jaxdqn.training.setup import RunSetup, make_store
+from jaxdqn.training.start_loop import resume_loop, start_loop
+from jaxdqn.training.state_saver import StateSaver
 
 
 class RunProgress(NamedTuple):

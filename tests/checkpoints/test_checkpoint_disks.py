@@ -7,10 +7,10 @@ import jax
 import pytest
 from rings import AGENT, EIGHT_SLOTS, RECORD, Ring, flip_one_bit
 
-from jaxdqn.checkpoints import replay as replay_files
-from jaxdqn.checkpoints import reuse
+from jaxdqn.checkpoints import replay_files as replay_files
+from jaxdqn.checkpoints import replay_reuse as reuse
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.storage import manifest
+from jaxdqn.storage import checksums as manifest
 
 
 @pytest.fixture(autouse=True)

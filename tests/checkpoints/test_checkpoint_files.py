@@ -9,9 +9,10 @@ from rings import AGENT, EIGHT_SLOTS, Ring, inodes
 from stopped_runs import config_in, finish, quiet
 
 import jaxdqn
-from jaxdqn.checkpoints import replay as replay_files
+from jaxdqn.checkpoints import replay_files as replay_files
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.storage import atomic, manifest
+from jaxdqn.storage import atomic
+from jaxdqn.storage import checksums as manifest
 
 
 @pytest.fixture(autouse=True)
@@ -83,9 +84,9 @@ def test_states_are_also_written_after_checkpoint_seconds(tmp_path, monkeypatch,
         finish(jaxdqn.train(config_in(run, **shared, **fields), say=quiet, **options))
         return [int(path.name) for path in States(run / "states", keep=100, with_replay=True).all()]
 
-    monkeypatch.setattr("jaxdqn.loops.device.CHUNK_SECONDS", 0.0)  # a chunk is a batch
+    monkeypatch.setattr("jaxdqn.loops.device_loop.CHUNK_SECONDS", 0.0)  # a chunk is a batch
     clock = iter(range(10_000))  # advances by a second at each call
-    monkeypatch.setattr("jaxdqn.training.checkpointing.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr("jaxdqn.training.state_saver.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     assert open_states("by the clock", checkpoint_seconds=3.0) == [48, 96, 112]
     assert atomic.read_json(tmp_path / "by the clock" / "config.json")["checkpoint_seconds"] == 3.0
 

@@ -11,14 +11,14 @@ import pytest
 from whole_runs import VECTORS, finish, table
 
 import jaxdqn
-from jaxdqn.checkpoints.agent import AgentSpec
+from jaxdqn.checkpoints.agent_files import AgentSpec
 from jaxdqn.checkpoints.compatibility import OLD_VALUES, config_of_file
 from jaxdqn.cli.flags import parse_config
 from jaxdqn.cli.main import main
 from jaxdqn.config import Config
 from jaxdqn.observations import ObsSpec
 from jaxdqn.presets import PRESETS
-from jaxdqn.storage.manifest import amend, read_manifest
+from jaxdqn.storage.checksums import amend, read_manifest
 
 NEW = ("eval_env", "colour", "value_bias", "symmetries_of", "epsilon_frames", "max_episode_steps")
 

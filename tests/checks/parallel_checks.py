@@ -24,12 +24,12 @@ import jaxdqn
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
-from jaxdqn.loops.device import device_loop
+from jaxdqn.loops.device_loop import device_loop
 from jaxdqn.loops.device_run import make_device_run
-from jaxdqn.loops.host import host_loop
-from jaxdqn.parallel import devices_of, make_mesh, make_parallel_agent
+from jaxdqn.loops.host_loop import host_loop
+from jaxdqn.multi_device import devices_of, make_mesh, make_parallel_agent
 from jaxdqn.replay import row_bytes
-from jaxdqn.storage.free_space import free_bytes
+from jaxdqn.storage.free_memory import free_bytes
 
 VECTORS = Config(
     pixels=False,
@@ -107,7 +107,7 @@ def compare_updates(config, options, seen):
 def run_of(num_devices, env=probes.TerminatingChain, frames=640):
     config = dataclasses.replace(VECTORS, num_devices=num_devices, total_frames=frames)
     how = {"num_actions": 2, "obs_shape": (2,), "obs_dtype": np.float32}
-    agent = jaxdqn.parallel.agent_of(config, **how)
+    agent = jaxdqn.multi_device.agent_of(config, **how)
     envs = make_vector_env(env, config.num_envs)
     steps = list(host_loop(agent, agent.init(jax.random.key(0)), Collector(envs, seed=0), config))
     envs.close()

@@ -14,13 +14,13 @@ import probes
 import jaxdqn
 from jaxdqn.checkpoints import run_state
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import ProcessGroup
+from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
-from jaxdqn.loops.host import host_loop
-from jaxdqn.parallel import agent_of
+from jaxdqn.loops.host_loop import host_loop
+from jaxdqn.multi_device import agent_of
 from jaxdqn.replay import row_bytes
-from jaxdqn.storage import free_space
+from jaxdqn.storage import free_memory as free_space
 
 FRAMES = Config(
     pixels=True,

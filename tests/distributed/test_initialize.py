@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 import jaxdqn
-from jaxdqn.distributed import coordinator
-from jaxdqn.distributed.coordinator import choose_bind_address, resolve_cluster
+from jaxdqn.distributed import bind_address as coordinator
+from jaxdqn.distributed.bind_address import choose_bind_address, resolve_cluster
 from jaxdqn.distributed.options import DistributedOptions
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxdqn
-from jaxdqn.checkpoints import agent as agent_checkpoint
+from jaxdqn.checkpoints import agent_files as agent_checkpoint
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.episodes import Episode
 from jaxdqn.evaluation import evaluator as evaluator_module

@@ -10,7 +10,7 @@ from stopped_runs import VECTORS
 import jaxdqn
 from jaxdqn.checkpoints.run_manifest import RunRecord
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.storage import manifest
+from jaxdqn.storage import checksums as manifest
 
 RECORD = RunRecord(config={}, versions={}, index={}, log=None, evaluation_due=False)
 AGENT = jaxdqn.make_agent(

@@ -7,7 +7,7 @@ import gymnasium as gym
 import pytest
 
 from jaxdqn.cli.main import main
-from jaxdqn.storage import free_space
+from jaxdqn.storage import free_memory as free_space
 
 
 def set_free_memory(monkeypatch, num_bytes):

@@ -13,12 +13,12 @@ from probes import counting_env
 from small_runs import CONFIG, PIXELS, equal, max_difference
 
 import jaxdqn
-from jaxdqn.envs.by_id import functional_env, functional_form
 from jaxdqn.envs.functional.adapters import GymnasiumEnv
+from jaxdqn.envs.functional_by_id import functional_env, functional_form
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn
-from jaxdqn.evaluation.device import make_device_evaluation
+from jaxdqn.evaluation.device_evaluation import make_device_evaluation
 from jaxdqn.loops import device_run
-from jaxdqn.loops.device import device_loop
+from jaxdqn.loops.device_loop import device_loop
 from jaxdqn.loops.device_run import make_device_run
 
 

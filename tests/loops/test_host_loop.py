@@ -16,7 +16,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.envs.vector.workers import WorkerError
-from jaxdqn.loops.host import host_loop
+from jaxdqn.loops.host_loop import host_loop
 
 both = pytest.mark.parametrize("collector", ["sync", "async"])
 CONFIG = Config(

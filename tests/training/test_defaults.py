@@ -121,7 +121,7 @@ def test_replay_takes_at_most_half_of_free_memory():
 def test_a_resume_uses_the_capacity_chosen_at_the_start(tmp_path, monkeypatch):
     config = Config(total_frames=512, warmup_frames=64, output=str(tmp_path / "run"), checkpoint_every=256)
     with monkeypatch.context() as patch:
-        patch.setattr("jaxdqn.training.setup.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
+        patch.setattr("jaxdqn.training.agent_setup.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
         for step in jaxdqn.train(config, env_fn=probes.Delayed):
             if step.progress.frames == 256:
                 break

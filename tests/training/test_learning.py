@@ -10,7 +10,7 @@ from jaxdqn.agent import make_agent
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
-from jaxdqn.loops.host import host_loop
+from jaxdqn.loops.host_loop import host_loop
 from jaxdqn.preprocessing import ObservationStats
 
 GAMMA = 0.8

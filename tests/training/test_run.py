@@ -13,13 +13,13 @@ from PIL import Image
 from whole_runs import PIXELS, VECTORS, finish, table
 
 import jaxdqn
-from jaxdqn.checkpoints.agent import AgentSpec, Checkpoints
+from jaxdqn.checkpoints.agent_files import AgentSpec, Checkpoints
 from jaxdqn.config import Config
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn
 from jaxdqn.observations import ObsSpec
 from jaxdqn.reporting.gif import record_gif
 from jaxdqn.reporting.plots import draw_curve
-from jaxdqn.training.setup import inspect_env
+from jaxdqn.training.agent_setup import inspect_env
 
 pytestmark = pytest.mark.slow
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 import jaxdqn
+from jaxdqn.checkpoints.process_parts import flatten, read_rest, unflatten, write_part
 from jaxdqn.checkpoints.run_manifest import RunRecord
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.checkpoints.shards import flatten, read_rest, unflatten, write_part
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import Exchange, ProcessError, ProcessGroup
+from jaxdqn.distributed.process_group import Exchange, ProcessError, ProcessGroup
 from jaxdqn.envs.seeds import process_seed, spawn_seeds
 from jaxdqn.loops.progress import learning_start_after
 from jaxdqn.signals import Stop
-from jaxdqn.storage.manifest import DamagedError, check_folder, sealed_folder
+from jaxdqn.storage.checksums import DamagedError, check_folder, sealed_folder
 from jaxdqn.types import Rows
 
 RECORD = RunRecord(config={}, versions={}, index={}, log=None, evaluation_due=False)
@@ -173,7 +173,7 @@ def in_threads(count, function):
 
 @pytest.mark.slow
 def test_rows_written_by_two_processes_are_read_by_one_two_or_four(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxdqn.checkpoints.replay.CHUNK_BYTES", 128)  # several files per process
+    monkeypatch.setattr("jaxdqn.checkpoints.replay_files.CHUNK_BYTES", 128)  # several files per process
     rows = some_rows(12, 4)
 
     def width(index, count):

@@ -13,12 +13,13 @@ from jaxtyping import Array, Int
 
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import ProcessGroup
+from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.vector.episodes import episodes_of
 from jaxdqn.envs.vector.stepper import check_finite
 from jaxdqn.loops.device_run import BatchTrace, DeviceRun, RunState
 from jaxdqn.loops.finite import check_metrics_finite
-from jaxdqn.loops.progress import Progress, checkpoints_at, evaluates_at, gathered_episodes, learning_start_after
+from jaxdqn.loops.intervals import checkpoints_at, evaluates_at
+from jaxdqn.loops.progress import Progress, gathered_episodes, learning_start_after
 
 MAX_CHUNK_BATCHES = 64
 """Largest number of batches in a chunk: the capacity of its traces."""

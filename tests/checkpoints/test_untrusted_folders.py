@@ -11,7 +11,7 @@ from stopped_runs import config_in, finish, quiet
 import jaxdqn
 from jaxdqn.cli.main import main
 from jaxdqn.resume_command import env_flags, resume_hint
-from jaxdqn.storage import manifest
+from jaxdqn.storage import checksums as manifest
 from jaxdqn.training.run_dir import LOCK, locked
 
 MODULE = """

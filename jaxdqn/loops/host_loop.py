@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdqn.agent import ActorState, Agent, AgentState
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import ProcessGroup
+from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import Episode
 from jaxdqn.loops.finite import check_metrics_finite

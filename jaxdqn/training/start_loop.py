@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdqn.agent import Agent, AgentState
-from jaxdqn.checkpoints.replay import cut_open_episodes
+from jaxdqn.checkpoints.process_parts import SavedState, read_envs
+from jaxdqn.checkpoints.replay_files import cut_open_episodes
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.checkpoints.shards import SavedState, read_envs
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import ProcessGroup
+from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.envs.seeds import Purpose, process_seed, spawn_seeds
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.envs.vector.snapshots import Snapshot
-from jaxdqn.loops.device import device_loop
+from jaxdqn.loops.device_loop import device_loop
 from jaxdqn.loops.device_run import DeviceRun, RunState
-from jaxdqn.loops.host import host_loop
+from jaxdqn.loops.host_loop import host_loop
 from jaxdqn.loops.progress import Progress
-from jaxdqn.training.setup import RunSetup
+from jaxdqn.training.agent_setup import RunSetup
 
 
 class TrainingLoop(NamedTuple):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
-from jaxdqn.checkpoints.shards import SavedState
+from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
-from jaxdqn.distributed.processes import ProcessGroup
+from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn, running_statistics
 from jaxdqn.evaluation.trained_agent import build_eval_fn, check_same_env
 from jaxdqn.signals import Stop
-from jaxdqn.storage.free_space import machine_and_container, sharing_of
+from jaxdqn.storage.free_memory import machine_and_container, sharing_of
+from jaxdqn.training.agent_setup import RunSetup, free_memory, inspect_env, make_setup, planned_capacity
 from jaxdqn.training.context import Overrides, RunContext, Say
 from jaxdqn.training.obs_stats import RolloutAhead
-from jaxdqn.training.setup import RunSetup, free_memory, inspect_env, make_setup, planned_capacity
 
 
 def make_context(

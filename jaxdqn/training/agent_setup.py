@@ -13,23 +13,23 @@ import numpy as np
 import optax
 
 from jaxdqn.agent import Agent, AgentState
-from jaxdqn.checkpoints.agent import AgentSpec
+from jaxdqn.checkpoints.agent_files import AgentSpec
 from jaxdqn.config import Config
-from jaxdqn.envs.by_id import functional_env, functional_form, with_observations
 from jaxdqn.envs.functional.env import FunctionalEnv
+from jaxdqn.envs.functional_by_id import functional_env, functional_form, with_observations
 from jaxdqn.envs.gymnasium.wrappers import name_of, spec_of_env
 from jaxdqn.frame_store import FrameStore, check_store
 from jaxdqn.learner import Params
 from jaxdqn.loops.device_run import DeviceRun, bind_run, rollout_stats_of
 from jaxdqn.losses import Loss
+from jaxdqn.multi_device import agent_of, share_of
 from jaxdqn.normalisation import put_obs_stats
 from jaxdqn.observations import ObsSpec, stats_frames
-from jaxdqn.parallel import agent_of, share_of
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay import smallest_slots
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.schedules import with_capacity
-from jaxdqn.storage.free_space import ALONE, Sharing, free_bytes, free_disk_bytes, free_host_bytes
+from jaxdqn.storage.free_memory import ALONE, Sharing, free_bytes, free_disk_bytes, free_host_bytes
 from jaxdqn.training.obs_stats import RolloutAhead, rollout_stats
 
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from running import set_free_memory
 
-from jaxdqn.storage import free_space
+from jaxdqn.storage import free_memory as free_space
 
 
 def test_free_memory_without_a_container_is_the_machines(monkeypatch, tmp_path):

@@ -24,7 +24,7 @@ from jaxdqn.config import Config
 from jaxdqn.learner import Params
 from jaxdqn.observations import ObsSpec
 from jaxdqn.storage.atomic import read_json, write_json
-from jaxdqn.storage.manifest import DamagedError, check_folder, sealed_folder
+from jaxdqn.storage.checksums import DamagedError, check_folder, sealed_folder
 from jaxdqn.storage.pytrees import load_arrays, save_arrays, shapes_of
 
 Which = Literal["best", "last"]

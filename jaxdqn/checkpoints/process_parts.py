@@ -19,13 +19,13 @@ import jax
 import numpy as np
 
 from jaxdqn.agent import Agent, AgentState
-from jaxdqn.checkpoints.replay import read_replay, slots_of, write_replay
-from jaxdqn.checkpoints.reuse import EarlierReplay, WrittenFile, WrittenReplay
+from jaxdqn.checkpoints.replay_files import read_replay, slots_of, write_replay
+from jaxdqn.checkpoints.replay_reuse import EarlierReplay, WrittenFile, WrittenReplay
 from jaxdqn.checkpoints.run_manifest import RunManifest
 from jaxdqn.envs.functional.adapters import is_key
 from jaxdqn.envs.vector.snapshots import Snapshot
 from jaxdqn.replay import ReplayState
-from jaxdqn.storage.manifest import read_manifest
+from jaxdqn.storage.checksums import read_manifest
 
 
 class SavedState(NamedTuple):

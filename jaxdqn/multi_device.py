@@ -27,8 +27,8 @@ from jaxtyping import Array, Bool, Int, Key, Shaped
 from jaxdqn.agent import ActorState, Agent, AgentState, make_agent
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.global_program import GlobalProgram
 from jaxdqn.learner import LearnerState, Metrics, copy, learn_if
+from jaxdqn.multi_process import GlobalProgram
 from jaxdqn.observations import spec_from
 from jaxdqn.replay import ReplayState, check_fits, row_bytes, smallest_slots
 from jaxdqn.schedules import learning_start, with_capacity

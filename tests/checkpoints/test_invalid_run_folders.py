@@ -14,8 +14,8 @@ from running import command
 from small_runs import HOST
 
 import jaxdqn
-from jaxdqn.checkpoints.agent import Checkpoints
-from jaxdqn.storage import manifest
+from jaxdqn.checkpoints.agent_files import Checkpoints
+from jaxdqn.storage import checksums as manifest
 from jaxdqn.training.run_dir import locked
 
 pytestmark = pytest.mark.slow

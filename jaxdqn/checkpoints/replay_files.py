@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxdqn.agent import Agent, AgentState
-from jaxdqn.checkpoints.reuse import EarlierReplay, Reuse
+from jaxdqn.checkpoints.replay_reuse import EarlierReplay, Reuse
 from jaxdqn.replay import ReplayState
 from jaxdqn.types import Rows
 

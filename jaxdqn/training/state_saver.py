@@ -12,12 +12,13 @@ from jaxdqn.checkpoints.run_manifest import RunRecord
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.frame_store import FrameStore
 from jaxdqn.loops.finite import check_state_finite
-from jaxdqn.loops.progress import Progress, checkpoints_at, evaluates_at
-from jaxdqn.storage.manifest import DamagedError, amend
+from jaxdqn.loops.intervals import checkpoints_at, evaluates_at
+from jaxdqn.loops.progress import Progress
+from jaxdqn.storage.checksums import DamagedError, amend
+from jaxdqn.training.agent_setup import RunSetup
 from jaxdqn.training.artifacts import RunArtifacts
 from jaxdqn.training.context import RunContext
-from jaxdqn.training.loop import TrainingLoop
-from jaxdqn.training.setup import RunSetup
+from jaxdqn.training.start_loop import TrainingLoop
 from jaxdqn.versions import versions
 
 
