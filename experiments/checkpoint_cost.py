@@ -21,11 +21,12 @@ from shared.command_line import positive
 
 import jaxdqn
 from jaxdqn.agent import AgentState
+from jaxdqn.checkpoints.run_manifest import RunRecord
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.loops.device_run import DeviceRun
 from jaxdqn.presets import PRESETS
 
-FACTS = {"config": {}, "versions": {}, "index": {}, "log": None}
+RECORD = RunRecord(config={}, versions={}, index={}, log=None, evaluation_due=False)
 
 
 class Cost(NamedTuple):
@@ -60,10 +61,10 @@ def measure(rows: int, *, noise: bool, new_rows: int = 3_000) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         states = States(Path(folder) / "states", keep=2, with_replay=True)
         small = state._replace(replay=state.replay._replace(size=jax.numpy.int32(256)))
-        States(Path(folder) / "warm-up", keep=1, with_replay=True).save(1, small, FACTS)  # imports and compilation
+        States(Path(folder) / "warm-up", keep=1, with_replay=True).save(1, small, RECORD)  # imports and compilation
         before = peak_bytes(reset=True)
         began = time.monotonic()
-        path = states.save(rows, state, FACTS)
+        path = states.save(rows, state, RECORD)
         first = time.monotonic() - began
         extra = peak_bytes() - before
         seconds = []
@@ -72,7 +73,7 @@ def measure(rows: int, *, noise: bool, new_rows: int = 3_000) -> Cost:
             run_state = collect(run, run.start(state, key), new_rows // config.frames_per_batch)
             state = jax.block_until_ready(run_state.agent)
             began = time.monotonic()
-            path = states.save(rows + repeat * new_rows, state, FACTS)
+            path = states.save(rows + repeat * new_rows, state, RECORD)
             seconds.append(time.monotonic() - began)
         disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         num_bytes = run.agent.replay.num_bytes

@@ -61,7 +61,7 @@ class AgentState(NamedTuple):
 
 
 class Agent(NamedTuple):
-    """Pure functions over an `AgentState`, made by `make_agent`; each can be jitted, scanned and vmapped.
+    """Pure functions over an `AgentState`, made by `make_agent`; all but `compile` can be jitted, scanned and vmapped.
 
     Attributes:
         init: `(key) -> state`; the key is consumed.
@@ -73,7 +73,7 @@ class Agent(NamedTuple):
         draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed. With
             `D` devices, each has its own keys: `[U, D]`.
         augment: `(keys, windows) -> batches`: shifts and mirrors windows from `draw`; the keys are consumed.
-        update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates the learner.
+        update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates it. `learn` ignores a replaced one.
         compile: `(state) -> None`: compiles `act`, and `learn` if replay is on the device; works in any thread.
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.

@@ -31,13 +31,13 @@ class Config:
     seed: int = 0
     """Seed of the parameters, exploration, sampling and environments."""
     pixels: bool | None = None
-    """Learn from images, if necessary from render(); --no-pixels: from vectors; None: as the environment gives."""
+    """Learn from images, drawn by render() if needed; --no-pixels: from vectors; None: from what the env gives."""
     colour: bool = False
     """Keep the colours of resized images; otherwise they become grey."""
     frame_size: int = 64
     """Height and width of resized images. Images up to 32x32, or with other than 1 or 3 channels, are not resized."""
     frame_stack: int | None = None
-    """Number of newest images that the network sees at once; None: 4 if images are resized, otherwise 1."""
+    """Number of newest images that the network sees at once; None: 4 for grey or resized images, 1 for grids."""
     normalisation_frames: int | None = None
     """Random-rollout images for the mean and deviation that normalise channels; 0: none; None: 500 if above 32x32."""
     network: Literal["auto", "cnn", "nature", "grid", "motion", "torchrl"] = "auto"
@@ -95,7 +95,7 @@ class Config:
     epsilon_start: float = 1.0
     """Probability of a random action at frame 0; during the warm-up it is 1."""
     epsilon_end: float = 0.05
-    """Final probability of a random action; with 0.01, agents of LunarLander-v3 hover and do not land."""
+    """Final probability of a random action; with 0.01, agents of LunarLander-v3 hover in some episodes."""
     epsilon_frames: int | None = None
     """Frames over which epsilon falls linearly; None: a fifth of the run; 0: the whole run."""
     max_gradient_norm: float | None = 10.0

@@ -20,7 +20,7 @@ QFunction = Callable[[Params, Shaped[Array, "B ..."]], Float[Array, "B A"]]
 Metrics = dict[str, Float[Array, "*U"]]
 
 METRICS = ("loss", "gradient_norm", "q_value")
-"""Names of the metrics of an update, causes before their effects."""
+"""Names of the metrics of an update."""
 
 
 class LearnerState(NamedTuple):

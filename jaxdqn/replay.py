@@ -5,7 +5,7 @@
     last           .     x     .     .     .     .     .     .
                    newest ^    ^ cursor: the next row goes here, so slot 2 is the oldest
                                |--- stack ----t                    t is slot 5
-                   ----|                            |---- window   of 3 steps: the rows of slots 6, 7 and 0
+                   ----| next_obs             |------------ window of 3 steps: the rows of slots 5, 6 and 7
 
 A row can be the start of a window if its stack does not look back past the oldest row, `n_steps` rows have come after
 it, and it is not the final observation of an episode. Only such rows are sampled: no window is cut at the cursor, and

@@ -1,4 +1,4 @@
-"""Returns of n steps, exact at termination, at truncation and at the end of the collected rows."""
+"""Returns of n steps, exact at termination and at truncation."""
 
 from __future__ import annotations
 

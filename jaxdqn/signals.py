@@ -30,7 +30,7 @@ GRACE_SECONDS = 20.0
 _SIGHUP = getattr(signal, "SIGHUP", None)  # not on Windows
 
 WITHOUT_SIGNAL = 1
-"""Stands for `Stop.request` in place of a signal's number; lower than the number of every signal that is handled."""
+"""Stands for `Stop.request` in place of a signal's number: below SIGINT and SIGTERM (SIGHUP is mapped to SIGTERM)."""
 
 
 class Stop:

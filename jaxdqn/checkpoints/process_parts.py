@@ -1,10 +1,10 @@
 """The part of a state that each process of a run writes: its environments and their rows.
 
-    states/00012000/envs.npz                first process; its part is the state's own folder
-    states/00012000/rest.npz                with loop "device": the bytes of the arrays of functional environments
-    states/00012000/replay/
-    states/00012000/process-1/envs.npz      second process; its part has its own manifest
-    states/00012000/process-1/replay/
+    states/0000012000/envs.npz                first process; its part is the state's own folder
+    states/0000012000/rest.npz                with loop "device": the bytes of the arrays of functional environments
+    states/0000012000/replay/
+    states/0000012000/process-1/envs.npz      second process; its part has its own manifest
+    states/0000012000/process-1/replay/
 
 A run with one process has only the first part.
 """

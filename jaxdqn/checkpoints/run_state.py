@@ -1,11 +1,11 @@
 """The complete state of a run on disk. A resumed run continues as if it had never stopped.
 
-    states/00012000/manifest.json    format, config, versions, progress of the logs, the SHA-256 of every file
-    states/00012000/arrays/          written by orbax: learner, actor, keys
-    states/00012000/rest.npz         functional environments
-    states/00012000/envs.npz         gymnasium environments, if they can be saved
-    states/00012000/replay/          the ring's rows
-    states/00012000/process-1/       environments and rows of a second process, if there is one
+    states/0000012000/manifest.json    format, config, versions, progress of the logs, the SHA-256 of every file
+    states/0000012000/arrays/          written by orbax: learner, actor, keys
+    states/0000012000/rest.npz         functional environments
+    states/0000012000/envs.npz         gymnasium environments, if they can be saved
+    states/0000012000/replay/          the ring's rows
+    states/0000012000/process-1/       environments and rows of a second process, if there is one
 
 No file is a pickle: reading a state runs no code from it.
 """

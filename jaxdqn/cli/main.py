@@ -1,6 +1,6 @@
 """Entry point of the command line: report an error in one line and an exit code.
 
-The exit code is 2 after bad input, 1 after any other error, and 130 after Ctrl-C.
+The exit code is 2 after bad input, 1 after any other error, 130 after Ctrl-C and 143 after SIGTERM.
 """
 
 from __future__ import annotations

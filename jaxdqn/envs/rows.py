@@ -15,7 +15,7 @@ from jaxdqn.types import Rows
 
 
 class EnvCursor(NamedTuple):
-    """The state of each environment between two steps: everything that the next rows depend on.
+    """What rows need beside the environment's own state, between two steps.
 
     Attributes:
         obs: Newest observation `[N, ...]`.
@@ -55,8 +55,8 @@ class EpisodeEnds(NamedTuple):
 
     Attributes:
         ended: Whether an episode ended `[N]`.
-        raw_return: Its return `[N]`; undefined if no episode ended.
-        length: Its number of steps `[N]` int32; undefined if no episode ended.
+        raw_return: Return of the episode up to this step `[N]`; its whole return if it ended.
+        length: Number of its steps so far `[N]` int32.
     """
 
     ended: Bool[Any, "*T N"]

@@ -67,7 +67,7 @@ def train(
         rollout: A random rollout of this config that has already started; None plays it here.
         name: Name of the folder under `runs/` if `config.output` is None.
         stop: A request to stop, checked between batches and between steps of an evaluation: the state is saved, and
-            the exception that the request stands for is raised. None: signals are handled as `TrainingRun` describes.
+            KeyboardInterrupt or SystemExit is raised. None: signals are handled as `TrainingRun` describes.
         say: Receives one line if something goes wrong, such as a checkpoint that cannot be written.
         show: Receives one line of progress every ten seconds of an evaluation.
         group: The processes, with the same `stop`; None: those that `jax.distributed` has joined.

@@ -1,6 +1,6 @@
 """Step environments: training, evaluation, the random rollout and pictures all use this module.
 
-The results of environments are checked (finite) and cast (to the dtype of rows) only here. All actions have one dtype.
+Observations and rewards are checked (finite) and cast to the dtype of rows here. All actions have one dtype.
 """
 
 from __future__ import annotations
