@@ -1,6 +1,6 @@
 """The complete state of a run on disk. A resumed run continues as if it had never stopped.
 
-    states/0000012000/manifest.json    format, config, versions, progress of the logs, the SHA-256 of every file
+    states/0000012000/checksums.json    format, config, versions, progress of the logs, the SHA-256 of every file
     states/0000012000/arrays/          written by orbax: learner, actor, keys
     states/0000012000/rest.npz         functional environments
     states/0000012000/envs.npz         gymnasium environments, if they can be saved
@@ -39,7 +39,7 @@ from jaxdqn.checkpoints.replay_reuse import EarlierReplay, WrittenReplay
 from jaxdqn.checkpoints.run_manifest import RunManifest, RunRecord
 from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.vector.snapshots import Snapshot
-from jaxdqn.storage import checksums as manifest
+from jaxdqn.storage import checksums
 from jaxdqn.storage.atomic import wait_until_visible, with_path_in_oserror
 from jaxdqn.storage.pytrees import load_arrays, save_arrays
 
@@ -111,7 +111,7 @@ class States:
         newest = next(reversed(self._written.values()), None)
         earlier = None if newest is None else EarlierReplay(newest, linkable)
         part |= {"earlier": earlier, "rest": rest_leaves or None}
-        partial = manifest.partial_path(target)
+        partial = checksums.partial_path(target)
         try:
             with group.exchange() as exchange, with_path_in_oserror(target):
                 if group.is_first:
@@ -119,13 +119,13 @@ class States:
                     known = write_part(partial, **part)
                 else:
                     known = {}
-                    with manifest.sealed_folder(part_of_state(partial, group.index), {}, known) as own:
+                    with checksums.sealed_folder(part_of_state(partial, group.index), {}, known) as own:
                         known |= write_part(own, **part)
-                    exchange.local = manifest.digest_of(part_of_state(partial, group.index))
+                    exchange.local = checksums.digest_of(part_of_state(partial, group.index))
             with group.exchange(), with_path_in_oserror(target):
                 if group.is_first:
                     _wait_for_parts(partial, exchange.gathered)
-                    manifest.seal(partial, target, fields.to_dict(), known)
+                    checksums.seal(partial, target, fields.to_dict(), known)
         finally:
             if group.is_first:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -146,7 +146,7 @@ class States:
         # A second state of the same frame (after an evaluation) gets a suffix: a complete state exists at all times.
         suffixes = [int(name[11:] or 0) + 1 for name in taken if int(name[:10]) == frames]
         name = f"{frames:010d}" + (f"-{max(suffixes)}" if suffixes else "")
-        manifest.partial_path(self._folder / name).mkdir(parents=True)
+        checksums.partial_path(self._folder / name).mkdir(parents=True)
         return name, taken[: max(len(taken) + 1 - self._keep, 0)]
 
     def all(self) -> list[Path]:
@@ -164,7 +164,7 @@ class States:
         notes: list[str] = []
         for folder in reversed(self.all()):
             try:
-                fields = manifest.read_manifest(folder)
+                fields = checksums.read_manifest(folder)
                 if fields.get("format") != run_manifest.FORMAT:
                     version = fields.get("versions", {}).get("jaxdqn", "unknown")
                     raise ValueError(
@@ -172,9 +172,9 @@ class States:
                         f"resume with the jaxdqn that wrote it ({version})"
                     )
                 saved, missing_processes = RunManifest.from_dict(folder, fields), list[str]()
-                manifest.check_folder(folder, missing_processes)
+                checksums.check_folder(folder, missing_processes)
                 return SavedState(folder, saved, notes, missing_processes)
-            except manifest.DamagedError as error:
+            except checksums.DamagedError as error:
                 notes.append(str(error))
         if notes:
             raise ValueError(f"no state of {self._folder.parent} can be used: {'; '.join(notes)}")
@@ -184,8 +184,8 @@ class States:
         """Return the frames of the last and best agents that the states refer to."""
         saved: set[int] = set()
         for folder in self.all():
-            with contextlib.suppress(manifest.DamagedError):
-                index = manifest.read_manifest(folder)["index"]
+            with contextlib.suppress(checksums.DamagedError):
+                index = checksums.read_manifest(folder)["index"]
                 saved |= {index[name] for name in ("last", "best") if name in index}
         return saved
 
@@ -239,7 +239,7 @@ def _wait_for_parts(partial: Path, digests: list[str | None]) -> None:
     """Raise `OSError` unless this process sees the parts that the other processes wrote."""
     for index, digest in enumerate(digests[1:], 1):
         folder = part_of_state(partial, index)
-        if not wait_until_visible(lambda: manifest.digest_of(folder) == digest):  # noqa: B023, called immediately
+        if not wait_until_visible(lambda: checksums.digest_of(folder) == digest):  # noqa: B023, called immediately
             raise OSError(errno.EIO, "files that another process wrote are not visible here", str(folder))
 
 

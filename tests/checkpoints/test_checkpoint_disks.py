@@ -7,10 +7,10 @@ import jax
 import pytest
 from rings import AGENT, EIGHT_SLOTS, RECORD, Ring, flip_one_bit
 
-from jaxdqn.checkpoints import replay_files as replay_files
+from jaxdqn.checkpoints import replay_files
 from jaxdqn.checkpoints import replay_reuse as reuse
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.storage import checksums as manifest
+from jaxdqn.storage import checksums
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_damaged_file_is_not_copied_into_the_next_state(tmp_path):
     before = path.stat()
     path.write_bytes(flip_one_bit(path.read_bytes()))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    manifest.check_folder(ring.save_after(1))
+    checksums.check_folder(ring.save_after(1))
 
 
 def test_unreadable_file_does_not_prevent_later_states(tmp_path, monkeypatch):
@@ -81,7 +81,7 @@ def test_unreadable_file_does_not_prevent_later_states(tmp_path, monkeypatch):
     with monkeypatch.context() as disk:
         disk.setattr(Path, "open", refuse)
         for _ in range(3):
-            manifest.check_folder(ring.save_after(1))
+            checksums.check_folder(ring.save_after(1))
 
 
 def test_link_that_succeeds_but_raises_is_handled(tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_failed_save_leaves_the_other_states_intact(tmp_path, monkeypatch):
         def refuse(path):
             raise OSError(28, "No space left on device")
 
-        full.setattr(manifest, "flush_file", refuse)
+        full.setattr(checksums, "flush_file", refuse)
         with pytest.raises(OSError, match="No space left"):
             ring.save_after(4)
     assert sorted(path.name for path in ring.folder.iterdir()) == [path.name for path in ring.states.all()]

@@ -9,10 +9,9 @@ from rings import AGENT, EIGHT_SLOTS, Ring, inodes
 from stopped_runs import config_in, finish, quiet
 
 import jaxdqn
-from jaxdqn.checkpoints import replay_files as replay_files
+from jaxdqn.checkpoints import replay_files
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.storage import atomic
-from jaxdqn.storage import checksums as manifest
+from jaxdqn.storage import atomic, checksums
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +22,7 @@ def files_of_eight_slots(monkeypatch):
 def test_files_without_new_rows_are_linked_from_the_state_that_is_deleted(tmp_path, monkeypatch):
     ring = Ring(tmp_path)
     entries = []
-    monkeypatch.setattr(manifest, "_entry", lambda path, entry=manifest._entry: entries.append(path) or entry(path))
+    monkeypatch.setattr(checksums, "_entry", lambda path, entry=checksums._entry: entries.append(path) or entry(path))
     first = inodes(ring.save_after(48))
     assert len(first) == 6
     assert len({path for path in entries if path.parent.name == "replay"}) == 6

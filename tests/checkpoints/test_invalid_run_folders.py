@@ -15,7 +15,7 @@ from small_runs import HOST
 
 import jaxdqn
 from jaxdqn.checkpoints.agent_files import Checkpoints
-from jaxdqn.storage import checksums as manifest
+from jaxdqn.storage import checksums
 from jaxdqn.training.run_dir import locked
 
 pytestmark = pytest.mark.slow
@@ -42,13 +42,13 @@ def newest(run):
 
 
 def drop(folder, name):
-    body = manifest.read_manifest(folder)
+    body = checksums.read_manifest(folder)
     del body[name]
     rewrite(folder, body)
 
 
 def rewrite(folder, body):
-    (folder / "manifest.json").write_text(json.dumps({**body, "sha256": manifest._digest_of(body)}))
+    (folder / "manifest.json").write_text(json.dumps({**body, "sha256": checksums._digest_of(body)}))
 
 
 def refused(run, capsys, *words):
@@ -88,7 +88,7 @@ def test_state_without_a_required_field_is_refused(name, run, capsys):
     ],
 )
 def test_state_with_an_invalid_field_is_refused(name, value, run, capsys):
-    rewrite(newest(run), {**manifest.read_manifest(newest(run)), name: value})
+    rewrite(newest(run), {**checksums.read_manifest(newest(run)), name: value})
     refused(run, capsys, "resume", run)
 
 
@@ -100,7 +100,7 @@ def test_agent_with_an_invalid_field_is_refused(name, value, run, capsys):
     agent = max((run / "checkpoints").glob("*[0-9]"))
     text = json.dumps({**json.loads((agent / "agent.json").read_text()), name: value})
     (agent / "agent.json").write_text(text)
-    body = manifest.read_manifest(agent)
+    body = checksums.read_manifest(agent)
     digest = hashlib.sha256(text.encode()).hexdigest()
     body["files"]["agent.json"] = {"bytes": len(text.encode()), "sha256": digest}
     rewrite(agent, body)

@@ -14,8 +14,7 @@ from running import kill
 from stopped_runs import config_in, finish, quiet, table
 
 import jaxdqn
-from jaxdqn.checkpoints import replay_files as replay_files
-from jaxdqn.checkpoints import run_manifest
+from jaxdqn.checkpoints import replay_files, run_manifest
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.signals import Stop
 

@@ -11,7 +11,7 @@ from stopped_runs import config_in, finish, quiet
 import jaxdqn
 from jaxdqn.cli.main import main
 from jaxdqn.resume_command import env_flags, resume_hint
-from jaxdqn.storage import checksums as manifest
+from jaxdqn.storage import checksums
 from jaxdqn.training.run_dir import LOCK, locked
 
 MODULE = """
@@ -33,7 +33,9 @@ def strange_run(tmp_path, monkeypatch):
     path = run / "config.json"
     path.write_text(path.read_text().replace('"CartPole-v1"', '"their_module:Theirs-v0"'))
     for state in (run / "states").iterdir():
-        manifest.amend(state, {"config": {**manifest.read_manifest(state)["config"], "env": "their_module:Theirs-v0"}})
+        checksums.amend(
+            state, {"config": {**checksums.read_manifest(state)["config"], "env": "their_module:Theirs-v0"}}
+        )
     (tmp_path / "their_module.py").write_text(MODULE.format(mark=str(tmp_path / "imported")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -71,7 +73,7 @@ def test_module_is_imported_if_the_user_names_it_as_in_the_printed_command(stran
 
 @pytest.fixture
 def sealed(tmp_path):
-    with manifest.sealed_folder(tmp_path / "sealed", {}) as partial:
+    with checksums.sealed_folder(tmp_path / "sealed", {}) as partial:
         (partial / "inner").mkdir()
         (partial / "inner" / "a").write_text("a")
     return tmp_path / "sealed"
@@ -82,34 +84,34 @@ def sealed(tmp_path):
 )
 def test_manifest_that_lists_a_file_outside_its_folder_is_refused(name, sealed, monkeypatch):
     (sealed.parent / "outside").write_text("a")
-    entry = manifest.read_manifest(sealed)["files"]["inner/a"]
-    manifest.amend(sealed, {"files": {"inner/a": entry, name: entry}})
-    monkeypatch.setattr(manifest, "_entry", lambda path: pytest.fail(f"{path} was read"))
-    with pytest.raises(manifest.DamagedError, match="outside its folder"):
-        manifest.check_folder(sealed)
+    entry = checksums.read_manifest(sealed)["files"]["inner/a"]
+    checksums.amend(sealed, {"files": {"inner/a": entry, name: entry}})
+    monkeypatch.setattr(checksums, "_entry", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(checksums.DamagedError, match="outside its folder"):
+        checksums.check_folder(sealed)
 
 
 def test_link_out_of_the_folder_is_refused(sealed):
     (sealed.parent / "outside").write_text("a")
     (sealed / "inner" / "a").unlink()
     (sealed / "inner" / "a").symlink_to(sealed.parent / "outside")
-    with pytest.raises(manifest.DamagedError, match="is a symbolic link"):
-        manifest.check_folder(sealed)
+    with pytest.raises(checksums.DamagedError, match="is a symbolic link"):
+        checksums.check_folder(sealed)
 
 
 def test_unlisted_file_is_refused_but_not_a_partial_manifest(sealed):
     (sealed / "manifest.json.partial").touch()
-    manifest.check_folder(sealed)
+    checksums.check_folder(sealed)
     (sealed / "inner" / "b").touch()
-    with pytest.raises(manifest.DamagedError, match=r"inner/b is not in the manifest"):
-        manifest.check_folder(sealed)
+    with pytest.raises(checksums.DamagedError, match=r"inner/b is not in the manifest"):
+        checksums.check_folder(sealed)
 
 
 @pytest.mark.parametrize("files", [None, [], {"inner/a": 3}, {"inner/a": {}}])
 def test_manifest_without_a_valid_list_of_files_is_refused(files, sealed):
-    manifest.amend(sealed, {"files": files})
-    with pytest.raises(manifest.DamagedError, match="manifest"):
-        manifest.check_folder(sealed)
+    checksums.amend(sealed, {"files": files})
+    with pytest.raises(checksums.DamagedError, match="manifest"):
+        checksums.check_folder(sealed)
 
 
 def lock(folder, answer):

@@ -20,7 +20,7 @@ from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.loops.host_loop import host_loop
 from jaxdqn.multi_device import agent_of
 from jaxdqn.replay import row_bytes
-from jaxdqn.storage import free_memory as free_space
+from jaxdqn.storage import free_memory
 
 FRAMES = Config(
     pixels=True,
@@ -131,7 +131,7 @@ def share_memory(folder):
     config, found = dataclasses.replace(VECTORS, capacity=1_024, total_frames=64, warmup_frames=48), []
     for rows in (1_024, 1_000):
         available = rows * row + 64
-        free_space.psutil.virtual_memory = lambda available=available: SimpleNamespace(available=available)
+        free_memory.psutil.virtual_memory = lambda available=available: SimpleNamespace(available=available)
         run = dataclasses.replace(config, output=str(folder / f"{rows}"))
         try:
             found.append([step.progress.frames for step in jaxdqn.train(run)][-1])

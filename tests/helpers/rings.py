@@ -10,7 +10,7 @@ from stopped_runs import VECTORS
 import jaxdqn
 from jaxdqn.checkpoints.run_manifest import RunRecord
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.storage import checksums as manifest
+from jaxdqn.storage import checksums
 
 RECORD = RunRecord(config={}, versions={}, index={}, log=None, evaluation_due=False)
 AGENT = jaxdqn.make_agent(
@@ -54,7 +54,7 @@ class Ring:
         kept = self.states.all()
         assert len(kept) <= self.keep
         for folder in kept:
-            manifest.check_folder(folder)
+            checksums.check_folder(folder)
         numbers = [number for folder in kept for number in inodes(folder).values()]
         assert len(set(numbers)) == len(numbers)
         states = States(self.folder, keep=self.keep, with_replay=True)

@@ -7,14 +7,14 @@ import gymnasium as gym
 import pytest
 
 from jaxdqn.cli.main import main
-from jaxdqn.storage import free_memory as free_space
+from jaxdqn.storage import free_memory
 
 
 def set_free_memory(monkeypatch, num_bytes):
     """Set the free bytes of the machine's memory; that of an accelerator is not counted."""
     memory = SimpleNamespace(available=int(num_bytes), total=2**40)
-    monkeypatch.setattr(free_space.psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(free_space, "_own_free_bytes", lambda device: None)
+    monkeypatch.setattr(free_memory.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(free_memory, "_own_free_bytes", lambda device: None)
 
 
 def command(*words):

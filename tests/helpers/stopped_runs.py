@@ -1,9 +1,9 @@
 """Runs that are stopped and resumed, and the tables that they write."""
 
-import csv
 import dataclasses
 
 from running import kill
+from whole_runs import table as table
 
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.config import Config
@@ -33,13 +33,6 @@ def config_in(folder, **changes):
 
 def quiet(note):
     pass
-
-
-def table(path):
-    """Return the rows of a CSV file without the columns that depend on the machine."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if not k.endswith(("_seconds", "_per_second"))} for row in rows]
 
 
 def finish(steps, stop_after=None):

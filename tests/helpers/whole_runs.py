@@ -32,7 +32,7 @@ PIXELS = dataclasses.replace(
 )
 
 
-MACHINE_SUFFIXES = ("_seconds", "_per_second", "_bytes")
+MACHINE_SUFFIXES = ("_seconds", "_per_second")
 
 
 def finish(config, folder, **options):
