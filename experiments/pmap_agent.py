@@ -21,7 +21,7 @@ from shared.command_line import positive
 import jaxdqn
 from jaxdqn.config import Config
 from jaxdqn.loops.device_run import DeviceRun, RunState
-from jaxdqn.multi_device import part_of
+from jaxdqn.parallel.mesh import part_of
 from jaxdqn.presets import PRESETS
 
 AXIS = "devices"

@@ -29,7 +29,8 @@ from jax.sharding import PartitionSpec as P
 from shared.command_line import positive
 
 import jaxdqn
-from jaxdqn.multi_device import AXIS, agent_of, make_mesh
+from jaxdqn.parallel.mesh import AXIS, make_mesh
+from jaxdqn.parallel.parallel_agent import agent_of
 from jaxdqn.presets import PRESETS
 from jaxdqn.types import Rows
 

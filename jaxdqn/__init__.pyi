@@ -1,9 +1,9 @@
 # The public names of jaxdqn, and the modules that they are imported from when they are first used.
 
-from .agent import ActorState as ActorState
-from .agent import Agent as Agent
-from .agent import AgentState as AgentState
-from .agent import make_agent as make_agent
+from .agent.make_agent import make_agent as make_agent
+from .agent.state import ActorState as ActorState
+from .agent.state import Agent as Agent
+from .agent.state import AgentState as AgentState
 from .augmentation import augment_batch as augment_batch
 from .augmentation import mirror_batch as mirror_batch
 from .augmentation import random_shift as random_shift
@@ -46,17 +46,15 @@ from .learner import init_learner as init_learner
 from .learner import make_optimizer as make_optimizer
 from .learner import make_update as make_update
 from .learner import polyak_update as polyak_update
+from .loops.assemble import make_device_run as make_device_run
 from .loops.device_loop import device_loop as device_loop
 from .loops.device_run import DeviceRun as DeviceRun
 from .loops.device_run import RunState as RunState
-from .loops.device_run import make_device_run as make_device_run
 from .loops.host_loop import host_loop as host_loop
 from .loops.progress import Progress as Progress
 from .losses import huber_loss as huber_loss
 from .losses import q_learning_td_error as q_learning_td_error
 from .losses import squared_loss as squared_loss
-from .multi_device import make_mesh as make_mesh
-from .multi_device import make_parallel_agent as make_parallel_agent
 from .networks.architectures import grid_cnn as grid_cnn
 from .networks.architectures import motion_cnn as motion_cnn
 from .networks.architectures import nature_cnn as nature_cnn
@@ -67,15 +65,17 @@ from .networks.dueling import DuelingMLP as DuelingMLP
 from .networks.dueling import frame_differences as frame_differences
 from .networks.dueling import row_moments as row_moments
 from .observations import ObsSpec as ObsSpec
+from .parallel.mesh import make_mesh as make_mesh
+from .parallel.parallel_agent import make_parallel_agent as make_parallel_agent
 from .preprocessing import ObservationStats as ObservationStats
 from .preprocessing import normalise as normalise
 from .preprocessing import observation_stats as observation_stats
 from .preprocessing import preprocess_frame as preprocess_frame
 from .preprocessing import push_frame as push_frame
 from .presets import PRESETS as PRESETS
-from .replay import Replay as Replay
-from .replay import ReplayState as ReplayState
-from .replay import make_replay as make_replay
+from .replay.ring import Replay as Replay
+from .replay.ring import ReplayState as ReplayState
+from .replay.ring import make_replay as make_replay
 from .reporting.gif import record_gif as record_gif
 from .reporting.plots import draw_curve as draw_curve
 from .returns import n_step_return as n_step_return

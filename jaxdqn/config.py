@@ -150,7 +150,7 @@ class Config:
 
     @property
     def planned_capacity(self) -> int:
-        """Rows that replay should hold; see `schedules.with_capacity` for the limit by memory."""
+        """Rows that replay should hold; see `replay.capacity.with_capacity` for the limit by memory."""
         return self.run_frames if self.capacity is None else self.capacity
 
     @property

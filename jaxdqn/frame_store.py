@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Int, Key, Shaped
 
-from jaxdqn.agent import Agent, AgentState
+from jaxdqn.agent.state import Agent, AgentState
 from jaxdqn.learner import METRICS, Metrics, copy
 from jaxdqn.preprocessing import join_frames
-from jaxdqn.replay import ReplayState, check_fits
+from jaxdqn.replay.ring import ReplayState
 from jaxdqn.types import Batch, Rows
 
 MAX_FETCHES = 4
@@ -93,31 +93,6 @@ class FrameStore:
         self._frames = np.zeros(0, np.uint8)
         if self._path is not None and not self._is_unlinked:
             _remove(self._path)
-
-
-def check_store(
-    *,
-    capacity: int,
-    num_envs: int,
-    obs_shape: tuple[int, ...],
-    obs_dtype: DTypeLike,
-    bytes_available: int,
-    where: str,
-    smallest: int = 1,
-) -> None:
-    """Raise `ValueError` if a store of these sizes does not fit, and name the largest capacity that does.
-
-    Args:
-        capacity: See `FrameStore`.
-        num_envs: See `FrameStore`.
-        obs_shape: See `FrameStore`.
-        obs_dtype: See `FrameStore`.
-        bytes_available: Free bytes.
-        where: What the message asks the user to free if even the smallest ring does not fit, such as "disk".
-        smallest: Rows of the smallest ring that can be sampled from.
-    """
-    row_bytes = prod(obs_shape) * np.dtype(obs_dtype).itemsize
-    check_fits(capacity, num_envs, row_bytes, bytes_available, smallest, where)
 
 
 def _allocate(path: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -191,10 +166,10 @@ def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: 
     def arrange(windows: Batch, obs: Array, next_obs: Array, keys: Key[Array, " U"]) -> Batch:
         if stacked:  # [U, B, K, *obs]
             obs, next_obs = join_frames(obs, obs.ndim - 3), join_frames(next_obs, next_obs.ndim - 3)
-        return agent.augment(keys, windows._replace(obs=obs, next_obs=next_obs))
+        return agent.internals.augment(keys, windows._replace(obs=obs, next_obs=next_obs))
 
     def pieces(ring: ReplayState, key: Key[Array, ""]) -> Iterator[Batch]:
-        windows, keys = agent.draw(ring, key)
+        windows, keys = agent.internals.draw(ring, key)
         places = np.asarray(windows.obs), np.asarray(windows.next_obs)
         fetched = store.fetch((places[0][cuts[0]], places[1][cuts[0]]))
         for cut, following in zip(cuts, [*cuts[1:], None], strict=True):

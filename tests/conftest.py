@@ -39,7 +39,7 @@ settings.load_profile("short")
 # Without `config`: it checks its own fields, and its tests expect its own messages.
 TYPE_CHECKED = (
     "agent augmentation checkpoints distributed envs evaluation exploration frame_store learner loops losses networks "
-    "observations preprocessing replay reporting returns signals storage training types"
+    "observations parallel preprocessing replay reporting returns signals storage training types"
 )
 install_import_hook([f"jaxdqn.{name}" for name in TYPE_CHECKED.split()], "beartype.beartype")
 
@@ -76,14 +76,14 @@ def shared_agents(request, monkeypatch):
     The memory of each run is still checked. In a test that is marked with `makes_agents`, each run makes its own agent.
     """
     if not request.node.get_closest_marker("makes_agents"):
-        monkeypatch.setattr("jaxdqn.training.agent_setup.agent_of", _shared_agent)
+        monkeypatch.setattr("jaxdqn.loops.assemble.agent_of", _shared_agent)
 
 
 _AGENTS: dict = {}
 
 
 def _shared_agent(config, *, obs_stats=None, bytes_available=None, **how):
-    from jaxdqn.multi_device import agent_of
+    from jaxdqn.parallel.parallel_agent import agent_of
 
     shared = _agent_for(config, obs_stats, how)
     if bytes_available is not None and shared.replay.num_bytes > bytes_available * config.num_devices:
@@ -92,7 +92,7 @@ def _shared_agent(config, *, obs_stats=None, bytes_available=None, **how):
 
 
 def _agent_for(config, obs_stats, how):
-    from jaxdqn.multi_device import agent_of
+    from jaxdqn.parallel.parallel_agent import agent_of
 
     stats = None if obs_stats is None else (obs_stats.mean.tobytes(), obs_stats.std.tobytes())
     irrelevant = {"output": None, "evaluate_every": 0, "checkpoint_every": 0, "log_every": 0, "keep": 1, "seed": 0}

@@ -13,7 +13,9 @@ import pytest
 
 import jaxdqn
 from jaxdqn.config import Config
-from jaxdqn.frame_store import FrameStore, check_store, with_frame_store
+from jaxdqn.frame_store import FrameStore, with_frame_store
+from jaxdqn.observations import ObsSpec
+from jaxdqn.replay.capacity import check_capacity
 from jaxdqn.types import Rows
 
 CONFIG = Config(
@@ -138,11 +140,15 @@ def test_run_leaves_no_frame_file_and_no_thread_behind(storage, leave, tmp_path)
 
 
 def test_store_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"capacity 61 needs 77,768 bytes of replay and 9,999 are free: the largest"):
-        check_store(**SIZES, bytes_available=9_999, where="disk")
+    on_disk = dataclasses.replace(CONFIG, replay_storage="disk")
+    obs = ObsSpec((36, 36), np.uint8, CONFIG.frame_stack)
+    with pytest.raises(
+        ValueError, match=r"capacity 61 needs 77,768 bytes of .* 29,999 are free: the largest that fits is 22"
+    ):
+        check_capacity(on_disk, obs, 29_999)
     with pytest.raises(ValueError, match=r"9,999 are free: free some disk"):
-        check_store(**SIZES, bytes_available=9_999, where="disk", smallest=12)
-    check_store(**SIZES, bytes_available=77_768, where="disk")
+        check_capacity(on_disk, obs, 9_999)
+    check_capacity(on_disk, obs, 77_768)
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(ValueError, match=r"replay of 77,760 bytes cannot be allocated in .*: "):

@@ -10,9 +10,9 @@ import pytest
 from processes import python_path
 
 from jaxdqn.config import Config
-from jaxdqn.multi_device import agent_of, make_mesh, part_of
-
-HOW = {"num_actions": 2, "obs_shape": (4,), "obs_dtype": np.float32}
+from jaxdqn.observations import ObsSpec
+from jaxdqn.parallel.mesh import make_mesh, part_of
+from jaxdqn.parallel.parallel_agent import agent_of
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_part_of_a_run_has_its_share_of_each_field_and_as_many_batches():
 
 def test_one_device_needs_no_parallel_agent():
     config = Config(pixels=False)
-    assert agent_of(config, **HOW).learning_start == 1_000
+    assert agent_of(config, num_actions=2, obs=ObsSpec((4,), np.float32)).internals.learning_start == 1_000
 
 
 @pytest.mark.slow

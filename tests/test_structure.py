@@ -17,16 +17,16 @@ LAYERS = [
     "distributed",
     "preprocessing returns losses exploration",
     "observations normalisation networks replay augmentation envs",
-    "learner schedules multi_process",
+    "learner schedules",
     "agent",
-    "checkpoints frame_store multi_device",
+    "checkpoints frame_store parallel",
     "loops",
     "evaluation",
     "reporting",
     "training",
     "cli __main__",
 ]
-PURE = {"config", "presets", "types", "compilation", *LAYERS[5].split(), "agent", "multi_device"}
+PURE = {"config", "presets", "types", "compilation", *LAYERS[5].split(), "agent", "parallel"}
 """Modules without effects, beside the pieces of two lines of the table."""
 
 

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdqn.agent import Agent, AgentState
+from jaxdqn.agent.state import Agent, AgentState
 from jaxdqn.checkpoints.replay_files import read_replay, slots_of, write_replay
 from jaxdqn.checkpoints.replay_reuse import EarlierReplay, WrittenFile, WrittenReplay
 from jaxdqn.checkpoints.run_manifest import RunManifest
 from jaxdqn.envs.functional.adapters import is_key
 from jaxdqn.envs.vector.snapshots import Snapshot
-from jaxdqn.replay import ReplayState
+from jaxdqn.replay.ring import ReplayState
 from jaxdqn.storage.checksums import read_manifest
 
 

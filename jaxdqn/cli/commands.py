@@ -20,7 +20,9 @@ from jaxdqn.presets import PRESETS, RENAMED
 from jaxdqn.signals import defer_ctrl_c
 
 if TYPE_CHECKING:
+    from jaxdqn.training.context import RunControl
     from jaxdqn.training.obs_stats import RolloutAhead
+    from jaxdqn.training.training_run import TrainingRun
 
 USAGE = f"""usage: jaxdqn COMMAND ...
 
@@ -65,9 +67,13 @@ def _names_env(args: Sequence[str]) -> bool:
 def _train(config: Config, name: str, rollout: RolloutAhead | None, options: DistributedOptions) -> None:
     # Import JAX only here: the rollout draws its frames at the same time.
     with defer_ctrl_c():
-        from jaxdqn.training.entry import train as run_training
+        from jaxdqn.training.context import NO_OVERRIDES
+        from jaxdqn.training.entry import start_training
 
-    show_run(config, lambda **kwargs: run_training(config, rollout=rollout, name=name, **kwargs), options)
+    def start(control: RunControl) -> TrainingRun:
+        return start_training(config, NO_OVERRIDES, control, rollout=rollout, name=name)
+
+    show_run(config, start, options)
 
 
 def resume(args: Sequence[str]) -> None:
@@ -76,13 +82,18 @@ def resume(args: Sequence[str]) -> None:
     options.check()
     with defer_ctrl_c():
         from jaxdqn.evaluation.trained_agent import read_config
-        from jaxdqn.training.entry import resume as resume_training
+        from jaxdqn.training.context import NO_OVERRIDES, ResumeChanges
+        from jaxdqn.training.entry import start_resuming
 
-    changes = {name: getattr(options, name) for name in ("total_frames", "num_devices", "env", "eval_env")}
+    changes = ResumeChanges(options.total_frames, options.num_devices, options.env, options.eval_env)
     config = read_config(options.run)
     if options.total_frames is not None:
         config = dataclasses.replace(config, total_frames=options.total_frames)
-    show_run(config, lambda **kwargs: resume_training(options.run, **{**changes, **kwargs}), options, options.run)
+
+    def start(control: RunControl) -> TrainingRun:
+        return start_resuming(options.run, changes, NO_OVERRIDES, control)
+
+    show_run(config, start, options, options.run)
 
 
 def evaluate(args: Sequence[str]) -> None:

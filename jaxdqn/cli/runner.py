@@ -17,8 +17,10 @@ from jaxdqn.resume_command import env_flags, quote_path, relative_path, resume_h
 from jaxdqn.signals import defer_ctrl_c
 
 if TYPE_CHECKING:
+    from jaxdqn.distributed.process_group import ProcessGroup
     from jaxdqn.distributed.watchdog import Watchdog
     from jaxdqn.signals import Stop
+    from jaxdqn.training.context import RunControl
     from jaxdqn.training.training_run import TrainingRun
 
 
@@ -32,7 +34,7 @@ class Stopped(Exception):  # noqa: N818, it is reported and never handled
 
 def show_run(
     config: Config,
-    start: Callable[..., TrainingRun],
+    start: Callable[[RunControl], TrainingRun],
     options: DistributedOptions,
     folder: Path | None = None,
 ) -> None:
@@ -40,7 +42,7 @@ def show_run(
 
     Args:
         config: The run's config.
-        start: Starts the run: takes keyword arguments of `train` (`stop`, `say`, `show`, `group`), returns its steps.
+        start: Starts the run.
         options: How this process finds the others that train with it.
         folder: The run's folder, if it is known beforehand.
 
@@ -48,13 +50,14 @@ def show_run(
         Stopped: If an error that is not caused by bad input ends the run.
     """
     from jaxdqn.distributed.devices import enable_compilation_cache, find_devices
+    from jaxdqn.distributed.process_group import ProcessGroup
     from jaxdqn.signals import Stop
 
     stop = Stop()
     if not options.distributed:
         find_devices()
         enable_compilation_cache()
-        _run_and_show(config, start, stop, folder)
+        _run_and_show(config, start, stop, folder, ProcessGroup(stop))
         return
     with defer_ctrl_c():
         from jaxdqn.distributed.initialize import process_group
@@ -63,29 +66,28 @@ def show_run(
     with process_group(options, stop, report) as (group, watchdog):
         if folder is not None:
             watchdog.watch(folder)
-        start_in_group = lambda **kwargs: start(group=group, **kwargs)  # noqa: E731
-        _run_and_show(config, start_in_group, stop, folder, watchdog, quiet=not group.is_first)
+        _run_and_show(config, start, stop, folder, group, watchdog)
 
 
 def _run_and_show(
     config: Config,
-    start: Callable[..., TrainingRun],
+    start: Callable[[RunControl], TrainingRun],
     stop: Stop,
     folder: Path | None,
+    group: ProcessGroup,
     watchdog: Watchdog | None = None,
-    *,
-    quiet: bool = False,
 ) -> None:
     from jaxdqn.cli.console import Display
     from jaxdqn.distributed.process_group import LostProcessError, ProcessError
     from jaxdqn.envs.vector.stepper import fault_of
     from jaxdqn.envs.vector.workers import WorkerError
+    from jaxdqn.training.context import RunControl
 
-    begun = False
+    begun, quiet = False, not group.is_first
     with Display(config, quiet=quiet) as display, stop.listening(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: display.say(f"warning: {plain_line(str(message))}")
         try:
-            with contextlib.closing(start(stop=stop, say=display.say, show=display.say)) as steps:
+            with contextlib.closing(start(RunControl(stop, display.say, display.say, group))) as steps:
                 for step in steps:
                     if watchdog is not None and not begun:
                         watchdog.watch(step.folder)

@@ -1,40 +1,22 @@
-"""A whole run as pure functions: an agent and functional environments, collecting and learning in one program.
-
-run = make_device_run(config)
-state, trace = jaxdqn.jit(run.train, donate_argnums=0)(run.init(key))                          # one seed
-states, traces = jaxdqn.jit(jax.vmap(run.train), donate_argnums=0)(jax.vmap(run.init)(keys))   # one for each key
-"""
+"""A whole run as pure functions: an agent and functional environments, collecting and learning in one program."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from jaxtyping import Array, Bool, Key
 
-from jaxdqn.agent import Agent, AgentState
+from jaxdqn.agent.state import Agent, AgentState
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.envs.functional.env import FunctionalEnv, State, random_rollout, vectorise
-from jaxdqn.envs.functional_by_id import functional_env, with_observations
-from jaxdqn.envs.registry import functional_ids
+from jaxdqn.envs.functional.env import FunctionalEnv, State, vectorise
 from jaxdqn.envs.rows import EnvCursor, EpisodeEnds, advance, open_episodes
-from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.learner import Metrics
-from jaxdqn.losses import Loss
-from jaxdqn.multi_device import agent_of
-from jaxdqn.observations import ObsSpec, stats_frames, stats_of
-from jaxdqn.preprocessing import ObservationStats
-from jaxdqn.replay import check_fits, row_bytes, smallest_slots
-from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.schedules import warm_up_batches, with_capacity
-from jaxdqn.storage.free_memory import free_bytes
+from jaxdqn.observations import ObsSpec
+from jaxdqn.schedules import warm_up_batches
 from jaxdqn.types import Rows
 
 
@@ -96,91 +78,6 @@ class DeviceRun(NamedTuple):
     env: FunctionalEnv
     obs: ObsSpec
     warm_up_batches: int
-
-
-def make_device_run(
-    config: Config,
-    *,
-    env: FunctionalEnv | None = None,
-    obs_stats: ObservationStats | None = None,
-    network: nn.Module | None = None,
-    optimizer: optax.GradientTransformation | None = None,
-    loss: Loss | None = None,
-    returns: NStepReturn = n_step_return,
-    num_seeds: int = 1,
-    bytes_available: int | None = None,
-    axis_name: str | None = None,
-) -> DeviceRun:
-    """Bind a config and a functional environment into a run.
-
-    The key of `init` determines all randomness of a run, except the random rollout behind `obs_stats`: that uses
-    `config.seed`, and runs that are vmapped together share it.
-
-    Args:
-        config: The run's config. Symmetries of another environment's images (`symmetries_of`) are ignored.
-        env: The environment; None takes the functional form of `config.env`.
-        obs_stats: See `make_agent`. None plays a random rollout if the config needs statistics of images.
-        network: See `make_agent`.
-        optimizer: See `make_agent`.
-        loss: See `make_agent`.
-        returns: See `make_agent`.
-        num_seeds: Number of runs that will be vmapped together, each with its own replay.
-        bytes_available: Memory that all replays together may take; None takes the free memory of the config's devices
-            together. With `axis_name` it assumes that each device of this process holds a part. If several processes
-            share a machine, pass what this process may take.
-        axis_name: See `make_agent`. Each device then has a part of the run, whose functions need that axis.
-
-    Raises:
-        ValueError: If `config.env` has no functional form, the environment or the config cannot be used on the device,
-            or the replays do not fit; also see `make_agent`.
-    """
-    if num_seeds < 1:
-        raise ValueError(f"num_seeds {num_seeds} must be at least 1")
-    config = dataclasses.replace(config, loop="device")  # raises for settings that need the host
-    own_env = env is not None and (config.env not in functional_ids() or env != env_of(config))
-    if config.has_foreign_symmetries(own_env):
-        config = config.without_symmetries()
-    seen: dict[str, Any] = {"pixels": config.pixels, "frame_size": config.frame_size, "colour": config.colour}
-    env, obs = with_observations(env_of(config) if env is None else env, **seen, frame_stack=config.frame_stack)
-    free = bytes_available
-    if free is None:
-        parts = config.num_devices if axis_name is None else jax.local_device_count()
-        free = free_bytes(parts) * config.num_devices
-    config = with_capacity(config, obs, free, copies=num_seeds)
-    check_fits(
-        config.planned_capacity,
-        config.num_envs,
-        row_bytes(obs.shape, np.dtype(obs.dtype)),
-        free,
-        smallest_slots(config.n_steps, obs.stack or 1) * config.num_envs,
-        copies=num_seeds,
-    )
-    if obs_stats is None and stats_frames(config, obs):
-        obs_stats = rollout_stats_of(env, config, obs)
-    agent = agent_of(
-        config,
-        num_actions=int(env.action_space.n),
-        obs=obs,
-        obs_stats=obs_stats,
-        network=network,
-        optimizer=optimizer,
-        loss=loss,
-        returns=returns,
-        axis_name=axis_name,
-    )
-    return bind_run(config, agent, env, obs)
-
-
-def env_of(config: Config) -> FunctionalEnv:
-    """Return the functional form of the config's environment."""
-    return functional_env(config.env, pixels=config.pixels, frame_size=config.frame_size)
-
-
-def rollout_stats_of(env: FunctionalEnv, config: Config, obs: ObsSpec) -> ObservationStats:
-    """Return statistics of `stats_frames` images, which a random policy collects on a functional environment."""
-    key = jax.random.key(spawn_seeds(config.seed, 1, Purpose.STATISTICS)[0])
-    stacks = random_rollout(env, key, frames=stats_frames(config, obs), frame_stack=obs.stack)
-    return stats_of(stacks, obs)
 
 
 def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> DeviceRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxdqn.agent import Agent, AgentState
+from jaxdqn.agent.state import Agent, AgentState
 from jaxdqn.distributed.process_group import Exchange
 from jaxdqn.envs.vector.episodes import Episode
 
@@ -41,7 +41,7 @@ def gathered_episodes(exchange: Exchange) -> list[Episode]:
 
 
 def learning_start_after(state: AgentState, agent: Agent, num_envs: int) -> int:
-    """Return the frame at which a loop starts to learn: `agent.learning_start`, or later after a resume without replay.
+    """Return the frame at which a loop starts to learn: the agent's, or later after a resume without replay.
 
     After such a resume the ring is first filled again for as many frames as at the start of the run, without updates.
 
@@ -53,4 +53,4 @@ def learning_start_after(state: AgentState, agent: Agent, num_envs: int) -> int:
     slots = state.replay.rows.action.shape[0]
     rows = int(state.replay.size) * num_envs
     lost = 0 if rows == slots * num_envs else max(int(state.actor.frame) - rows, 0)
-    return lost + agent.learning_start
+    return lost + agent.internals.learning_start

@@ -43,7 +43,7 @@ class RunArtifacts:
             frames, log = saved.frames, saved.record.log
             states.delete_after(frames)
             for note in checkpoints.restore_index(saved.record.index, states.agents()):
-                context.say(note)
+                context.control.say(note)
         own = context.overrides.definitions()
         self._logger = Logger(folder, context.config, context.started, frames=frames, position=log, own=own)
         self._selection = Selection(context.config, setup.agent, evaluator, checkpoints, setup.spec)

@@ -1,15 +1,16 @@
-"""The run context: the config, the user's overrides, and what else `train` and `resume` receive."""
+"""What `train` and `resume` receive, as records: the user's overrides, the run's control, and its context."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import optax
 
+from jaxdqn.agent.make_agent import AgentPieces
 from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
 from jaxdqn.distributed.process_group import ProcessGroup
@@ -48,6 +49,11 @@ class Overrides(NamedTuple):
     eval_env_fn: EnvFn | None = None
     returns: NStepReturn | None = None
 
+    def pieces(self) -> AgentPieces:
+        """Return those that `make_agent` takes."""
+        given = {name: getattr(self, name) for name in AgentPieces.__annotations__}
+        return cast("AgentPieces", {name: piece for name, piece in given.items() if piece is not None})
+
     def evaluation_env_fn(self, config: Config) -> EnvFn | None:
         """Return the function that builds the environment for evaluations; None if the config names it."""
         return self.eval_env_fn or (self.env_fn if config.eval_env is None else None)
@@ -70,6 +76,47 @@ class Overrides(NamedTuple):
         return notes
 
 
+NO_OVERRIDES = Overrides()
+
+
+class RunControl(NamedTuple):
+    """How the caller of a run stops it and hears from it, and which processes train together.
+
+    Attributes:
+        stop: The request to stop; see `train`.
+        say: Receives warnings; see `train`.
+        show: Receives progress of evaluations; see `train`.
+        group: The processes.
+        handle_signals: Whether the run handles signals itself, because its caller passed no `stop`.
+    """
+
+    stop: Stop
+    say: Say
+    show: Say
+    group: ProcessGroup
+    handle_signals: bool = False
+
+    @classmethod
+    def make(cls, stop: Stop | None, say: Say, show: Say, group: ProcessGroup | None) -> RunControl:
+        """Return the control of a run, with the defaults of `train` for what is None."""
+        own = stop or Stop()
+        return cls(own, say, show, group or ProcessGroup(own), handle_signals=stop is None)
+
+    def say_once(self, note: str) -> None:
+        """Call `say` on the first process only, with a note that is the same on all processes."""
+        if self.group.is_first:
+            self.say(note)
+
+
+class ResumeChanges(NamedTuple):
+    """What a resume changes in the config of its run; None: no change. See `resume`."""
+
+    total_frames: int | None = None
+    num_devices: int | None = None
+    env: str | None = None
+    eval_env: str | None = None
+
+
 class RunContext(NamedTuple):
     """A run that this process trains, alone or with others.
 
@@ -78,29 +125,18 @@ class RunContext(NamedTuple):
         build: Builds one environment to train on.
         build_eval: Builds one environment to evaluate on.
         overrides: What the user passes in place of what the config names.
-        saved: The state to resume from; None starts from scratch.
+        control: How the caller stops the run and hears from it.
         started: When this process started the run, in seconds of `time.monotonic`.
-        stop: The request to stop; see `train`.
-        say: Receives warnings; see `train`.
-        show: Receives progress of evaluations; see `train`.
-        group: The processes.
+        saved: The state to resume from; None starts from scratch.
     """
 
     config: Config
     build: EnvFn
     build_eval: EnvFn
     overrides: Overrides
-    saved: SavedState | None
+    control: RunControl
     started: float
-    stop: Stop
-    say: Say
-    show: Say
-    group: ProcessGroup
-
-    def say_once(self, note: str) -> None:
-        """Call `say` on the first process only, with a note that is the same on all processes."""
-        if self.group.is_first:
-            self.say(note)
+    saved: SavedState | None
 
 
 def _defined_in(value: Any) -> str:

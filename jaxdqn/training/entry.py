@@ -22,7 +22,7 @@ from jaxdqn.evaluation.trained_agent import read_config
 from jaxdqn.losses import Loss
 from jaxdqn.returns import NStepReturn
 from jaxdqn.signals import Stop
-from jaxdqn.training.context import Overrides, Say, ignore, warn
+from jaxdqn.training.context import Overrides, ResumeChanges, RunControl, Say, ignore, warn
 from jaxdqn.training.make_context import make_context
 from jaxdqn.training.obs_stats import RolloutAhead
 from jaxdqn.training.resume_checks import check_envs, check_overrides, check_saved_state, check_total
@@ -81,25 +81,28 @@ def train(
         ProcessError: If another process has failed.
         LostProcessError: If another process is lost.
     """
-    handle_signals, stop = stop is None, stop or Stop()
-    group = group or ProcessGroup(stop)
     overrides = Overrides(env_fn, network, optimizer, loss, eval_env_fn, returns)
-    steps = _train(config, overrides, rollout, name, stop, say, show, group)
-    return TrainingRun(steps, stop, single_process=group.count == 1, handle_signals=handle_signals)
+    control = RunControl.make(stop, say, show, group)
+    return start_training(config, overrides, control, rollout=rollout, name=name)
+
+
+def start_training(
+    config: Config,
+    overrides: Overrides,
+    control: RunControl,
+    *,
+    rollout: RolloutAhead | None = None,
+    name: str = "run",
+) -> TrainingRun:
+    """Do what `train` does, with its arguments as records."""
+    return TrainingRun(_train(config, overrides, control, rollout, name), control)
 
 
 def _train(
-    config: Config,
-    overrides: Overrides,
-    rollout: RolloutAhead | None,
-    name: str,
-    stop: Stop,
-    say: Say,
-    show: Say,
-    group: ProcessGroup,
+    config: Config, overrides: Overrides, control: RunControl, rollout: RolloutAhead | None, name: str
 ) -> Generator[RunProgress, None, None]:
     exit_if_imported_by_worker()
-    started, start_dir = time.monotonic(), Path.cwd()
+    started, start_dir, group = time.monotonic(), Path.cwd(), control.group
     with contextlib.ExitStack() as cleanup:
         with group.exchange() as exchange:
             exchange.local = config.to_dict()
@@ -108,13 +111,14 @@ def _train(
         with group.exchange():
             _check_same_configs(exchange.gathered)
         if config.has_foreign_symmetries(overrides.env_fn is not None):
-            if group.is_first:
-                what = f"random_shift {config.random_shift} and mirror {config.mirror}"
-                say(f"{what} are for {config.symmetries_of} and not used here: set symmetries_of to None to use them")
+            what = f"random_shift {config.random_shift} and mirror {config.mirror}"
+            control.say_once(
+                f"{what} are for {config.symmetries_of} and not used here: set symmetries_of to None to use them"
+            )
             config = config.without_symmetries()
-        for note in overrides.ignored_fields(config) if group.is_first else ():
-            say(note)
-        context, setup = make_context(config, overrides, None, started, stop, say, show, group, rollout=rollout)
+        for note in overrides.ignored_fields(config):
+            control.say_once(note)
+        context, setup = make_context(config, overrides, control, started, rollout=rollout)
 
         def claim() -> Path:
             folder = claim_folder(context.config, name, start_dir)
@@ -172,51 +176,47 @@ def resume(
             another format or architecture; nothing has been changed then.
         FloatingPointError: See `train`.
     """
-    handle_signals, stop = stop is None, stop or Stop()
-    group = group or ProcessGroup(stop)
     overrides = Overrides(env_fn, network, optimizer, loss, eval_env_fn, returns)
-    changes = {"total_frames": total_frames, "num_devices": num_devices, "env": env, "eval_env": eval_env}
-    steps = _resume(Path(run), changes, overrides, stop, say, show, group)
-    return TrainingRun(steps, stop, single_process=group.count == 1, handle_signals=handle_signals)
+    changes = ResumeChanges(total_frames, num_devices, env, eval_env)
+    return start_resuming(Path(run), changes, overrides, RunControl.make(stop, say, show, group))
+
+
+def start_resuming(folder: Path, changes: ResumeChanges, overrides: Overrides, control: RunControl) -> TrainingRun:
+    """Do what `resume` does, with its arguments as records."""
+    return TrainingRun(_resume(folder, changes, overrides, control), control)
 
 
 def _resume(
-    folder: Path,
-    changes: dict[str, Any],
-    overrides: Overrides,
-    stop: Stop,
-    say: Say,
-    show: Say,
-    group: ProcessGroup,
+    folder: Path, changes: ResumeChanges, overrides: Overrides, control: RunControl
 ) -> Generator[RunProgress, None, None]:
     exit_if_imported_by_worker()
-    started, total_frames = time.monotonic(), changes["total_frames"]
+    started, group = time.monotonic(), control.group
     folder, name = folder.absolute(), str(folder)  # environments may change the current folder
     with contextlib.ExitStack() as cleanup:
         with group.exchange() as exchange:
             config = dataclasses.replace(read_config(Path(name)), output=name)
-            if changes["num_devices"] is not None:
-                config = dataclasses.replace(config, num_devices=changes["num_devices"])
-            check_envs(config, overrides, changes["env"], changes["eval_env"])
-            exchange.local = {**config.to_dict(), "new_total_frames": total_frames}
+            if changes.num_devices is not None:
+                config = dataclasses.replace(config, num_devices=changes.num_devices)
+            check_envs(config, overrides, changes.env, changes.eval_env)
+            exchange.local = {**config.to_dict(), "new_total_frames": changes.total_frames}
             if group.is_first:
                 cleanup.enter_context(locked(folder))
             for note in check_overrides(folder, overrides.definitions()):
-                say(note)
+                control.say_once(note)
         with group.exchange():
             _check_same_configs(exchange.gathered)
         saved = _newest(folder, config, group)
         with group.exchange():
             if saved is not None:
                 notes = [f"{note}: resuming from {saved.folder}" for note in saved.notes]
-                for note in [*notes, *check_saved_state(saved, config)] if group.is_first else ():
-                    say(note)
-            config = check_total(folder, config, total_frames, saved)
-        context, setup = make_context(config, overrides, saved, started, stop, say, show, group)
+                for note in [*notes, *check_saved_state(saved, config)]:
+                    control.say_once(note)
+            config = check_total(folder, config, changes.total_frames, saved)
+        context, setup = make_context(config, overrides, control, started, saved=saved)
         if saved is None:
             moved = group.broadcast_from_first(lambda: str(move_to_earlier(folder) or ""))
             where = f"; its earlier files are in {moved}" if moved else ""
-            context.say_once(f"{folder} has no state: the run starts again from scratch with config.json{where}")
+            control.say_once(f"{folder} has no state: the run starts again from scratch with config.json{where}")
         yield from run_training(context, setup, lambda: folder, new=False)
 
 

@@ -7,29 +7,37 @@ import dataclasses
 
 from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
-from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn, running_statistics
 from jaxdqn.evaluation.trained_agent import build_eval_fn, check_same_env
-from jaxdqn.signals import Stop
-from jaxdqn.storage.free_memory import machine_and_container, sharing_of
-from jaxdqn.training.agent_setup import RunSetup, free_memory, inspect_env, make_setup, planned_capacity
-from jaxdqn.training.context import Overrides, RunContext, Say
+from jaxdqn.storage.free_memory import free_memory, machine_and_container, sharing_of
+from jaxdqn.training.agent_setup import RunSetup, inspect_env, make_setup, planned_capacity
+from jaxdqn.training.context import Overrides, RunContext, RunControl
 from jaxdqn.training.obs_stats import RolloutAhead
 
 
 def make_context(
     config: Config,
     overrides: Overrides,
-    saved: SavedState | None,
+    control: RunControl,
     started: float,
-    stop: Stop,
-    say: Say,
-    show: Say,
-    group: ProcessGroup,
     *,
+    saved: SavedState | None = None,
     rollout: RolloutAhead | None = None,
 ) -> tuple[RunContext, RunSetup]:
-    """Return a run and its agent; the initial state is the same on all processes."""
+    """Return a run and its agent; the initial state is the same on all processes.
+
+    Args:
+        config: The run.
+        overrides: What the user passes in place of what the config names.
+        control: How the caller stops the run and hears from it.
+        started: When this process started the run, in seconds of `time.monotonic`.
+        saved: The state to resume from; None starts from scratch.
+        rollout: See `make_setup`.
+
+    Raises:
+        ValueError: If the environments or the sizes cannot be used.
+    """
+    group = control.group
     with contextlib.ExitStack() as cleanup:
         with group.exchange() as exchange:
             build = make_env_fn(
@@ -42,8 +50,10 @@ def make_context(
             env = cleanup.enter_context(contextlib.closing(build()))
             spec = inspect_env(env, config.frame_stack)
             wrapper = running_statistics(env)
-            if wrapper is not None and group.is_first:
-                say(f"{wrapper} has separate statistics in each copy of env: evaluations see other numbers")
+            if wrapper is not None:
+                control.say_once(
+                    f"{wrapper} has separate statistics in each copy of env: evaluations see other numbers"
+                )
             if config.eval_env is not None and overrides.eval_env_fn is not None:
                 raise ValueError(f"eval_env {config.eval_env!r} and eval_env_fn are both given: give only one")
             build_eval = build_eval_fn(config, overrides.evaluation_env_fn(config))
@@ -61,12 +71,8 @@ def make_context(
                 config,
                 env,
                 spec,
-                network=overrides.network,
-                optimizer=overrides.optimizer,
-                loss=overrides.loss,
-                returns=overrides.returns,
+                overrides,
                 rollout=rollout,
-                own_env=overrides.env_fn is not None,
                 fresh=saved is None and group.is_first,
                 free=free,
             )
@@ -77,4 +83,4 @@ def make_context(
     needed = {"env_fn": overrides.evaluation_env_fn(config), "network": overrides.network}  # to load the agent
     custom = tuple(name for name, given in needed.items() if given is not None)
     setup = setup._replace(spec=setup.spec._replace(custom=custom))
-    return RunContext(config, build, build_eval, overrides, saved, started, stop, say, show, group), setup
+    return RunContext(config, build, build_eval, overrides, control, started, saved), setup

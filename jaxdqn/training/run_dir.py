@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxdqn.config import Config
+from jaxdqn.distributed.process_group import ProcessGroup
+from jaxdqn.storage.atomic import wait_until_visible
 
 try:
     import fcntl
@@ -155,9 +157,40 @@ def move_to_earlier(folder: Path) -> Path | None:
     return earlier
 
 
-def release_folder(folder: Path) -> None:
+def _release(folder: Path) -> None:
     """Undo `claim_folder` for a run that cannot begin; other files in the folder stay."""
     for name in ("config.json", LOCK):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty: the folder existed before
         folder.rmdir()
+
+
+@contextlib.contextmanager
+def release_on_failure(folder: Path, *, new: bool) -> Iterator[None]:
+    """Release the folder of a run if the block fails and the folder is new."""
+    try:
+        yield
+    except BaseException:
+        if new:
+            _release(folder)
+        raise
+
+
+def check_visible(folder: Path, group: ProcessGroup) -> None:
+    """Raise `ValueError` if a process does not see the folder that the first process writes to."""
+    if group.count == 1:
+        return
+
+    def create_probe() -> str:
+        probe = folder / f"seen-{os.urandom(8).hex()}"
+        probe.touch()
+        return probe.name
+
+    probe = folder / group.broadcast_from_first(create_probe)
+    try:
+        with group.exchange():
+            if not wait_until_visible(probe.is_file):
+                raise ValueError(f"output {str(folder)!r} is not the first process's: choose a folder that all share")
+    finally:
+        if group.is_first:
+            probe.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdqn.agent import Agent, AgentState
+from jaxdqn.agent.state import Agent, AgentState
 from jaxdqn.checkpoints.process_parts import SavedState, read_envs
 from jaxdqn.checkpoints.replay_files import cut_open_episodes
 from jaxdqn.checkpoints.run_state import States

@@ -15,7 +15,6 @@ from jaxdqn.loops.finite import check_state_finite
 from jaxdqn.loops.intervals import checkpoints_at, evaluates_at
 from jaxdqn.loops.progress import Progress
 from jaxdqn.storage.checksums import DamagedError, amend
-from jaxdqn.training.agent_setup import RunSetup
 from jaxdqn.training.artifacts import RunArtifacts
 from jaxdqn.training.context import RunContext
 from jaxdqn.training.start_loop import TrainingLoop
@@ -28,7 +27,6 @@ class StateSaver:
     def __init__(
         self,
         context: RunContext,
-        setup: RunSetup,
         states: States,
         training_loop: TrainingLoop,
         artifacts: RunArtifacts | None,
@@ -36,7 +34,7 @@ class StateSaver:
     ) -> None:
         self._versions = versions()
         self._states, self._training_loop, self._artifacts, self._store = states, training_loop, artifacts, store
-        self._config, self._say, self._group = context.config, context.say_once, context.group
+        self._config, self._say, self._group = context.config, context.control.say_once, context.control.group
         self._saved: dict[int, Path] = {}  # the newest state, by its frame
         self._last_attempt = time.monotonic()
 

@@ -10,7 +10,8 @@ import weakref
 from collections.abc import Generator, Iterator
 from types import TracebackType
 
-from jaxdqn.signals import WITHOUT_SIGNAL, Stop, has_no_other_handler
+from jaxdqn.signals import WITHOUT_SIGNAL, has_no_other_handler
+from jaxdqn.training.context import RunControl
 from jaxdqn.training.trainer import RunProgress
 
 
@@ -31,19 +32,15 @@ class TrainingRun(Iterator[RunProgress]):
     If several processes train together, one of them cannot leave alone: call `stop`, which stops all of them.
     """
 
-    def __init__(
-        self, steps: Generator[RunProgress, None, None], stop: Stop, *, single_process: bool, handle_signals: bool
-    ) -> None:
+    def __init__(self, steps: Generator[RunProgress, None, None], control: RunControl) -> None:
         """Wrap a generator that trains.
 
         Args:
             steps: Trains, batch by batch; closing it saves the state.
-            stop: The request to stop that `steps` checks.
-            single_process: Whether this process trains alone.
-            handle_signals: Whether to handle signals here; otherwise the caller that passed `stop` handles them.
+            control: The run's control, whose `stop` the steps check.
         """
-        self._steps, self._stop, self._single_process = steps, stop, single_process
-        self._handle_signals = handle_signals
+        self._steps, self._stop, self._handle_signals = steps, control.stop, control.handle_signals
+        self._single_process = control.group.count == 1
         self._signal_handlers = contextlib.ExitStack()
         self._stopped = False
         self._busy: list[bool] = []  # not empty while a batch is trained or the run is closed; a closure shares it

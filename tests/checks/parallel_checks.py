@@ -24,11 +24,12 @@ import jaxdqn
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
+from jaxdqn.loops.assemble import make_device_run
 from jaxdqn.loops.device_loop import device_loop
-from jaxdqn.loops.device_run import make_device_run
 from jaxdqn.loops.host_loop import host_loop
-from jaxdqn.multi_device import devices_of, make_mesh, make_parallel_agent
-from jaxdqn.replay import row_bytes
+from jaxdqn.parallel.mesh import devices_of, make_mesh
+from jaxdqn.parallel.parallel_agent import agent_of, make_parallel_agent
+from jaxdqn.replay.capacity import row_bytes
 from jaxdqn.storage.free_memory import free_bytes
 
 VECTORS = Config(
@@ -106,8 +107,7 @@ def compare_updates(config, options, seen):
 
 def run_of(num_devices, env=probes.TerminatingChain, frames=640):
     config = dataclasses.replace(VECTORS, num_devices=num_devices, total_frames=frames)
-    how = {"num_actions": 2, "obs_shape": (2,), "obs_dtype": np.float32}
-    agent = jaxdqn.multi_device.agent_of(config, **how)
+    agent = agent_of(config, num_actions=2, obs=jaxdqn.ObsSpec((2,), np.float32))
     envs = make_vector_env(env, config.num_envs)
     steps = list(host_loop(agent, agent.init(jax.random.key(0)), Collector(envs, seed=0), config))
     envs.close()
@@ -120,7 +120,7 @@ def counters_are_equal_on_one_two_and_four_devices():
         agent, steps = run_of(num_devices)
         batch = jax.eval_shape(agent.sample, steps[-1].state.replay, jax.random.key(0))
         counts = tuple((step.frames, step.updates, round(step.epsilon, 6)) for step in steps)
-        found.add((counts, batch.action.shape, int(steps[-1].state.replay.size), agent.learning_start))
+        found.add((counts, batch.action.shape, int(steps[-1].state.replay.size), agent.internals.learning_start))
         rows = np.asarray(steps[-1].state.replay.rows.episode_step)
         assert rows.shape == (32, 8)
         assert set(np.unique(rows)) == set(range(11))
@@ -173,10 +173,10 @@ def draw_followed_by_augment_equals_sample():
     ring = agent.replay.add(ring, rows)
     assert agent.replay.can_sample(ring)
     key = jax.random.key(1)
-    windows, keys = agent.draw(ring, key)
+    windows, keys = agent.internals.draw(ring, key)
     assert keys.shape == (2, 4)
     assert len({part.tobytes() for part in devices_of(jax.random.key_data(keys))}) == 4
-    assert equal(agent.augment(keys, windows), agent.sample(ring, key))
+    assert equal(agent.internals.augment(keys, windows), agent.sample(ring, key))
     assert not equal(windows.obs, agent.sample(ring, key).obs)
     sampled = agent.replay.sample(ring, key)
     assert sampled.action.shape == windows.action.shape == (2, config.batch_size)

@@ -18,8 +18,9 @@ from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.loops.host_loop import host_loop
-from jaxdqn.multi_device import agent_of
-from jaxdqn.replay import row_bytes
+from jaxdqn.observations import ObsSpec
+from jaxdqn.parallel.parallel_agent import agent_of
+from jaxdqn.replay.capacity import row_bytes
 from jaxdqn.storage import free_memory
 
 FRAMES = Config(
@@ -64,7 +65,7 @@ def learn_the_probes(folder):
     """Learn the known values of the probe environments, in at least 500 updates on all processes."""
     more = {"total_frames": 4_096, "batch_size": 32, "capacity": 2_048, "learning_rate": 3e-3, "epsilon_start": 1.0}
     config = dataclasses.replace(VECTORS, epsilon_end=1.0, tau=0.05, **more)
-    agent = agent_of(config, num_processes=jax.process_count(), num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
+    agent = agent_of(config, num_processes=jax.process_count(), num_actions=2, obs=ObsSpec((2,), np.float32))
     found = []
     for env_class, observations, wanted in PROBES:
         envs = make_vector_env(env_class, config.num_envs // jax.process_count())

@@ -215,11 +215,11 @@ def test_folders_that_are_not_runs_are_rejected(capsys, tmp_path):
 
 
 def test_an_error_during_a_run_prints_one_line_and_exits_with_1(monkeypatch, tmp_path, capsys):
-    def faulty(config, **how):
+    def faulty(*_, **how):
         yield RunProgress(Progress(1, 0, 0.0, [], {}, None), None, tmp_path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxdqn.training.entry.train", faulty)
+    monkeypatch.setattr("jaxdqn.training.entry.start_training", faulty)
     with pytest.raises(SystemExit) as stop:
         main(["train", *TINY])
     assert stop.value.code == 1

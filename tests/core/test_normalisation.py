@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdqn.agent import make_agent
+from jaxdqn.agent.make_agent import make_agent
 from jaxdqn.config import Config
 from jaxdqn.networks.dueling import DuelingMLP
 from jaxdqn.normalisation import OBS_STATS, freeze_obs_stats, init_params, make_q_values, put_obs_stats
@@ -63,7 +63,7 @@ def test_learning_keeps_the_statistics_and_other_statistics_use_the_same_program
         episode_step=np.broadcast_to(np.arange(32, dtype=np.int32)[:, None], (32, 2)),
     )
     state = agent.observe(agent.init(jax.random.key(0)), rows)
-    agent.compile(state)
+    agent.internals.compile(state)
     before = jax.device_get(state.learner.params)
     state, _ = agent.learn(state)
     after = jax.device_get(state.learner.params)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdqn.preprocessing import push_frame
-from jaxdqn.replay import make_replay, uniform_below
+from jaxdqn.replay.ring import make_replay
+from jaxdqn.replay.sampling import uniform_below
 from jaxdqn.types import Batch, Rows
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")

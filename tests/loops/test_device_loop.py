@@ -12,8 +12,8 @@ from small_runs import CONFIG, equal
 import jaxdqn
 from jaxdqn.envs.functional.adapters import GymnasiumEnv
 from jaxdqn.loops import device_loop as module
+from jaxdqn.loops.assemble import make_device_run
 from jaxdqn.loops.device_loop import device_loop
-from jaxdqn.loops.device_run import make_device_run
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,8 @@ from jaxdqn.envs.functional.adapters import GymnasiumEnv
 from jaxdqn.envs.functional_by_id import functional_env, functional_form
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn
 from jaxdqn.evaluation.device_evaluation import make_device_evaluation
-from jaxdqn.loops import device_run
+from jaxdqn.loops.assemble import make_device_run
 from jaxdqn.loops.device_loop import device_loop
-from jaxdqn.loops.device_run import make_device_run
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,7 @@ def test_replays_of_many_seeds_that_do_not_fit_are_rejected_before_the_run(monke
     env = counting_env(2)
     one = make_device_run(CONFIG, env=env).agent.replay.num_bytes
     make_device_run(CONFIG, env=env, num_seeds=8, bytes_available=8 * one)
-    monkeypatch.setattr(device_run, "free_bytes", lambda parts: 2 * one)
+    monkeypatch.setattr("jaxdqn.loops.assemble.free_bytes", lambda parts: 2 * one)
     make_device_run(CONFIG, env=env, num_seeds=2)
     with pytest.raises(ValueError, match=f"replay of 3 seeds and {2 * one:,} are free"):
         make_device_run(CONFIG, env=env, num_seeds=3)

@@ -11,7 +11,7 @@ import numpy as np
 import probes
 import pytest
 
-from jaxdqn.agent import make_agent
+from jaxdqn.agent.make_agent import make_agent
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
@@ -111,7 +111,7 @@ def compiled():
 def test_compile_compiles_the_programs_that_the_loop_runs(compiled):
     agent = make_agent(CONFIG, num_actions=2, obs_shape=(2,), obs_dtype=np.float32)
     state = agent.init(jax.random.key(0))
-    agent.compile(state)
+    agent.internals.compile(state)
     ahead = len(compiled)
     assert ahead >= 3
     actor, _ = agent.act(state.actor, np.zeros((2, 2), np.float32))

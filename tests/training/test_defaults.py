@@ -17,13 +17,12 @@ from jaxdqn.cli.flags import parse_config
 from jaxdqn.cli.main import main
 from jaxdqn.config import Config
 from jaxdqn.envs.functional.cartpole import make_cartpole
-from jaxdqn.loops.device_run import make_device_run
+from jaxdqn.loops.assemble import make_device_run
 from jaxdqn.networks.architectures import make_network
 from jaxdqn.networks.dueling import DuelingCNN, DuelingMLP
 from jaxdqn.observations import ObsSpec, spec_from
 from jaxdqn.presets import PRESETS
-from jaxdqn.replay import row_bytes
-from jaxdqn.schedules import with_capacity
+from jaxdqn.replay.capacity import row_bytes, with_capacity
 
 # The preset cartpole, as small as possible; its symmetries are for CartPole-v1.
 CARTPOLE = dataclasses.replace(PIXELS, symmetries_of="CartPole-v1")
@@ -60,7 +59,7 @@ def test_a_device_run_drops_the_symmetries_of_another_environment(monkeypatch):
         found.append(config)
         raise StopIteration
 
-    monkeypatch.setattr("jaxdqn.loops.device_run.agent_of", agent_of)
+    monkeypatch.setattr("jaxdqn.loops.assemble.agent_of", agent_of)
     config = dataclasses.replace(CARTPOLE, normalisation_frames=0)
     own = make_cartpole(pixels=True, frame_size=44)
     for env in (None, own, jaxdqn.make_ball(frame_size=44), make_cartpole(pixels=True, frame_size=44, max_steps=9)):
@@ -121,7 +120,7 @@ def test_replay_takes_at_most_half_of_free_memory():
 def test_a_resume_uses_the_capacity_chosen_at_the_start(tmp_path, monkeypatch):
     config = Config(total_frames=512, warmup_frames=64, output=str(tmp_path / "run"), checkpoint_every=256)
     with monkeypatch.context() as patch:
-        patch.setattr("jaxdqn.training.agent_setup.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
+        patch.setattr("jaxdqn.storage.free_memory.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
         for step in jaxdqn.train(config, env_fn=probes.Delayed):
             if step.progress.frames == 256:
                 break

@@ -19,8 +19,8 @@ from jaxdqn.cli.main import main
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.envs.vector.workers import WorkerError
+from jaxdqn.loops.assemble import make_device_run
 from jaxdqn.loops.device_loop import device_loop
-from jaxdqn.loops.device_run import make_device_run
 
 
 class Spoiled(probes.TerminatingChain):

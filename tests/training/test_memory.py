@@ -11,7 +11,7 @@ from small_runs import HOST
 
 import jaxdqn
 from jaxdqn.cli.main import main
-from jaxdqn.replay import row_bytes
+from jaxdqn.replay.capacity import row_bytes
 
 ROW = row_bytes((2,), np.float32)
 

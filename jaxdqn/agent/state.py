@@ -1,0 +1,90 @@
+"""The state of an agent, and the signatures of its functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float, Int, Key, Shaped
+
+from jaxdqn.learner import LearnerState, Metrics, Params
+from jaxdqn.replay.ring import Replay, ReplayState
+from jaxdqn.types import Batch, Rows
+
+
+class ActorState(NamedTuple):
+    """The state that acting needs. `learn` donates none of it, so acting can run while the learner learns.
+
+    Attributes:
+        params: A copy of the online parameters, as of the last `learn`.
+        key: Random key of exploration.
+        frame: Frames acted on so far, int32; epsilon is a function of it.
+    """
+
+    params: Params
+    key: Key[Array, ""]
+    frame: Int[Array, ""]
+
+
+class AgentState(NamedTuple):
+    """Everything that determines the rest of a run, except the state of the environments.
+
+    Attributes:
+        learner: Parameters, target and optimizer state.
+        replay: The ring of rows.
+        actor: Parameters and key for acting.
+        key: Random key of sampling.
+    """
+
+    learner: LearnerState
+    replay: ReplayState
+    actor: ActorState
+    key: Key[Array, ""]
+
+
+class AgentInternals(NamedTuple):
+    """The functions of an agent that only this package calls.
+
+    Attributes:
+        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed. With
+            `D` devices, each has its own keys: `[U, D]`.
+        augment: `(keys, windows) -> batches`: shifts and mirrors windows from `draw`; the keys are consumed.
+        compile: `(state) -> None`: compiles `act`, and `learn` if replay is on the device; works in any thread.
+        learning_start: Frames to collect before the first `learn`: enough for the warm-up and for one window.
+    """
+
+    draw: Callable[[ReplayState, Key[Array, ""]], tuple[Batch, Key[Array, "U ..."]]]
+    augment: Callable[[Key[Array, "U ..."], Batch], Batch]
+    compile: Callable[[AgentState], None]
+    learning_start: int
+
+
+class Agent(NamedTuple):
+    """Pure functions over an `AgentState`, made by `make_agent`; each can be jitted, scanned and vmapped.
+
+    A training loop calls the first four. The others are what these consist of, for code that measures or replaces them.
+
+    Attributes:
+        init: `(key) -> state`; the key is consumed.
+        act: `(actor, obs [N, ...]) -> (actor, actions [N])`, epsilon-greedy.
+        observe: `(state, rows [T, N, ...]) -> state`: adds rows to the ring; donates the ring.
+        learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
+            donates the learner. If the ring cannot be sampled yet, nothing changes and metrics are NaN.
+        q_values: `(params, obs [N, ...]) -> [N, A]`.
+        epsilon: `(frame) -> probability of a random action`.
+        sample: `(replay, key) -> batches [U, B, ...]`, augmented; the key is consumed.
+        update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates it. `learn` ignores a replaced one.
+        replay: The functions of the ring and its size in bytes.
+        internals: What only this package calls.
+    """
+
+    init: Callable[[Key[Array, ""]], AgentState]
+    act: Callable[[ActorState, Shaped[Any, "N ..."]], tuple[ActorState, Int[Array, " N"]]]
+    observe: Callable[[AgentState, Rows], AgentState]
+    learn: Callable[[AgentState], tuple[AgentState, Metrics]]
+    q_values: Callable[[Params, Shaped[Any, "N ..."]], Float[Array, "N A"]]
+    epsilon: Callable[[Int[Array, ""]], Float[Array, ""]]
+    sample: Callable[[ReplayState, Key[Array, ""]], Batch]
+    update: Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]
+    replay: Replay
+    internals: AgentInternals

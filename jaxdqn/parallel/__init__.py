@@ -1,0 +1,1 @@
+"""One agent on several devices, of one process or of several."""

@@ -1,0 +1,98 @@
+"""The capacity of replay: how many rows a run needs, how many bytes they take, and whether they fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from math import prod
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from jaxdqn.config import Config
+from jaxdqn.observations import ObsSpec
+
+MEMORY_SHARE = 0.5
+"""Share of the free bytes for replay if the config sets no capacity; the rest of the run needs memory, too."""
+
+
+def row_bytes(obs_shape: tuple[int, ...], obs_dtype: DTypeLike) -> int:
+    """Return the bytes of one row: the observation, action, reward, two flags and the step's index."""
+    return obs_bytes(obs_shape, obs_dtype) + 4 + 4 + 1 + 1 + 4
+
+
+def obs_bytes(obs_shape: tuple[int, ...], obs_dtype: DTypeLike) -> int:
+    """Return the bytes of one observation."""
+    return prod(obs_shape) * np.dtype(obs_dtype).itemsize
+
+
+def smallest_slots(n_steps: int, stack: int | None) -> int:
+    """Return the number of slots with which a full ring can always be sampled: a stack, a window, and one more.
+
+    Of any two neighbouring rows at least one is not a final observation.
+    """
+    return (stack or 1) + n_steps + 1
+
+
+def smallest_capacity(config: Config, obs: ObsSpec) -> int:
+    """Return the fewest rows with which a run's replay can always be sampled."""
+    return smallest_slots(config.n_steps, obs.stack) * config.num_envs
+
+
+def check_fits(
+    capacity: int,
+    num_envs: int,
+    bytes_per_row: int,
+    bytes_available: int,
+    smallest: int = 1,
+    storage: str = "memory",
+    copies: int = 1,
+) -> None:
+    """Raise `ValueError` with the largest capacity that fits, if rows need more bytes than are available.
+
+    If not even `smallest` rows fit, the message asks to free some `storage`. There are `copies` rings, one for each
+    seed that is trained side by side.
+    """
+    num_bytes = copies * (capacity // num_envs * num_envs * bytes_per_row + 8)
+    if num_bytes <= bytes_available:
+        return
+    largest = max(bytes_available // copies - 8, 0) // (bytes_per_row * num_envs) * num_envs
+    remedy = f"the largest that fits is {largest}" if largest >= smallest else f"free some {storage}"
+    seeds = f" of {copies} seeds" if copies > 1 else ""
+    raise ValueError(
+        f"capacity {capacity} needs {num_bytes:,} bytes of replay{seeds} and {bytes_available:,} are free: {remedy}"
+    )
+
+
+def check_capacity(config: Config, obs: ObsSpec, bytes_available: int, copies: int = 1) -> None:
+    """Raise `ValueError` if a run's replay does not fit where its observations are stored.
+
+    Args:
+        config: The run, with a capacity.
+        obs: Spec of the observations.
+        bytes_available: Free bytes of all devices together, or where `config.replay_storage` says.
+        copies: Number of rings, one for each seed that is trained side by side.
+    """
+    on_device = config.replay_storage == "device"
+    row = (row_bytes if on_device else obs_bytes)(obs.shape, obs.dtype)
+    storage = "disk" if config.replay_storage == "disk" else "memory"
+    smallest = smallest_capacity(config, obs)
+    check_fits(config.planned_capacity, config.num_envs, row, bytes_available, smallest, storage, copies)
+
+
+def with_capacity(config: Config, obs: ObsSpec, bytes_available: int | None = None, copies: int = 1) -> Config:
+    """Return the config with a capacity: its own, or the whole run limited to half of the free bytes.
+
+    Args:
+        config: Configuration of the run.
+        obs: Spec of the observations.
+        bytes_available: Free bytes in the memory or disk for replay's observations; None: no limit.
+        copies: Number of rings, one for each seed that is trained side by side.
+    """
+    if config.capacity is not None:
+        return config
+    capacity = config.run_frames
+    if bytes_available is not None:
+        fits = int(bytes_available * MEMORY_SHARE) // (copies * row_bytes(obs.shape, obs.dtype))
+        least = max(smallest_capacity(config, obs), config.batch_size)
+        capacity = min(capacity, max(fits, least, config.frames_per_batch))
+    return dataclasses.replace(config, capacity=capacity // config.num_envs * config.num_envs)
