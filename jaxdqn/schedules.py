@@ -1,10 +1,15 @@
-"""Values derived from a config and its observations: when learning starts, and the learning rate."""
+"""Values derived from a config and its observations: when learning starts, epsilon, and the learning rate."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import optax
+from jaxtyping import Array, Float, Int
 
 from jaxdqn.config import Config
+from jaxdqn.exploration import linear_epsilon
 from jaxdqn.learner import make_optimizer
 from jaxdqn.replay.capacity import smallest_slots
 
@@ -32,6 +37,17 @@ def learning_start(config: Config, num_envs: int | None = None, stack: int | Non
 def warm_up_batches(config: Config, num_envs: int | None = None, stack: int | None = None) -> int:
     """Return the number of batches before the first one that is followed by updates."""
     return -(-learning_start(config, num_envs, stack) // config.frames_per_batch) - 1
+
+
+def config_epsilon(config: Config) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """Return the config's epsilon as a function of the frame; see `linear_epsilon`."""
+    return partial(
+        linear_epsilon,
+        start=config.epsilon_start,
+        end=config.epsilon_end,
+        duration_frames=config.epsilon_duration,
+        warmup_frames=config.warmup_frames,
+    )
 
 
 def config_optimizer(

@@ -26,7 +26,6 @@ from jaxdqn.agent.state import Agent, AgentInternals
 from jaxdqn.augmentation import augment_batch, check_augmentation
 from jaxdqn.compilation import jit, sequential_vmap_on_cpu
 from jaxdqn.config import Config
-from jaxdqn.exploration import linear_epsilon
 from jaxdqn.learner import make_update
 from jaxdqn.losses import LOSSES, Loss
 from jaxdqn.networks.architectures import make_network
@@ -37,7 +36,7 @@ from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay.capacity import with_capacity
 from jaxdqn.replay.ring import make_replay
 from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.schedules import config_optimizer, learning_start
+from jaxdqn.schedules import config_epsilon, config_optimizer, learning_start
 
 
 class AgentPieces(TypedDict, total=False):
@@ -130,17 +129,10 @@ def make_agent(
     )
     loop_over_seeds = sequential_vmap_on_cpu if obs.is_image else (lambda function: function)
     new_params = partial(init_params, network, obs_shape=obs.seen_shape, obs_stats=obs_stats)
-    epsilon = partial(
-        linear_epsilon,
-        start=config.epsilon_start,
-        end=config.epsilon_end,
-        duration_frames=config.epsilon_duration,
-        warmup_frames=config.warmup_frames,
+    epsilon = config_epsilon(config)
+    augment = jax.vmap(
+        partial(augment_batch, random_shift=config.random_shift, mirror=config.mirror, num_actions=num_actions)
     )
-    augment_one = partial(
-        augment_batch, random_shift=config.random_shift, mirror=config.mirror, num_actions=num_actions
-    )
-    augment = jax.vmap(augment_one)
     draw = partial(draw_windows, sample=replay.sample, updates=config.updates_per_batch)
     sample = partial(sample_batches, draw=draw, augment=augment)
     update = loop_over_seeds(partial(jax.lax.scan, update_once))

@@ -102,6 +102,7 @@ def evaluate(args: Sequence[str]) -> None:
     if options.episodes < 1:
         raise ValueError(f"--episodes {options.episodes} must be at least 1")
     with defer_ctrl_c():
+        from jaxdqn.cli.console import count_of, mean_with_error
         from jaxdqn.distributed.devices import find_devices
         from jaxdqn.evaluation.trained_agent import load
 
@@ -118,8 +119,9 @@ def evaluate(args: Sequence[str]) -> None:
         figures = {name: value for name, value in result._asdict().items() if not name.startswith("screening_")}
         print(json.dumps({**fields, "max_episode_steps": max_steps, **figures}))
         return
-    print(f"{result.episodes} greedy episodes of the {options.checkpoint} agent of {options.run}")
-    print(f"mean {result.mean:.1f} ± {result.standard_error:.1f} (standard error), median {result.median:g}")
+    print(f"{count_of(result, 'greedy episode')} of the {options.checkpoint} agent of {options.run}")
+    error = " (standard error)" if result.episodes > 1 else ""
+    print(f"mean {mean_with_error(result)}{error}, median {result.median:g}")
     print(f"min {result.min:g}, max {result.max:g}")
     if result.cut:
         print(f"{result.cut} of them were cut after {max_steps:,} steps and count with their return up to then")

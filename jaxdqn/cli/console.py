@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jaxdqn.config import Config
 
 if TYPE_CHECKING:
+    from jaxdqn.evaluation.evaluator import Evaluation
     from jaxdqn.training.trainer import RunProgress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -84,13 +85,24 @@ class Display:
             result = step.evaluation
             cut = f", {result.cut} cut after {max(result.lengths):,} steps" if result.cut else ""
             self._console.print(
-                f"frame {progress.frames:,}: greedy return {result.mean:.1f} ± {result.standard_error:.1f} "
-                f"over {result.episodes} episodes (min {result.min:g}, max {result.max:g}{cut})"
+                f"frame {progress.frames:,}: greedy return {mean_with_error(result)} over "
+                f"{count_of(result, 'episode')} (min {result.min:g}, max {result.max:g}{cut})"
             )
         elif not self._redraws and now >= self._line_due:
             self._line_due = now + SECONDS_BETWEEN_LINES
             left = (self._total - progress.frames) / max(rate, 1e-9)
             self._console.print(f"frames {progress.frames:,}/{self._total:,}  {rate:.0f}/s  {left:.0f} s left  {facts}")
+
+
+def mean_with_error(result: Evaluation) -> str:
+    """Return an evaluation's mean and, if it has several episodes, the standard error of it."""
+    error = f" ± {result.standard_error:.1f}" if result.episodes > 1 else ""
+    return f"{result.mean:.1f}{error}"
+
+
+def count_of(result: Evaluation, noun: str) -> str:
+    """Return the number of an evaluation's episodes with a noun for one of them."""
+    return f"{result.episodes} {noun}{'' if result.episodes == 1 else 's'}"
 
 
 def _standard_output() -> Console:

@@ -23,7 +23,6 @@ from jaxdqn.loops.device_run import DeviceRun
 from jaxdqn.normalisation import put_obs_stats
 from jaxdqn.observations import ObsSpec, stats_frames
 from jaxdqn.preprocessing import ObservationStats
-from jaxdqn.replay.capacity import with_capacity
 from jaxdqn.storage.free_memory import FreeMemory, free_memory
 from jaxdqn.training.context import NO_OVERRIDES, Overrides
 from jaxdqn.training.obs_stats import RolloutAhead, rollout_stats
@@ -59,11 +58,6 @@ def inspect_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
     """
     assert isinstance(env.action_space, gym.spaces.Discrete)  # `make_env_fn` has checked it
     return AgentSpec(int(env.action_space.n), spec_of_env(env, frame_stack))
-
-
-def planned_capacity(config: Config, spec: AgentSpec, free: FreeMemory) -> int:
-    """Return the rows that replay will hold: the config's, or the whole run if this machine's memory or disk allow."""
-    return with_capacity(config, spec.obs, free.for_obs).planned_capacity
 
 
 def make_setup(

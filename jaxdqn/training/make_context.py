@@ -9,8 +9,9 @@ from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn, running_statistics
 from jaxdqn.evaluation.trained_agent import build_eval_fn, check_same_env
+from jaxdqn.replay.capacity import with_capacity
 from jaxdqn.storage.free_memory import free_memory, machine_and_container, sharing_of
-from jaxdqn.training.agent_setup import RunSetup, inspect_env, make_setup, planned_capacity
+from jaxdqn.training.agent_setup import RunSetup, inspect_env, make_setup
 from jaxdqn.training.context import Overrides, RunContext, RunControl
 from jaxdqn.training.obs_stats import RolloutAhead
 
@@ -64,7 +65,7 @@ def make_context(
         sharing = sharing_of(exchange.gathered, group.index)
         with group.exchange() as exchange:
             free = free_memory(config, sharing)
-            exchange.local = planned_capacity(config, spec, free)
+            exchange.local = with_capacity(config, spec.obs, free.for_obs).planned_capacity
         config = dataclasses.replace(config, capacity=min(exchange.gathered))
         with group.exchange():
             setup = make_setup(

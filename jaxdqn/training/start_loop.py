@@ -12,9 +12,6 @@ from jaxdqn.agent.state import Agent, AgentState
 from jaxdqn.checkpoints.process_parts import SavedState, read_envs
 from jaxdqn.checkpoints.replay_files import cut_open_episodes
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.config import Config
-from jaxdqn.distributed.process_group import ProcessGroup
-from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.envs.seeds import Purpose, process_seed, spawn_seeds
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
@@ -24,6 +21,7 @@ from jaxdqn.loops.device_run import DeviceRun, RunState
 from jaxdqn.loops.host_loop import host_loop
 from jaxdqn.loops.progress import Progress
 from jaxdqn.training.agent_setup import RunSetup
+from jaxdqn.training.context import RunContext
 
 
 class TrainingLoop(NamedTuple):
@@ -56,37 +54,27 @@ class TrainingLoop(NamedTuple):
         return None, self.collector.snapshot() if self.collector is not None else None
 
 
-def start_loop(config: Config, build: EnvFn, setup: RunSetup, group: ProcessGroup) -> TrainingLoop:
+def start_loop(context: RunContext, setup: RunSetup) -> TrainingLoop:
     """Return the config's loop for a new run; each process has environments with their own seed."""
-    seed = process_seed(spawn_seeds(config.seed, 1, Purpose.TRAINING)[0], group.index)
+    seed = _env_seed(context, Purpose.TRAINING, 0)
     if setup.run is not None:
-        return _on_device(setup.run, setup.run.start(setup.state, jax.random.key(seed)), config, group)
-    return _on_host(config, build, setup, setup.state, seed, None, group)
+        return _on_device(context, setup.run, setup.run.start(setup.state, jax.random.key(seed)))
+    return _on_host(context, setup, setup.state, seed)
 
 
-def resume_loop(
-    config: Config,
-    build: EnvFn,
-    setup: RunSetup,
-    states: States,
-    saved: SavedState,
-    say: Callable[[str], None],
-    group: ProcessGroup,
-) -> TrainingLoop:
+def resume_loop(context: RunContext, setup: RunSetup, states: States, saved: SavedState) -> TrainingLoop:
     """Return the config's loop, resumed from a state on disk.
 
     Args:
-        config: The run.
-        build: Builds one environment.
+        context: The run; what differs from the run before goes to its `say`.
         setup: The agent, and a fresh state, which is consumed.
         states: The run's states.
         saved: The state to resume from.
-        say: Receives what differs from the run before.
-        group: The processes.
 
     Raises:
         ValueError: If the state has another architecture.
     """
+    say, group = context.control.say_once, context.control.group
     if not saved.manifest.replay:
         say("the state was saved without replay: replay is filled again before learning continues")
     elif saved.missing_processes:
@@ -98,14 +86,13 @@ def resume_loop(
     if processes_differ:
         now = "" if saved.missing_processes else f"the run had {saved.processes} processes and has {group.count} now: "
         say(f"{now}environments begin new episodes, and the resume is not bit-exact")
-    index = saved.manifest.frames // config.frames_per_batch
-    seed = process_seed(spawn_seeds(config.seed, index + 1, Purpose.RESUMING)[-1], group.index)
+    seed = _env_seed(context, Purpose.RESUMING, saved.manifest.frames // context.config.frames_per_batch)
     if setup.run is not None:
         like = setup.run.start(setup.state, jax.random.key(seed))
         state, rest = states.load(saved, setup.agent, like.agent, like[1:])
         if processes_differ:
             state, rest = state._replace(replay=cut_open_episodes(state.replay)), like[1:]
-        return _on_device(setup.run, RunState(state, *rest), config, group)
+        return _on_device(context, setup.run, RunState(state, *rest))
     state, _ = states.load(saved, setup.agent, setup.state)
     snapshot = read_envs(saved, group.index, group.count)
     if snapshot is None:
@@ -113,24 +100,25 @@ def resume_loop(
         states.forget_written_replay()
         if not processes_differ:
             say("the environments could not be saved: they begin new episodes, and the resume is not bit-exact")
-    return _on_host(config, build, setup, state, seed, snapshot, group)
+    return _on_host(context, setup, state, seed, snapshot)
 
 
-def _on_device(run: DeviceRun, state: RunState, config: Config, group: ProcessGroup) -> TrainingLoop:
-    loop = device_loop(run, state, config, group)
+def _env_seed(context: RunContext, purpose: Purpose, index: int) -> int:
+    """Return the seed of this process's environments, the `index`-th that the run uses for a purpose."""
+    return process_seed(spawn_seeds(context.config.seed, index + 1, purpose)[-1], context.control.group.index)
+
+
+def _on_device(context: RunContext, run: DeviceRun, state: RunState) -> TrainingLoop:
+    loop = device_loop(run, state, context.config, context.control.group)
     return TrainingLoop(loop, state.agent, state, None, loop.close)
 
 
 def _on_host(
-    config: Config,
-    build: EnvFn,
-    setup: RunSetup,
-    state: AgentState,
-    seed: int,
-    snapshot: Snapshot | None,
-    group: ProcessGroup,
+    context: RunContext, setup: RunSetup, state: AgentState, seed: int, snapshot: Snapshot | None = None
 ) -> TrainingLoop:
-    make = partial(make_vector_env, build, config.num_envs // group.count, workers=config.collector == "async")
+    config, group = context.config, context.control.group
+    num_envs = config.num_envs // group.count
+    make = partial(make_vector_env, context.build, num_envs, workers=config.collector == "async")
     envs = make()
     try:
         collector = Collector(

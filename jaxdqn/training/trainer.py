@@ -108,10 +108,7 @@ def _open_run(
                 updates, stacked = config.updates_per_batch, setup.spec.obs.is_image
                 stored = with_frame_store(setup.agent, store, updates=updates, stacked=stacked)
                 setup = setup._replace(agent=stored)
-            if saved is None:
-                training_loop = start_loop(config, context.build, setup, group)
-            else:
-                training_loop = resume_loop(config, context.build, setup, states, saved, control.say_once, group)
+            training_loop = start_loop(context, setup) if saved is None else resume_loop(context, setup, states, saved)
     cleanup.callback(training_loop.close)
     with group.exchange():
         if evaluator is not None:
