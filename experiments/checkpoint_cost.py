@@ -20,7 +20,7 @@ import psutil
 from shared.command_line import positive
 
 import jaxdqn
-from jaxdqn.agent.state import AgentState
+from jaxdqn.agent.agent import AgentState
 from jaxdqn.checkpoints.run_manifest import RunRecord
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.loops.device_run import DeviceRun

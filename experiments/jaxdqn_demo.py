@@ -54,7 +54,7 @@ def make_loop(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progres
     import jax
 
     import jaxdqn
-    from jaxdqn.training.agent_setup import inspect_env, make_setup
+    from jaxdqn.training.setup import inspect_env, make_setup
 
     if config.loop == "device":
         device_run = jaxdqn.make_device_run(config)

@@ -1,9 +1,9 @@
 # The public names of jaxdqn, and the modules that they are imported from when they are first used.
 
-from .agent.make_agent import make_agent as make_agent
-from .agent.state import ActorState as ActorState
-from .agent.state import Agent as Agent
-from .agent.state import AgentState as AgentState
+from .agent.agent import ActorState as ActorState
+from .agent.agent import Agent as Agent
+from .agent.agent import AgentState as AgentState
+from .agent.making import make_agent as make_agent
 from .augmentation import augment_batch as augment_batch
 from .augmentation import mirror_batch as mirror_batch
 from .augmentation import random_shift as random_shift

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,17 @@ def sequential_vmap_on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
     XLA on the CPU: eight seeds took 17 times the time of one. On other backends `vmap` works as usual.
     """
     return jax.custom_batching.sequential_vmap(function) if jax.default_backend() == "cpu" else function
+
+
+@runtime_checkable
+class Program(Protocol):
+    """A jitted function, which can also be compiled before it is called."""
+
+    def __call__(self, *args: Any) -> Any:
+        """Call it, and compile it first if it is not compiled."""
+
+    def lower(self, *args: Any) -> Any:
+        """Lower it, as `jax.jit(...).lower` does."""
 
 
 class jit:  # noqa: N801, it replaces jax.jit

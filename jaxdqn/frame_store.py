@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Int, Key, Shaped
 
-from jaxdqn.agent.state import Agent, AgentState
+from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.learner import METRICS, Metrics, copy
 from jaxdqn.preprocessing import join_frames
 from jaxdqn.replay.ring import ReplayState

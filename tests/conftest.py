@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -71,9 +72,9 @@ def default_compilation(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def shared_agents(request, monkeypatch):
-    """Runs of one config share an agent, which is pure: it is traced and compiled once.
+    """Runs of one config, also those of `make_device_run`, share an agent, which is pure: it is compiled once.
 
-    The memory of each run is still checked. In a test that is marked with `makes_agents`, each run makes its own agent.
+    The sizes of each run are still checked. In a test that is marked with `makes_agents`, each run makes its own agent.
     """
     if not request.node.get_closest_marker("makes_agents"):
         monkeypatch.setattr("jaxdqn.loops.assemble.agent_of", _shared_agent)
@@ -85,20 +86,13 @@ _AGENTS: dict = {}
 def _shared_agent(config, *, obs_stats=None, bytes_available=None, **how):
     from jaxdqn.parallel.parallel_agent import agent_of
 
-    shared = _agent_for(config, obs_stats, how)
-    if bytes_available is not None and shared.replay.num_bytes > bytes_available * config.num_devices:
-        return agent_of(config, obs_stats=obs_stats, bytes_available=bytes_available, **how)  # raises the error
-    return shared
-
-
-def _agent_for(config, obs_stats, how):
-    from jaxdqn.parallel.parallel_agent import agent_of
-
-    stats = None if obs_stats is None else (obs_stats.mean.tobytes(), obs_stats.std.tobytes())
+    stats = None if obs_stats is None else tuple(np.asarray(part).tobytes() for part in obs_stats)
     irrelevant = {"output": None, "evaluate_every": 0, "checkpoint_every": 0, "log_every": 0, "keep": 1, "seed": 0}
     key = (dataclasses.replace(config, **irrelevant), stats, *how.items())
     if key not in _AGENTS:
         _AGENTS[key] = agent_of(config, obs_stats=obs_stats, **how)
+    if bytes_available is not None and _AGENTS[key].replay.num_bytes > bytes_available * config.num_devices:
+        return agent_of(config, obs_stats=obs_stats, bytes_available=bytes_available, **how)  # raises the error
     return _AGENTS[key]
 
 

@@ -45,7 +45,7 @@ def test_part_of_a_run_has_its_share_of_each_field_and_as_many_batches():
 
 def test_one_device_needs_no_parallel_agent():
     config = Config(pixels=False)
-    assert agent_of(config, num_actions=2, obs=ObsSpec((4,), np.float32)).internals.learning_start == 1_000
+    assert agent_of(config, num_actions=2, obs=ObsSpec((4,), np.float32)).learning_start == 1_000
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The pure functions of an agent, which `make_agent` and `make_parallel_agent` bind to networks, replay and sizes."""
+"""The functions of an agent, which `make_agent` and `make_parallel_agent` bind to a network, replay and sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from jaxdqn.agent.state import ActorState, AgentState
+from jaxdqn.agent.agent import ActorState, AgentState
+from jaxdqn.compilation import Program
 from jaxdqn.exploration import epsilon_greedy
 from jaxdqn.learner import LearnerState, Metrics, Params, copy, init_learner, learn_if
 from jaxdqn.observations import ObsSpec
@@ -74,6 +75,13 @@ def sample_batches(
     return augment(keys, windows)
 
 
+def update_batches(
+    learner: LearnerState, batches: Batch, *, scan: Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]
+) -> tuple[LearnerState, Metrics]:
+    """Update once for each batch `[U, B, ...]`; `scan` is `jax.lax.scan` of one update."""
+    return scan(learner, batches)
+
+
 def learn_from_ring(
     learner: LearnerState,
     ring: ReplayState,
@@ -85,23 +93,23 @@ def learn_from_ring(
 ) -> tuple[LearnerState, Params, Key[Array, ""], Metrics]:
     """Return the learner after a sample and its updates, a copy of its parameters to act with, the key, and metrics."""
 
-    def learn() -> Any:
+    def learn_once() -> Any:
         next_key, sample_key = jax.random.split(key)
         learned, metrics = update(learner, sample(ring, sample_key))
         return (learned, next_key), metrics
 
-    (learned, next_key), metrics = learn_if(can_sample(ring), learn, (learner, key))
+    (learned, next_key), metrics = learn_if(can_sample(ring), learn_once, (learner, key))
     return learned, copy(learned.params), next_key, metrics
 
 
-def learn_agent(state: AgentState, *, learn: Callable[..., Any]) -> tuple[AgentState, Metrics]:
+def learn_agent(state: AgentState, *, program: Program) -> tuple[AgentState, Metrics]:
     """Call the program of `learn_from_ring` on a whole state. The ring is not part of its results: it is only read."""
-    learner, params, key, metrics = learn(state.learner, state.replay, state.key)
+    learner, params, key, metrics = program(state.learner, state.replay, state.key)
     return state._replace(learner=learner, actor=state.actor._replace(params=params), key=key), metrics
 
 
-def compile_agent(state: AgentState, *, act: Any, learn: Any, obs: ObsSpec) -> None:
-    """Compile the program `act`, and `learn` if it is given, for the arguments that a loop will pass."""
+def compile_agent(state: AgentState, *, act: Program, learn: Program | None, obs: ObsSpec) -> None:
+    """Compile the programs `act` and, if it is given, `learn` for the arguments that a loop will pass."""
     num_envs = state.replay.rows.action.shape[1]
     act.lower(state.actor, jax.ShapeDtypeStruct((num_envs, *obs.seen_shape), obs.dtype)).compile()
     if learn is not None:

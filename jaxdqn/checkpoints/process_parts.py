@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdqn.agent.state import Agent, AgentState
+from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.checkpoints.replay_files import read_replay, slots_of, write_replay
 from jaxdqn.checkpoints.replay_reuse import EarlierReplay, WrittenFile, WrittenReplay
 from jaxdqn.checkpoints.run_manifest import RunManifest

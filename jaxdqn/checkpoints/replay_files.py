@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxdqn.agent.state import Agent, AgentState
+from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.checkpoints.replay_reuse import EarlierReplay, Reuse
 from jaxdqn.replay.ring import ReplayState
 from jaxdqn.types import Rows

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdqn.agent.state import Agent, AgentState
+from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.checkpoints import run_manifest
 from jaxdqn.checkpoints.process_parts import (
     SavedState,

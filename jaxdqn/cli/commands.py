@@ -22,7 +22,6 @@ from jaxdqn.signals import defer_ctrl_c
 if TYPE_CHECKING:
     from jaxdqn.training.context import RunControl
     from jaxdqn.training.obs_stats import RolloutAhead
-    from jaxdqn.training.training_run import TrainingRun
 
 USAGE = f"""usage: jaxdqn COMMAND ...
 
@@ -68,10 +67,11 @@ def _train(config: Config, name: str, rollout: RolloutAhead | None, options: Dis
     # Import JAX only here: the rollout draws its frames at the same time.
     with defer_ctrl_c():
         from jaxdqn.training.context import NO_OVERRIDES
-        from jaxdqn.training.entry import start_training
+        from jaxdqn.training.run_steps import train_steps
+        from jaxdqn.training.training_run import TrainingRun
 
     def start(control: RunControl) -> TrainingRun:
-        return start_training(config, NO_OVERRIDES, control, rollout=rollout, name=name)
+        return TrainingRun(train_steps(config, NO_OVERRIDES, control, rollout=rollout, name=name), control)
 
     show_run(config, start, options)
 
@@ -82,16 +82,17 @@ def resume(args: Sequence[str]) -> None:
     options.check()
     with defer_ctrl_c():
         from jaxdqn.evaluation.trained_agent import read_config
-        from jaxdqn.training.context import NO_OVERRIDES, ResumeChanges
-        from jaxdqn.training.entry import start_resuming
+        from jaxdqn.training.context import NO_OVERRIDES, ResumeOptions
+        from jaxdqn.training.run_steps import resume_steps
+        from jaxdqn.training.training_run import TrainingRun
 
-    changes = ResumeChanges(options.total_frames, options.num_devices, options.env, options.eval_env)
+    given = ResumeOptions(**{name: getattr(options, name) for name in ResumeOptions._fields})
     config = read_config(options.run)
     if options.total_frames is not None:
         config = dataclasses.replace(config, total_frames=options.total_frames)
 
     def start(control: RunControl) -> TrainingRun:
-        return start_resuming(options.run, changes, NO_OVERRIDES, control)
+        return TrainingRun(resume_steps(options.run, given, NO_OVERRIDES, control), control)
 
     show_run(config, start, options, options.run)
 
@@ -119,7 +120,7 @@ def evaluate(args: Sequence[str]) -> None:
         figures = {name: value for name, value in result._asdict().items() if not name.startswith("screening_")}
         print(json.dumps({**fields, "max_episode_steps": max_steps, **figures}))
         return
-    print(f"{count_of(result, 'greedy episode')} of the {options.checkpoint} agent of {options.run}")
+    print(f"{count_of(result.episodes, 'greedy episode')} of the {options.checkpoint} agent of {options.run}")
     error = " (standard error)" if result.episodes > 1 else ""
     print(f"mean {mean_with_error(result)}{error}, median {result.median:g}")
     print(f"min {result.min:g}, max {result.max:g}")

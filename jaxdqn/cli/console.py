@@ -86,7 +86,7 @@ class Display:
             cut = f", {result.cut} cut after {max(result.lengths):,} steps" if result.cut else ""
             self._console.print(
                 f"frame {progress.frames:,}: greedy return {mean_with_error(result)} over "
-                f"{count_of(result, 'episode')} (min {result.min:g}, max {result.max:g}{cut})"
+                f"{count_of(result.episodes, 'episode')} (min {result.min:g}, max {result.max:g}{cut})"
             )
         elif not self._redraws and now >= self._line_due:
             self._line_due = now + SECONDS_BETWEEN_LINES
@@ -100,9 +100,9 @@ def mean_with_error(result: Evaluation) -> str:
     return f"{result.mean:.1f}{error}"
 
 
-def count_of(result: Evaluation, noun: str) -> str:
-    """Return the number of an evaluation's episodes with a noun for one of them."""
-    return f"{result.episodes} {noun}{'' if result.episodes == 1 else 's'}"
+def count_of(number: int, noun: str) -> str:
+    """Return a number of things with the noun for one of them, in the plural if there are several."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _standard_output() -> Console:

@@ -87,7 +87,7 @@ def _run_and_show(
     with Display(config, quiet=quiet) as display, stop.listening(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: display.say(f"warning: {plain_line(str(message))}")
         try:
-            with contextlib.closing(start(RunControl(stop, display.say, display.say, group))) as steps:
+            with contextlib.closing(start(RunControl(stop, say=display.say, show=display.say, group=group))) as steps:
                 for step in steps:
                     if watchdog is not None and not begun:
                         watchdog.watch(step.folder)

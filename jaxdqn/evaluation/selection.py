@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Set
 from typing import Any
 
-from jaxdqn.agent.state import Agent
+from jaxdqn.agent.agent import Agent
 from jaxdqn.checkpoints.agent_files import AgentSpec, Checkpoints
 from jaxdqn.config import Config
 from jaxdqn.envs.seeds import Purpose, spawn_seeds

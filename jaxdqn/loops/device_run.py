@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key
 
-from jaxdqn.agent.state import Agent, AgentState
+from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.functional.env import FunctionalEnv, State, vectorise

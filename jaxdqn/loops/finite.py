@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from jaxdqn.agent.state import AgentState
+from jaxdqn.agent.agent import AgentState
 from jaxdqn.learner import METRICS, LearnerState
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 
-from jaxdqn.agent.state import ActorState, Agent, AgentState
+from jaxdqn.agent.agent import ActorState, Agent, AgentState
 from jaxdqn.config import Config
 from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.vector.collector import Collector

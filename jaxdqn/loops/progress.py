@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxdqn.agent.state import Agent, AgentState
+from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.distributed.process_group import Exchange
 from jaxdqn.envs.vector.episodes import Episode
 
@@ -53,4 +53,4 @@ def learning_start_after(state: AgentState, agent: Agent, num_envs: int) -> int:
     slots = state.replay.rows.action.shape[0]
     rows = int(state.replay.size) * num_envs
     lost = 0 if rows == slots * num_envs else max(int(state.actor.frame) - rows, 0)
-    return lost + agent.internals.learning_start
+    return lost + agent.learning_start

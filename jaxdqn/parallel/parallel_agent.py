@@ -15,28 +15,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, DTypeLike, Int, Key, Shaped
+from jaxtyping import DTypeLike
 
+from jaxdqn.agent.agent import Agent, AgentInternals, AgentState
 from jaxdqn.agent.functions import compile_agent, learn_agent, learn_from_ring, observe_rows
-from jaxdqn.agent.make_agent import AgentPieces, make_agent
-from jaxdqn.agent.state import ActorState, Agent, AgentInternals, AgentState
+from jaxdqn.agent.making import AgentOverrides, make_agent
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.learner import LearnerState, Metrics
+from jaxdqn.losses import Loss
 from jaxdqn.observations import ObsSpec, spec_from
+from jaxdqn.parallel.device_functions import (
+    act_on_part,
+    all_can_sample,
+    augment_part,
+    draw_part,
+    learn_part,
+    update_part,
+    with_own_key,
+)
 from jaxdqn.parallel.global_program import GlobalProgram
 from jaxdqn.parallel.mesh import AXIS, make_mesh, part_of
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay.capacity import check_capacity, with_capacity
 from jaxdqn.replay.ring import ReplayState
+from jaxdqn.returns import NStepReturn
 from jaxdqn.schedules import learning_start
-from jaxdqn.types import Batch
 
 
 def agent_of(
@@ -48,7 +58,7 @@ def agent_of(
     bytes_available: int | None = None,
     num_processes: int = 1,
     axis_name: str | None = None,
-    **pieces: Unpack[AgentPieces],
+    overrides: AgentOverrides = AgentOverrides(),  # noqa: B008, it is immutable
 ) -> Agent:
     """Make the agent of a config, on one device or on `num_devices`.
 
@@ -60,12 +70,13 @@ def agent_of(
         bytes_available: Memory of each device that replay may use; None: no check.
         num_processes: See `make_mesh`.
         axis_name: See `make_agent`; ignored with several devices, whose mesh has an axis of its own.
-        pieces: See `make_agent`.
+        overrides: A user's own network, optimizer, loss and returns.
     """
-    options = {"num_actions": num_actions, "obs": obs, "obs_stats": obs_stats, "bytes_available": bytes_available}
+    shared: dict[str, Any] = {"num_actions": num_actions, "obs": obs, "obs_stats": obs_stats}
+    shared |= {"bytes_available": bytes_available, **overrides._asdict()}
     if config.num_devices * num_processes == 1:
-        return make_agent(config, axis_name=axis_name, **options, **pieces)  # type: ignore[arg-type]
-    return make_parallel_agent(config, make_mesh(config.num_devices, num_processes), **options, **pieces)  # type: ignore[arg-type]
+        return make_agent(config, axis_name=axis_name, **shared)
+    return make_parallel_agent(config, make_mesh(config.num_devices, num_processes), **shared)
 
 
 def make_parallel_agent(
@@ -77,8 +88,11 @@ def make_parallel_agent(
     obs_shape: tuple[int, ...] | None = None,
     obs_dtype: DTypeLike | None = None,
     obs_stats: ObservationStats | None = None,
+    network: nn.Module | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    returns: NStepReturn | None = None,
     bytes_available: int | None = None,
-    **pieces: Unpack[AgentPieces],
 ) -> Agent:
     """Make an agent over the devices of a mesh.
 
@@ -90,8 +104,11 @@ def make_parallel_agent(
         obs_shape: See `make_agent`.
         obs_dtype: See `make_agent`.
         obs_stats: See `make_agent`.
+        network: See `make_agent`.
+        optimizer: See `make_agent`.
+        loss: See `make_agent`.
+        returns: See `make_agent`.
         bytes_available: Memory of each device that replay may use; None: no check.
-        pieces: Your own network, optimizer, loss or returns; see `make_agent`.
 
     Returns:
         The agent. With several processes, `replay.sample` and `replay.can_sample` cover this process's devices only.
@@ -106,18 +123,28 @@ def make_parallel_agent(
     if count > 1 and config.replay_storage != "device":
         raise ValueError(f"replay_storage {config.replay_storage!r} needs one device and not {count}: set it to device")
     obs = spec_from(config, obs_shape, obs_dtype) if obs is None else obs
+    on_device = config.replay_storage == "device"
     free = None if bytes_available is None else bytes_available * count
     config = with_capacity(config, obs, free)
-    if free is not None:  # checked for all devices together, so that the message names the config's capacity
-        check_capacity(config, obs, free)
+    if free is not None and on_device:
+        check_capacity(config, obs, free)  # of all devices together, so that the message names the config's capacity
     part = make_agent(
-        part_of(config, count), num_actions=num_actions, obs=obs, obs_stats=obs_stats, axis_name=AXIS, **pieces
+        part_of(config, count),
+        num_actions=num_actions,
+        obs=obs,
+        obs_stats=obs_stats,
+        network=network,
+        optimizer=optimizer,
+        loss=loss,
+        returns=returns,
+        bytes_available=None if on_device else bytes_available,
+        axis_name=AXIS,
     )
-    # Index of this process's first device among all devices.
+    # Index, among the devices of all processes, of this process's first one.
     first = local_mesh.devices.size * jax.process_index() if spans_processes else 0
     replicated, split, columns = P(), P(AXIS), P(None, AXIS)
-    ring = ReplayState(rows=columns, cursor=replicated, size=replicated)  # type: ignore[arg-type]
-    state = AgentState(replicated, ring, replicated, replicated)  # type: ignore[arg-type]
+    ring_specs = ReplayState(rows=columns, cursor=replicated, size=replicated)  # type: ignore[arg-type]
+    state_specs = AgentState(replicated, ring_specs, replicated, replicated)  # type: ignore[arg-type]
 
     def mapped(function: Callable[..., Any], in_specs: Any, out_specs: Any, **options: Any) -> jit:
         """Compile a function that each device of this process runs on its own part of the arguments."""
@@ -126,97 +153,41 @@ def make_parallel_agent(
 
     can_sample = partial(all_can_sample, can_sample=part.replay.can_sample)
     update = partial(update_part, update=part.update)
-    learn = partial(
-        learn_part,
-        # This runs on the devices of all processes, so the axis index already counts from the first process's.
-        learn=partial(learn_from_ring, can_sample=can_sample, sample=with_own_key(part.sample), update=update),
-        average_metrics=spans_processes,
+    learn = partial(learn_from_ring, can_sample=can_sample, sample=with_own_key(part.sample, first=0), update=update)
+    learn_program = GlobalProgram(
+        partial(learn_part, learn=learn, average_metrics=spans_processes),
+        mesh,
+        (replicated, ring_specs, replicated),
+        (replicated, replicated, replicated, columns),
     )
-    learning = GlobalProgram(learn, mesh, (replicated, ring, replicated), (replicated, replicated, replicated, columns))
-    adding = mapped(part.replay.add, (ring, columns), ring, donate_argnums=0)
-    acting = mapped(
+    add_program = mapped(part.replay.add, (ring_specs, columns), ring_specs, donate_argnums=0)
+    act_program = mapped(
         partial(act_on_part, act=part.act, first=first, count=count), (replicated, split), (replicated, split)
     )
-    # A whole program of several processes is compiled when they call it: here one may wait for others that never come.
-    compiled = None if spans_processes else learning
+    draw = partial(draw_part, draw=with_own_key(part.internals.draw, first=first))
+    windows = with_own_key(part.replay.sample, first=first)
+    # A program of several processes is compiled when they call it: to compile it earlier, one might wait for others.
+    early_program = None if spans_processes else learn_program
     return Agent(
-        init=mapped(part.init, replicated, state),  # the same key, so the same parameters
-        act=acting,
-        observe=partial(observe_rows, add=adding, storage="device"),
-        learn=partial(learn_agent, learn=learning),
+        init=mapped(part.init, replicated, state_specs),  # the same key, so the same parameters
+        act=act_program,
+        observe=partial(observe_rows, add=add_program, storage=config.replay_storage),
+        learn=partial(learn_agent, program=learn_program),
         q_values=part.q_values,
         epsilon=lambda frame: part.epsilon(frame // count),
-        sample=mapped(with_own_key(part.sample, first), (ring, replicated), columns),
+        sample=mapped(with_own_key(part.sample, first=first), (ring_specs, replicated), columns),
         update=GlobalProgram(update, mesh, (replicated, columns), (replicated, columns)),
         replay=part.replay._replace(
-            init=mapped(part.replay.init, (), ring),
-            add=adding,
-            sample=mapped(with_own_key(part.replay.sample, first), (ring, replicated), columns),
-            can_sample=mapped(can_sample, (ring,), replicated),
+            init=mapped(part.replay.init, (), ring_specs),
+            add=add_program,
+            sample=mapped(windows, (ring_specs, replicated), columns),
+            can_sample=mapped(can_sample, (ring_specs,), replicated),
             num_bytes=part.replay.num_bytes * local_mesh.devices.size,
         ),
+        learning_start=learning_start(config, stack=obs.stack or 1),
         internals=AgentInternals(
-            draw=mapped(
-                partial(draw_part, draw=with_own_key(part.internals.draw, first)),
-                (ring, replicated),
-                (columns, columns),
-            ),
+            draw=mapped(draw, (ring_specs, replicated), (columns, columns)),
             augment=mapped(partial(augment_part, augment=part.internals.augment), (columns, columns), columns),
-            compile=partial(compile_agent, act=acting, learn=compiled, obs=obs),
-            learning_start=learning_start(config, stack=obs.stack or 1),
+            compile=partial(compile_agent, act=act_program, learn=early_program, obs=obs),
         ),
     )
-
-
-def device_key(key: Key[Array, ""], first: int = 0) -> Key[Array, ""]:
-    """Return a device's own key; `first` is the index of the mesh's first device among those of all processes."""
-    return jax.random.fold_in(key, first + jax.lax.axis_index(AXIS))
-
-
-def with_own_key(function: Callable[..., Any], first: int = 0) -> Callable[..., Any]:
-    """Return `(ring, key) -> ...` with a different key on each device."""
-    return lambda ring, key: function(ring, device_key(key, first))
-
-
-def act_on_part(
-    actor: ActorState, obs: Shaped[Any, "N ..."], *, act: Callable[..., Any], first: int, count: int
-) -> tuple[ActorState, Int[Array, " N"]]:
-    """Act on a device's environments; the actor's key and frame stay the same on all devices."""
-    key, act_key = jax.random.split(actor.key)
-    local, actions = act(actor._replace(key=device_key(act_key, first), frame=actor.frame // count), obs)
-    return local._replace(key=key, frame=local.frame * count), actions
-
-
-def draw_part(ring: ReplayState, key: Key[Array, ""], *, draw: Callable[..., Any]) -> tuple[Batch, Key[Array, "U 1"]]:
-    """Draw a device's windows; its keys become a column of those of all devices."""
-    windows, keys = draw(ring, key)
-    return windows, keys[:, None]
-
-
-def augment_part(keys: Key[Array, "U 1"], windows: Batch, *, augment: Callable[..., Batch]) -> Batch:
-    """Augment a device's windows with its column of keys."""
-    return augment(keys[:, 0], windows)
-
-
-def update_part(learner: LearnerState, batches: Batch, *, update: Callable[..., Any]) -> tuple[LearnerState, Metrics]:
-    """Update with a device's part of the batches; its metrics become a column of those of all devices."""
-    learner, metrics = update(learner, batches)
-    return learner, jax.tree.map(lambda x: x[:, None], metrics)
-
-
-def learn_part(
-    learner: LearnerState,
-    ring: ReplayState,
-    key: Key[Array, ""],
-    *,
-    learn: Callable[..., Any],
-    average_metrics: bool,
-) -> Any:
-    """Learn on a device. A process cannot read the metrics of another, so several processes average them."""
-    learned, params, next_key, metrics = learn(learner, ring, key)
-    return learned, params, next_key, jax.lax.pmean(metrics, AXIS) if average_metrics else metrics
-
-
-def all_can_sample(ring: ReplayState, *, can_sample: Callable[..., Bool[Array, ""]]) -> Bool[Array, ""]:
-    """Return whether every device can sample: all learn or none does, as an update waits for all gradients."""
-    return jax.lax.pmin(can_sample(ring).astype(jnp.int32), AXIS) > 0

@@ -40,10 +40,11 @@ def smallest_capacity(config: Config, obs: ObsSpec) -> int:
 
 def check_fits(
     capacity: int,
+    *,
     num_envs: int,
     bytes_per_row: int,
     bytes_available: int,
-    smallest: int = 1,
+    smallest: int,
     storage: str = "memory",
     copies: int = 1,
 ) -> None:
@@ -64,19 +65,38 @@ def check_fits(
 
 
 def check_capacity(config: Config, obs: ObsSpec, bytes_available: int, copies: int = 1) -> None:
-    """Raise `ValueError` if a run's replay does not fit where its observations are stored.
+    """Check that a run's replay is large enough to be sampled, and fits where its observations are stored.
 
     Args:
         config: The run, with a capacity.
         obs: Spec of the observations.
         bytes_available: Free bytes of all devices together, or where `config.replay_storage` says.
         copies: Number of rings, one for each seed that is trained side by side.
+
+    Raises:
+        ValueError: If it is too small or does not fit.
     """
+    check_large_enough(config.planned_capacity, config.num_envs, config.n_steps, obs.stack)
     on_device = config.replay_storage == "device"
-    row = (row_bytes if on_device else obs_bytes)(obs.shape, obs.dtype)
-    storage = "disk" if config.replay_storage == "disk" else "memory"
-    smallest = smallest_capacity(config, obs)
-    check_fits(config.planned_capacity, config.num_envs, row, bytes_available, smallest, storage, copies)
+    check_fits(
+        config.planned_capacity,
+        num_envs=config.num_envs,
+        bytes_per_row=(row_bytes if on_device else obs_bytes)(obs.shape, obs.dtype),
+        bytes_available=bytes_available,
+        smallest=smallest_capacity(config, obs),
+        storage="disk" if config.replay_storage == "disk" else "memory",
+        copies=copies,
+    )
+
+
+def check_large_enough(capacity: int, num_envs: int, n_steps: int, stack: int | None) -> None:
+    """Raise `ValueError` if a ring has too few slots to be sampled always."""
+    smallest = smallest_slots(n_steps, stack)
+    if capacity // num_envs < smallest:
+        raise ValueError(
+            f"capacity {capacity} is too small: {num_envs} environments with n_steps {n_steps} and "
+            f"{stack or 1}-frame stacks need at least {smallest * num_envs}"
+        )
 
 
 def with_capacity(config: Config, obs: ObsSpec, bytes_available: int | None = None, copies: int = 1) -> Config:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Int, Key, Shaped
 
 from jaxdqn.preprocessing import join_frames
-from jaxdqn.replay.capacity import check_fits, row_bytes, smallest_slots
+from jaxdqn.replay.capacity import check_fits, check_large_enough, row_bytes, smallest_slots
 from jaxdqn.replay.sampling import draw_places
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.types import Batch, Rows
@@ -103,15 +103,17 @@ def make_replay(
             raise ValueError(f"{name} {size} must be at least 1")
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma {gamma} must be between 0 and 1")
-    slots, smallest = capacity // num_envs, smallest_slots(n_steps, stack)
-    if slots < smallest:
-        raise ValueError(
-            f"capacity {capacity} is too small: {num_envs} environments with n_steps {n_steps} and "
-            f"{sizes['stack']}-frame stacks need at least {smallest * num_envs}"
-        )
+    check_large_enough(capacity, num_envs, n_steps, stack)
+    slots = capacity // num_envs
     bytes_per_row = row_bytes(obs_shape, obs_dtype)
     if bytes_available is not None:
-        check_fits(capacity, num_envs, bytes_per_row, bytes_available, smallest * num_envs)
+        check_fits(
+            capacity,
+            num_envs=num_envs,
+            bytes_per_row=bytes_per_row,
+            bytes_available=bytes_available,
+            smallest=smallest_slots(n_steps, stack) * num_envs,
+        )
     starts = partial(can_start, n_steps=n_steps, stack=stack)
     window = partial(read_window, n_steps=n_steps, gamma=gamma, stack=stack, returns=returns)
 
@@ -120,11 +122,14 @@ def make_replay(
         windows = jax.vmap(partial(window, state.rows))(slot, env)
         return jax.tree.map(lambda x: x.reshape(*batch_shape, *x.shape[1:]), windows)
 
+    def can_sample(state: ReplayState) -> Bool[Array, ""]:
+        return starts(state).any()
+
     return Replay(
         init=partial(empty_ring, slots, num_envs, obs_shape, obs_dtype),
         add=jax.jit(add_rows, donate_argnums=0),
         sample=jax.jit(sample),
-        can_sample=jax.jit(lambda state: starts(state).any()),
+        can_sample=jax.jit(can_sample),
         num_bytes=slots * num_envs * bytes_per_row + 8,
     )
 

@@ -11,8 +11,6 @@ from typing import NamedTuple
 import jax
 import psutil
 
-from jaxdqn.config import Config
-
 # The memory limit of a container (Linux control groups, version 2); the machine's own figures do not show it.
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _CONTAINER_USED = Path("/sys/fs/cgroup/memory.current")
@@ -45,15 +43,6 @@ class FreeMemory(NamedTuple):
 
     on_device: int
     for_obs: int
-
-
-def free_memory(config: Config, sharing: Sharing = ALONE) -> FreeMemory:
-    """Measure the memory that is free for a run; `sharing` says which of its processes share this one's memory."""
-    per_device = free_bytes(config.num_devices, sharing)
-    if config.replay_storage == "device":
-        return FreeMemory(per_device, per_device * config.num_devices * jax.process_count())
-    for_obs = free_disk_bytes(config.output) if config.replay_storage == "disk" else free_host_bytes()
-    return FreeMemory(per_device, for_obs)
 
 
 def machine_and_container() -> list[str]:

@@ -17,8 +17,8 @@ from jaxdqn.loops.progress import Progress
 from jaxdqn.reporting.gif import record_gif
 from jaxdqn.reporting.logger import Logger
 from jaxdqn.reporting.plots import draw_curve
-from jaxdqn.training.agent_setup import RunSetup
 from jaxdqn.training.context import RunContext
+from jaxdqn.training.setup import RunSetup
 
 
 class RunArtifacts:

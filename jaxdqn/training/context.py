@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import optax
 
-from jaxdqn.agent.make_agent import AgentPieces
+from jaxdqn.agent.making import AgentOverrides
 from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
 from jaxdqn.distributed.process_group import ProcessGroup
@@ -49,10 +49,9 @@ class Overrides(NamedTuple):
     eval_env_fn: EnvFn | None = None
     returns: NStepReturn | None = None
 
-    def pieces(self) -> AgentPieces:
+    def of_agent(self) -> AgentOverrides:
         """Return those that `make_agent` takes."""
-        given = {name: getattr(self, name) for name in AgentPieces.__annotations__}
-        return cast("AgentPieces", {name: piece for name, piece in given.items() if piece is not None})
+        return AgentOverrides(self.network, self.optimizer, self.loss, self.returns)
 
     def evaluation_env_fn(self, config: Config) -> EnvFn | None:
         """Return the function that builds the environment for evaluations; None if the config names it."""
@@ -108,8 +107,15 @@ class RunControl(NamedTuple):
             self.say(note)
 
 
-class ResumeChanges(NamedTuple):
-    """What a resume changes in the config of its run; None: no change. See `resume`."""
+class ResumeOptions(NamedTuple):
+    """The options of `resume` that concern the config of its run.
+
+    Attributes:
+        total_frames: A larger budget; None: the config's.
+        num_devices: Another number of devices of each process; None: the config's.
+        env: The environment of the config again, to confirm an id that imports a module.
+        eval_env: The same for the environment of evaluations.
+    """
 
     total_frames: int | None = None
     num_devices: int | None = None

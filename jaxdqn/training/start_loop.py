@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdqn.agent.state import Agent, AgentState
+from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.checkpoints.process_parts import SavedState, read_envs
 from jaxdqn.checkpoints.replay_files import cut_open_episodes
 from jaxdqn.checkpoints.run_state import States
@@ -20,8 +20,8 @@ from jaxdqn.loops.device_loop import device_loop
 from jaxdqn.loops.device_run import DeviceRun, RunState
 from jaxdqn.loops.host_loop import host_loop
 from jaxdqn.loops.progress import Progress
-from jaxdqn.training.agent_setup import RunSetup
 from jaxdqn.training.context import RunContext
+from jaxdqn.training.setup import RunSetup
 
 
 class TrainingLoop(NamedTuple):
@@ -54,26 +54,32 @@ class TrainingLoop(NamedTuple):
         return None, self.collector.snapshot() if self.collector is not None else None
 
 
-def start_loop(context: RunContext, setup: RunSetup) -> TrainingLoop:
-    """Return the config's loop for a new run; each process has environments with their own seed."""
+def open_loop(context: RunContext, setup: RunSetup, states: States) -> TrainingLoop:
+    """Return the config's loop, for a new run or resumed from the state in the context.
+
+    Args:
+        context: The run; what differs from the run before goes to its control's `say`.
+        setup: The agent, and a fresh state, which is consumed.
+        states: The run's states.
+
+    Raises:
+        ValueError: If the state on disk has another architecture.
+    """
+    if context.saved is None:
+        return _start(context, setup)
+    return _resume(context, setup, states, context.saved)
+
+
+def _start(context: RunContext, setup: RunSetup) -> TrainingLoop:
+    """Return the loop of a new run; each process has environments with their own seed."""
     seed = _env_seed(context, Purpose.TRAINING, 0)
     if setup.run is not None:
         return _on_device(context, setup.run, setup.run.start(setup.state, jax.random.key(seed)))
     return _on_host(context, setup, setup.state, seed)
 
 
-def resume_loop(context: RunContext, setup: RunSetup, states: States, saved: SavedState) -> TrainingLoop:
-    """Return the config's loop, resumed from a state on disk.
-
-    Args:
-        context: The run; what differs from the run before goes to its `say`.
-        setup: The agent, and a fresh state, which is consumed.
-        states: The run's states.
-        saved: The state to resume from.
-
-    Raises:
-        ValueError: If the state has another architecture.
-    """
+def _resume(context: RunContext, setup: RunSetup, states: States, saved: SavedState) -> TrainingLoop:
+    """Return the loop of a resumed run, and say what differs from the run before."""
     say, group = context.control.say_once, context.control.group
     if not saved.manifest.replay:
         say("the state was saved without replay: replay is filled again before learning continues")

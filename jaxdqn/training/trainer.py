@@ -7,21 +7,24 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxdqn.agent.state import Agent
+import numpy as np
+
+from jaxdqn.agent.agent import Agent
+from jaxdqn.checkpoints.agent_files import AgentSpec
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.config import Config
 from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.evaluation.evaluator import Evaluation, Evaluator
-from jaxdqn.frame_store import with_frame_store
+from jaxdqn.frame_store import FrameStore, with_frame_store
 from jaxdqn.loops.finite import check_state_finite
 from jaxdqn.loops.intervals import evaluates_at
 from jaxdqn.loops.progress import Progress
 from jaxdqn.signals import Stop
-from jaxdqn.training.agent_setup import RunSetup, make_store
 from jaxdqn.training.artifacts import RunArtifacts
 from jaxdqn.training.context import RunContext
 from jaxdqn.training.run_dir import check_visible, release_on_failure
-from jaxdqn.training.start_loop import TrainingLoop, resume_loop, start_loop
+from jaxdqn.training.setup import RunSetup
+from jaxdqn.training.start_loop import TrainingLoop, open_loop
 from jaxdqn.training.state_saver import StateSaver
 
 
@@ -37,6 +40,20 @@ class RunProgress(NamedTuple):
     progress: Progress
     evaluation: Evaluation | None
     folder: Path
+
+
+def _make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
+    """Make the store of a run's frames, in the host's memory or in a file in the run's folder."""
+    path = folder / "replay.npy" if config.replay_storage == "disk" else None
+    if path is not None:
+        path.unlink(missing_ok=True)  # left by a process that was killed before it unlinked the open file
+    return FrameStore(
+        capacity=config.planned_capacity,
+        num_envs=config.num_envs,
+        obs_shape=spec.obs.shape,
+        obs_dtype=np.dtype(spec.obs.dtype),
+        path=path,
+    )
 
 
 def open_states(folder: Path, config: Config, group: ProcessGroup) -> States:
@@ -75,17 +92,24 @@ def run_training(
     """
     context.control.stop.grace_seconds = context.config.stop_seconds
     with contextlib.ExitStack() as final_cleanup, contextlib.ExitStack() as cleanup:
-        run = _open_run(context, setup, claim, cleanup, new=new)
-        if run.artifacts is not None:
-            final_cleanup.callback(run.artifacts.draw_curve)  # after the logs are closed
-        yield from Trainer(context, run).run()
+        opened = _open_run(context, setup, claim, cleanup, final_cleanup, new=new)
+        yield from Trainer(context, opened).steps()
 
 
 def _open_run(
-    context: RunContext, setup: RunSetup, claim: Callable[[], Path], cleanup: contextlib.ExitStack, *, new: bool
+    context: RunContext,
+    setup: RunSetup,
+    claim: Callable[[], Path],
+    cleanup: contextlib.ExitStack,
+    final_cleanup: contextlib.ExitStack,
+    *,
+    new: bool,
 ) -> OpenRun:
-    """Open a run; see `run_training`. `cleanup` closes what was opened, also if opening fails half-way."""
-    config, control, saved = context.config, context.control, context.saved
+    """Open a run; see `run_training`.
+
+    `cleanup` closes what was opened, also if opening fails half-way; `final_cleanup`, after it, draws the curve.
+    """
+    config, control = context.config, context.control
     group, evaluator, store, artifacts = control.group, None, None, None
     with group.exchange():
         if group.is_first:
@@ -103,16 +127,17 @@ def _open_run(
         check_visible(folder, group)
         with group.exchange():
             if config.replay_storage != "device":
-                store = make_store(folder, config, setup.spec)
+                store = _make_store(folder, config, setup.spec)
                 cleanup.callback(store.close)
                 updates, stacked = config.updates_per_batch, setup.spec.obs.is_image
                 stored = with_frame_store(setup.agent, store, updates=updates, stacked=stacked)
                 setup = setup._replace(agent=stored)
-            training_loop = start_loop(context, setup) if saved is None else resume_loop(context, setup, states, saved)
+            training_loop = open_loop(context, setup, states)
     cleanup.callback(training_loop.close)
     with group.exchange():
         if evaluator is not None:
             artifacts = RunArtifacts(folder, context, setup, evaluator, states)
+            final_cleanup.callback(artifacts.draw_curve)
             cleanup.callback(artifacts.close)
     saver = StateSaver(context, states, training_loop, artifacts, store)
     return OpenRun(folder, setup.agent, training_loop, artifacts, saver)
@@ -121,18 +146,18 @@ def _open_run(
 class Trainer:
     """Iterates a run's loop, and between its batches logs, evaluates, saves, and stops."""
 
-    def __init__(self, context: RunContext, run: OpenRun) -> None:
-        self._config, self._saved, self._run = context.config, context.saved, run
+    def __init__(self, context: RunContext, opened: OpenRun) -> None:
+        self._config, self._saved, self._opened = context.config, context.saved, opened
         self._stop, self._group = context.control.stop, context.control.group
         self._ended = False  # stopped, and the state of that moment is on disk
 
-    def run(self) -> Generator[RunProgress, None, None]:
+    def steps(self) -> Generator[RunProgress, None, None]:
         """Train to the end of the budget, or until a stop is requested."""
-        loop, artifacts = self._run.training_loop, self._run.artifacts
+        training_loop, artifacts = self._opened.training_loop, self._opened.artifacts
         if self._saved is not None and self._saved.manifest.record.evaluation_due:
             self._stop.allow_graceful(True)
-            yield self._after_batch(loop.current_progress(self._run.agent), state_folder=self._saved.folder)
-        for progress in loop.loop:
+            yield self._after_batch(training_loop.current_progress(self._opened.agent), state_folder=self._saved.folder)
+        for progress in training_loop.loop:
             self._stop.allow_graceful(True)  # before the first batch there is no state worth waiting for
             with self._group.defer_error():
                 if artifacts is not None:
@@ -141,7 +166,7 @@ class Trainer:
             try:
                 yield step
             except GeneratorExit:
-                self._run.saver.save_on_exit(progress, loop.loop)
+                self._opened.saver.save_on_exit(progress, training_loop.loop)
                 raise
             if self._ended:
                 return
@@ -160,8 +185,8 @@ class Trainer:
             state_folder: Folder of the state of this batch, if it is on disk already.
         """
         if progress.state is None:
-            return RunProgress(progress, None, self._run.folder)
-        stop, saver = self._stop, self._run.saver
+            return RunProgress(progress, None, self._opened.folder)
+        stop, saver = self._stop, self._opened.saver
         evaluate, save = evaluates_at(self._config, progress.frames), saver.is_due(progress)
         if evaluate or save or stop.requested:
             check_state_finite(progress.state, progress.frames)
@@ -181,11 +206,11 @@ class Trainer:
         if stopping:
             stop.end_run()  # raises after a signal
             self._ended = True
-        return RunProgress(progress, evaluation, self._run.folder)
+        return RunProgress(progress, evaluation, self._opened.folder)
 
     def _evaluate(self, progress: Progress) -> tuple[Evaluation | None, bool]:
         """Return the evaluation, which only the first process has, and whether it was finished."""
-        evaluation, artifacts = None, self._run.artifacts
+        evaluation, artifacts = None, self._opened.artifacts
         with self._group.exchange() as exchange:
             with _until_requested(self._stop):
                 evaluation = artifacts.evaluate(progress) if artifacts is not None else None

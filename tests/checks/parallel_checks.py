@@ -18,10 +18,9 @@ import optax
 import pmap_agent
 import probes
 import pytest
-from small_runs import PIXELS, equal
+from small_runs import PIXELS, VECTORS, equal
 
 import jaxdqn
-from jaxdqn.config import Config
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.loops.assemble import make_device_run
@@ -32,20 +31,6 @@ from jaxdqn.parallel.parallel_agent import agent_of, make_parallel_agent
 from jaxdqn.replay.capacity import row_bytes
 from jaxdqn.storage.free_memory import free_bytes
 
-VECTORS = Config(
-    pixels=False,
-    total_frames=640,
-    num_envs=8,
-    frames_per_batch=16,
-    batch_size=16,
-    updates_per_batch=4,
-    capacity=256,
-    warmup_frames=64,
-    n_steps=3,
-    evaluate_every=0,
-    evaluation_episodes=1,
-    checkpoint_every=320,
-)
 FRAMES = dataclasses.replace(PIXELS, num_envs=4, frames_per_batch=20, updates_per_batch=1)
 
 
@@ -120,7 +105,7 @@ def counters_are_equal_on_one_two_and_four_devices():
         agent, steps = run_of(num_devices)
         batch = jax.eval_shape(agent.sample, steps[-1].state.replay, jax.random.key(0))
         counts = tuple((step.frames, step.updates, round(step.epsilon, 6)) for step in steps)
-        found.add((counts, batch.action.shape, int(steps[-1].state.replay.size), agent.internals.learning_start))
+        found.add((counts, batch.action.shape, int(steps[-1].state.replay.size), agent.learning_start))
         rows = np.asarray(steps[-1].state.replay.rows.episode_step)
         assert rows.shape == (32, 8)
         assert set(np.unique(rows)) == set(range(11))
@@ -191,6 +176,12 @@ def available_memory_is_that_of_all_devices_together():
     whole = dataclasses.replace(VECTORS, capacity=None)
     agent = make_parallel_agent(whole, make_mesh(4), **how, bytes_available=2 * 64 * row)
     assert agent.init(jax.random.key(0)).replay.rows.action.shape == (32, 8)  # half of each device's memory
+    three = dict.fromkeys(("num_envs", "batch_size", "frames_per_batch"), 24) | {"num_devices": 3, "capacity": 240}
+    how = {"env": probes.counting_env(4), "num_seeds": 2}
+    fits = 2 * (240 * row_bytes((1,), np.float32) + 8)
+    assert make_device_run(dataclasses.replace(VECTORS, **three), **how, bytes_available=fits)
+    with pytest.raises(ValueError, match="replay of 2 seeds and"):
+        make_device_run(dataclasses.replace(VECTORS, **three), **how, bytes_available=fits - 1)
     # The devices that a CPU is split into share one memory.
     assert 3.5 < free_bytes(1) / free_bytes(4) < 4.5
 

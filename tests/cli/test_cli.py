@@ -82,7 +82,7 @@ def test_the_default_preset_trains_on_pixels(capsys, tmp_path, monkeypatch):
 
     All settings that compiled programs depend on are those of `test_run.py`, so that both share the programs.
     """
-    monkeypatch.setattr("jaxdqn.training.agent_setup.rollout_stats", None)  # another process must play the rollout
+    monkeypatch.setattr("jaxdqn.training.setup.rollout_stats", None)  # another process must play the rollout
     small = ["--frame-size", "44", "--normalisation-frames", "100", "--total-frames", "128", "--warmup-frames", "64"]
     small += ["--num-envs", "4", "--batch-size", "16", "--capacity", "512"]
     cheap = ["--updates-per-batch", "2", "--evaluation-episodes", "1", "--output", str(tmp_path / "run")]
@@ -219,7 +219,7 @@ def test_an_error_during_a_run_prints_one_line_and_exits_with_1(monkeypatch, tmp
         yield RunProgress(Progress(1, 0, 0.0, [], {}, None), None, tmp_path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxdqn.training.entry.start_training", faulty)
+    monkeypatch.setattr("jaxdqn.training.run_steps.train_steps", faulty)
     with pytest.raises(SystemExit) as stop:
         main(["train", *TINY])
     assert stop.value.code == 1

@@ -135,7 +135,7 @@ def test_an_error_of_the_machine_prints_one_line_and_has_its_exit_code(error, co
         raise error
 
     monkeypatch.setattr("jaxdqn.evaluation.trained_agent.load", fail)
-    monkeypatch.setattr("jaxdqn.training.entry.start_training", fail)
+    monkeypatch.setattr("jaxdqn.training.run_steps.train_steps", fail)
     for words in (["evaluate", "x"], ["train", *TINY]):
         assert command(*words) == code
         assert says in one_line(capsys)
@@ -151,7 +151,7 @@ def test_suggested_commands_are_quoted_and_complete(capsys, tmp_path, monkeypatc
         if config.seed:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxdqn.training.entry.start_training", short)
+    monkeypatch.setattr("jaxdqn.training.run_steps.train_steps", short)
     assert command("train", *TINY) == 0
     assert f"next: jaxdqn evaluate '{folder}' --env my_module:Mine-v0 --episodes 100" in capsys.readouterr().out
     assert command("train", *TINY, "--seed", "1") == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxdqn.cli.console import Display
+from jaxdqn.cli.console import Display, count_of, mean_with_error
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.episodes import Episode
 from jaxdqn.evaluation.evaluator import summarise
@@ -41,3 +41,9 @@ def test_a_terminal_gets_a_bar_with_all_values():
     page = shown(terminal=True)
     for word in ("320/320", "/s", "epsilon 0.250", "loss 0.1250", "return 41", "greedy return 8.0"):
         assert word in page
+
+
+def test_a_single_episode_has_no_standard_error():
+    one, two = summarise([Episode(7.0, 7)]), summarise([Episode(7.0, 7), Episode(9.0, 9)])
+    assert (mean_with_error(one), mean_with_error(two)) == ("7.0", "8.0 ± 1.0")
+    assert (count_of(1, "greedy episode"), count_of(2, "greedy episode")) == ("1 greedy episode", "2 greedy episodes")

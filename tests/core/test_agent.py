@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.agent.make_agent import make_agent
+from jaxdqn.agent.making import make_agent
 from jaxdqn.config import Config
 from jaxdqn.networks.architectures import make_network
 from jaxdqn.presets import PRESETS
@@ -52,7 +52,9 @@ def test_learn_equals_sample_then_update():
     agent = build()
     state = agent.observe(agent.init(jax.random.key(0)), some_rows(20))
     key, sample_key = jax.random.split(state.key)
-    learner, metrics = agent.update(jax.tree.map(jnp.copy, state.learner), agent.sample(state.replay, sample_key))
+    learner, metrics = agent.update(
+        learner=jax.tree.map(jnp.copy, state.learner), batches=agent.sample(state.replay, sample_key)
+    )
     learned, traces = agent.learn(state)
     close(learned.learner, learner, 1e-6)
     close(traces, metrics, 1e-5)
@@ -91,10 +93,10 @@ def test_act_counts_one_frame_per_environment_and_epsilon_depends_on_the_frame()
 
 
 def test_learning_starts_when_the_warm_up_is_over_and_a_window_fits():
-    assert build().internals.learning_start == 32
+    assert build().learning_start == 32
     small = Config(**{**CONFIG.to_dict(), "warmup_frames": 0, "n_steps": 9})
     agent = make_agent(small, num_actions=3, obs_shape=(5,), obs_dtype=np.float32)
-    assert agent.internals.learning_start == 2 * (1 + 9 + 1)
+    assert agent.learning_start == 2 * (1 + 9 + 1)
     late = Config(**{**CONFIG.to_dict(), "total_frames": 16, "warmup_frames": 0, "n_steps": 9})
     with pytest.raises(ValueError, match="before learning starts at 22"):
         make_agent(late, num_actions=3, obs_shape=(5,), obs_dtype=np.float32)

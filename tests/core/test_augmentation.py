@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.agent.make_agent import make_agent
+from jaxdqn.agent.making import make_agent
 from jaxdqn.augmentation import augment_batch, mirror_batch, random_shift, shift_batch
 from jaxdqn.config import Config
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdqn.agent.make_agent import make_agent
+from jaxdqn.agent.making import make_agent
 from jaxdqn.config import Config
 from jaxdqn.networks.dueling import DuelingMLP
 from jaxdqn.normalisation import OBS_STATS, freeze_obs_stats, init_params, make_q_values, put_obs_stats

@@ -64,11 +64,8 @@ def test_learning_starts_at_the_same_frame_with_a_share_of_the_environments():
     """Two processes with half of the environments each hold 16 rows each after 32 frames."""
     agent, state = state_of(some_rows(8, 4), slice(0, 2))
     state = state._replace(actor=state.actor._replace(frame=np.int32(32)))
-    assert learning_start_after(state, agent, 4) == agent.internals.learning_start
-    assert (
-        learning_start_after(state._replace(replay=agent.replay.init()), agent, 4)
-        == 32 + agent.internals.learning_start
-    )
+    assert learning_start_after(state, agent, 4) == agent.learning_start
+    assert learning_start_after(state._replace(replay=agent.replay.init()), agent, 4) == 32 + agent.learning_start
 
 
 def test_deferred_error_is_raised_at_the_next_exchange():

@@ -34,7 +34,7 @@ class Interrupting(importlib.abc.MetaPathFinder):
     def find_spec(self, name, *_):
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
-        if name == "jaxdqn.training.entry":
+        if name == "jaxdqn.training.run_steps":
             print("still importing")
 
 sys.meta_path.insert(0, Interrupting())

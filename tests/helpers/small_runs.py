@@ -37,6 +37,22 @@ PIXELS = dataclasses.replace(
     evaluate_every=0,
 )
 
+VECTORS = Config(
+    pixels=False,
+    total_frames=640,
+    num_envs=8,
+    frames_per_batch=16,
+    batch_size=16,
+    updates_per_batch=4,
+    capacity=256,
+    warmup_frames=64,
+    n_steps=3,
+    evaluate_every=0,
+    evaluation_episodes=1,
+    checkpoint_every=320,
+)
+"""A run of vectors that four devices can share."""
+
 
 def equal(tree, other):
     """Return whether all arrays of two trees are equal."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.agent.make_agent import make_agent
+from jaxdqn.agent.making import make_agent
 from jaxdqn.config import Config
 from jaxdqn.networks.architectures import make_network, motion_cnn
 from jaxdqn.networks.dueling import (

@@ -41,11 +41,11 @@ CARTPOLE = dataclasses.replace(PIXELS, symmetries_of="CartPole-v1")
 def test_a_preset_drops_its_symmetries_for_another_environment_with_a_note(config, env_fn, kept, monkeypatch):
     trained, said = [], []
 
-    def make_context(config, *_, **__):
+    def set_up_run(config, *_, **__):
         trained.append(config)
         raise RuntimeError("far enough")
 
-    monkeypatch.setattr("jaxdqn.training.entry.make_context", make_context)
+    monkeypatch.setattr("jaxdqn.training.run_steps.set_up_run", set_up_run)
     with pytest.raises(RuntimeError, match="far enough"):
         next(jaxdqn.train(config, env_fn=env_fn, say=said.append))
     assert (trained[0].random_shift, trained[0].mirror) == ((2, True) if kept else (0, False))
@@ -120,7 +120,7 @@ def test_replay_takes_at_most_half_of_free_memory():
 def test_a_resume_uses_the_capacity_chosen_at_the_start(tmp_path, monkeypatch):
     config = Config(total_frames=512, warmup_frames=64, output=str(tmp_path / "run"), checkpoint_every=256)
     with monkeypatch.context() as patch:
-        patch.setattr("jaxdqn.storage.free_memory.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
+        patch.setattr("jaxdqn.loops.assemble.free_bytes", lambda *of: 400 * 2 * row_bytes((2,), np.float32))
         for step in jaxdqn.train(config, env_fn=probes.Delayed):
             if step.progress.frames == 256:
                 break

@@ -6,7 +6,7 @@ import optax
 import probes
 import pytest
 
-from jaxdqn.agent.make_agent import make_agent
+from jaxdqn.agent.making import make_agent
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env

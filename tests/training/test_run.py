@@ -19,7 +19,7 @@ from jaxdqn.envs.gymnasium.wrappers import make_env_fn
 from jaxdqn.observations import ObsSpec
 from jaxdqn.reporting.gif import record_gif
 from jaxdqn.reporting.plots import draw_curve
-from jaxdqn.training.agent_setup import inspect_env
+from jaxdqn.training.setup import inspect_env
 
 pytestmark = pytest.mark.slow
 

@@ -1,30 +1,34 @@
-"""Set up a run: the spec of its environment, the agent, and its initial state."""
+"""Set up a run: inspect its environments, agree on sizes with other processes, and make the agent and its state."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import jax
 import numpy as np
 
-from jaxdqn.agent.state import Agent, AgentState
+from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.checkpoints.agent_files import AgentSpec
+from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
 from jaxdqn.envs.functional.env import FunctionalEnv
 from jaxdqn.envs.functional_by_id import functional_env, functional_form, with_observations
-from jaxdqn.envs.gymnasium.wrappers import name_of, spec_of_env
-from jaxdqn.frame_store import FrameStore
+from jaxdqn.envs.gymnasium.wrappers import make_env_fn, name_of, running_statistics, spec_of_env
+from jaxdqn.evaluation.trained_agent import build_eval_fn, check_same_env
 from jaxdqn.learner import Params
-from jaxdqn.loops.assemble import assemble, rollout_stats_of
-from jaxdqn.loops.device_run import DeviceRun
+from jaxdqn.loops.assemble import assemble_agent, free_memory, rollout_stats_of
+from jaxdqn.loops.device_run import DeviceRun, bind_run
 from jaxdqn.normalisation import put_obs_stats
 from jaxdqn.observations import ObsSpec, stats_frames
+from jaxdqn.parallel.mesh import share_of
 from jaxdqn.preprocessing import ObservationStats
-from jaxdqn.storage.free_memory import FreeMemory, free_memory
-from jaxdqn.training.context import NO_OVERRIDES, Overrides
+from jaxdqn.replay.capacity import with_capacity
+from jaxdqn.storage.free_memory import FreeMemory, machine_and_container, sharing_of
+from jaxdqn.training.context import NO_OVERRIDES, Overrides, RunContext, RunControl
 from jaxdqn.training.obs_stats import RolloutAhead, rollout_stats
 
 
@@ -60,6 +64,77 @@ def inspect_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
     return AgentSpec(int(env.action_space.n), spec_of_env(env, frame_stack))
 
 
+def set_up_run(
+    config: Config,
+    overrides: Overrides,
+    control: RunControl,
+    started: float,
+    *,
+    saved: SavedState | None = None,
+    rollout: RolloutAhead | None = None,
+) -> tuple[RunContext, RunSetup]:
+    """Return a run and its agent; the initial state is the same on all processes.
+
+    Args:
+        config: The run.
+        overrides: What the user passes in place of what the config names.
+        control: How the caller stops the run and hears from it.
+        started: When this process started the run, in seconds of `time.monotonic`.
+        saved: The state to resume from; None starts from scratch.
+        rollout: See `make_setup`.
+
+    Raises:
+        ValueError: If the environments or the sizes cannot be used.
+    """
+    group = control.group
+    with contextlib.ExitStack() as cleanup:
+        with group.exchange() as exchange:
+            build = make_env_fn(
+                config.env,
+                pixels=config.pixels,
+                frame_size=config.frame_size,
+                colour=config.colour,
+                env_fn=overrides.env_fn,
+            )
+            env = cleanup.enter_context(contextlib.closing(build()))
+            spec = inspect_env(env, config.frame_stack)
+            wrapper = running_statistics(env)
+            if wrapper is not None:
+                control.say_once(
+                    f"{wrapper} has separate statistics in each copy of env: evaluations see other numbers"
+                )
+            if config.eval_env is not None and overrides.eval_env_fn is not None:
+                raise ValueError(f"eval_env {config.eval_env!r} and eval_env_fn are both given: give only one")
+            build_eval = build_eval_fn(config, overrides.evaluation_env_fn(config))
+            if config.eval_env is not None or overrides.eval_env_fn is not None:
+                with contextlib.closing(build_eval()) as eval_env:
+                    check_same_env(eval_env, spec, "evaluate on an environment with those of training")
+            exchange.local = machine_and_container()
+        sharing = sharing_of(exchange.gathered, group.index)
+        with group.exchange() as exchange:
+            free = free_memory(config, sharing)
+            exchange.local = with_capacity(config, spec.obs, free.for_obs).planned_capacity
+        config = dataclasses.replace(config, capacity=min(exchange.gathered))
+        with group.exchange():
+            setup = make_setup(
+                config,
+                env,
+                spec,
+                overrides,
+                rollout=rollout,
+                fresh=saved is None and group.is_first,
+                free=free,
+            )
+    if saved is None:
+        learner, actor = setup.state.learner, setup.state.actor
+        learner, params = group.broadcast_arrays((learner, actor.params))
+        setup = setup._replace(state=setup.state._replace(learner=learner, actor=actor._replace(params=params)))
+    needed = {"env_fn": overrides.evaluation_env_fn(config), "network": overrides.network}  # to load the agent
+    custom = tuple(name for name, given in needed.items() if given is not None)
+    setup = setup._replace(spec=setup.spec._replace(custom=custom))
+    return RunContext(config, build, build_eval, overrides, control, started, saved), setup
+
+
 def make_setup(
     config: Config,
     env: gym.Env,
@@ -89,20 +164,20 @@ def make_setup(
     if config.loop == "device":
         functional = _functional_form(config, env, spec, overrides.env_fn is not None)
     channels = obs.seen_shape[-1] if stats_frames(config, obs) else 0
-    agent, run = assemble(
+    config, agent = assemble_agent(
         config,
         num_actions=spec.num_actions,
         obs=obs,
         obs_stats=ObservationStats(np.zeros(channels), np.ones(channels)) if channels else None,  # replaced below
-        env=functional,
         free=free or free_memory(config),
         num_processes=jax.process_count(),
-        **overrides.pieces(),
+        overrides=overrides.of_agent(),
     )
     if fresh:
         state = initial_state(agent, config, obs, functional or env, rollout)
     else:
         state = agent.init(jax.random.key(config.seed))
+    run = None if functional is None else bind_run(share_of(config), agent, functional, obs)
     return RunSetup(spec, agent, state, run)
 
 
@@ -117,20 +192,6 @@ def _functional_form(config: Config, env: gym.Env, spec: AgentSpec, own_env: boo
             "pixels, frame_size and colour so that both are the same, or use --loop host"
         )
     return functional
-
-
-def make_store(folder: Path, config: Config, spec: AgentSpec) -> FrameStore:
-    """Make the store of a run's frames, in the host's memory or in a file in the run's folder."""
-    path = folder / "replay.npy" if config.replay_storage == "disk" else None
-    if path is not None:
-        path.unlink(missing_ok=True)  # left by a process that was killed before it unlinked the open file
-    return FrameStore(
-        capacity=config.planned_capacity,
-        num_envs=config.num_envs,
-        obs_shape=spec.obs.shape,
-        obs_dtype=np.dtype(spec.obs.dtype),
-        path=path,
-    )
 
 
 def initial_state(

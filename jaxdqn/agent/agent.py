@@ -1,4 +1,4 @@
-"""The state of an agent, and the signatures of its functions."""
+"""An agent: its state, and the signatures of its functions."""
 
 from __future__ import annotations
 
@@ -43,26 +43,25 @@ class AgentState(NamedTuple):
 
 
 class AgentInternals(NamedTuple):
-    """The functions of an agent that only this package calls.
+    """The functions of an agent that only the loops and the frame store of this package call.
 
     Attributes:
-        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`, not before `learning_start`; the key is consumed. With
-            `D` devices, each has its own keys: `[U, D]`.
+        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`; requires `replay.can_sample`; the key is consumed.
+            With `D` devices, each has its own keys: `[U, D]`.
         augment: `(keys, windows) -> batches`: shifts and mirrors windows from `draw`; the keys are consumed.
         compile: `(state) -> None`: compiles `act`, and `learn` if replay is on the device; works in any thread.
-        learning_start: Frames to collect before the first `learn`: enough for the warm-up and for one window.
     """
 
     draw: Callable[[ReplayState, Key[Array, ""]], tuple[Batch, Key[Array, "U ..."]]]
     augment: Callable[[Key[Array, "U ..."], Batch], Batch]
     compile: Callable[[AgentState], None]
-    learning_start: int
 
 
 class Agent(NamedTuple):
     """Pure functions over an `AgentState`, made by `make_agent`; each can be jitted, scanned and vmapped.
 
-    A training loop calls the first four. The others are what these consist of, for code that measures or replaces them.
+    A training loop calls the first four, and `learn` from frame `learning_start` on. The other functions can be called
+    alone; replacing one of them changes neither `act` nor `learn`.
 
     Attributes:
         init: `(key) -> state`; the key is consumed.
@@ -73,8 +72,9 @@ class Agent(NamedTuple):
         q_values: `(params, obs [N, ...]) -> [N, A]`.
         epsilon: `(frame) -> probability of a random action`.
         sample: `(replay, key) -> batches [U, B, ...]`, augmented; the key is consumed.
-        update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates it. `learn` ignores a replaced one.
+        update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates it.
         replay: The functions of the ring and its size in bytes.
+        learning_start: Frames to collect before the first `learn`: enough for the warm-up and for one window.
         internals: What only this package calls.
     """
 
@@ -87,4 +87,5 @@ class Agent(NamedTuple):
     sample: Callable[[ReplayState, Key[Array, ""]], Batch]
     update: Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]
     replay: Replay
+    learning_start: int
     internals: AgentInternals

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TypedDict
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import DTypeLike
 
+from jaxdqn.agent.agent import Agent, AgentInternals
 from jaxdqn.agent.functions import (
     act_epsilon_greedy,
     compile_agent,
@@ -21,8 +22,8 @@ from jaxdqn.agent.functions import (
     learn_from_ring,
     observe_rows,
     sample_batches,
+    update_batches,
 )
-from jaxdqn.agent.state import Agent, AgentInternals
 from jaxdqn.augmentation import augment_batch, check_augmentation
 from jaxdqn.compilation import jit, sequential_vmap_on_cpu
 from jaxdqn.config import Config
@@ -39,13 +40,13 @@ from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.schedules import config_epsilon, config_optimizer, learning_start
 
 
-class AgentPieces(TypedDict, total=False):
-    """A user's own pieces in place of the config's; see `make_agent`."""
+class AgentOverrides(NamedTuple):
+    """A user's own network, optimizer, loss and returns in place of the config's; see `make_agent`."""
 
-    network: nn.Module | None
-    optimizer: optax.GradientTransformation | None
-    loss: Loss | None
-    returns: NStepReturn
+    network: nn.Module | None = None
+    optimizer: optax.GradientTransformation | None = None
+    loss: Loss | None = None
+    returns: NStepReturn | None = None
 
 
 def make_agent(
@@ -60,7 +61,7 @@ def make_agent(
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
-    returns: NStepReturn = n_step_return,
+    returns: NStepReturn | None = None,
     bytes_available: int | None = None,
     axis_name: str | None = None,
 ) -> Agent:
@@ -82,9 +83,9 @@ def make_agent(
             `config.random_shift` and `config.mirror` apply to your network as well.
         optimizer: An optax transformation; None: Adam with the settings of the config.
         loss: Loss of one TD error; None: the config's loss.
-        returns: Reward, discount and length of a window. See `n_step_return`.
+        returns: Reward, discount and length of a window; None: `n_step_return`.
         bytes_available: Memory that replay may use; None: no check.
-        axis_name: Mapped axis, if each device has a part of the agent. See `make_update` and `jaxdqn.parallel`.
+        axis_name: Mapped axis, if each device has a part of the agent. See `make_update` and `make_parallel_agent`.
 
     Raises:
         ValueError: If replay is too small or does not fit in memory, the run ends before learning starts, images are
@@ -114,7 +115,7 @@ def make_agent(
         n_steps=config.n_steps,
         gamma=config.gamma,
         stack=obs.stack,
-        returns=returns,
+        returns=n_step_return if returns is None else returns,
         bytes_available=bytes_available,
     )
     q_values = make_q_values(network, obs.scale)
@@ -135,7 +136,7 @@ def make_agent(
     )
     draw = partial(draw_windows, sample=replay.sample, updates=config.updates_per_batch)
     sample = partial(sample_batches, draw=draw, augment=augment)
-    update = loop_over_seeds(partial(jax.lax.scan, update_once))
+    update = partial(update_batches, scan=loop_over_seeds(partial(jax.lax.scan, update_once)))
     act = jit(partial(act_epsilon_greedy, q_values=loop_over_seeds(q_values), epsilon=epsilon))
     learn = jit(partial(learn_from_ring, can_sample=replay.can_sample, sample=sample, update=update), donate_argnums=0)
     return Agent(
@@ -143,17 +144,17 @@ def make_agent(
         init=jit(partial(init_agent, new_params=new_params, optimizer=optimizer, new_ring=replay.init)),
         act=act,
         observe=partial(observe_rows, add=replay.add, storage=config.replay_storage),
-        learn=partial(learn_agent, learn=learn),
+        learn=partial(learn_agent, program=learn),
         q_values=jit(q_values),
         epsilon=epsilon,
         sample=jit(sample),
         update=jit(update, donate_argnums=0),
         replay=replay,
+        learning_start=start,
         internals=AgentInternals(
             draw=jit(draw),
             augment=jit(augment),
             # Replay off the device has programs of its own for learning.
             compile=partial(compile_agent, act=act, learn=learn if on_device else None, obs=obs),
-            learning_start=start,
         ),
     )
