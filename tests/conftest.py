@@ -16,17 +16,23 @@ from jaxtyping import install_import_hook
 FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false"
 
 # The suite's time is XLA's compile time: tests share one cache and do not optimise code that runs for milliseconds.
+# CI keeps the cache for its later parts, in the folder that JAXDQN_TEST_CACHE names.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inherit it
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxdqn-tests-")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if "JAXDQN_TEST_CACHE" in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["JAXDQN_TEST_CACHE"]
+    else:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxdqn-tests-")
+        atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
-    # XLA's newer code generator for fusions compiles a small run more slowly: 17.0 s and not 10.6 s on one core.
-    # A jaxlib that does not know the flag ends the process, so another process tries it first.
-    trial = "import jax; jax.jit(abs, compiler_options={'xla_cpu_use_fusion_emitters': False})(1.0)"
+    # XLA's newer code generator for fusions compiles a small run more slowly: 17.0 s and not 10.6 s on one core. Splitting
+    # a module for several compiling threads costs 13 % more CPU time, and both cores are busy.
+    # A jaxlib that does not know a flag ends the process, so another process tries them first.
+    options = "{'xla_cpu_use_fusion_emitters': False, 'xla_cpu_parallel_codegen_split_count': 1}"
+    trial = f"import jax; jax.jit(abs, compiler_options={options})(1.0)"
     if subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False).returncode == 0:
-        flags.append(FAST_COMPILATION)
+        flags += [FAST_COMPILATION, "--xla_cpu_parallel_codegen_split_count=1"]
     os.environ["XLA_FLAGS"] = " ".join(flags)
 
 # By default a GPU multiplies float32 in TF32, which differs from NumPy and PyTorch by 1e-3.

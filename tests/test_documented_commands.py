@@ -123,7 +123,7 @@ def block_with(words):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_the_example_with_the_pieces_runs(tmp_path):
     script = tmp_path / "example.py"
     block = block_with("jaxdqn.host_loop(")
@@ -137,7 +137,7 @@ def test_the_example_with_the_pieces_runs(tmp_path):
     assert len(done.stdout.splitlines()[-1].strip("[ ]").split()) == 2  # a value for each action
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_the_example_of_many_seeds_runs(monkeypatch):
     tiny = jaxdqn.Config(pixels=False, total_frames=256, num_envs=4, batch_size=16, capacity=512, warmup_frames=64)
     monkeypatch.setitem(jaxdqn.PRESETS, "cartpole", tiny)
@@ -151,7 +151,7 @@ def test_the_example_of_many_seeds_runs(monkeypatch):
     assert jax.numpy.isfinite(names["returns"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     block = block_with('output="runs/acrobot"')

@@ -76,7 +76,7 @@ def test_flags_after_a_preset_change_it(capsys, tmp_path):
     assert len(lines) == 1 + 256 // 32
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_the_default_preset_trains_on_pixels(capsys, tmp_path, monkeypatch):
     """Test the preset's network, shifts and mirroring, on frames large enough for two columns of features.
 

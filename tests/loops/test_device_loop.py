@@ -86,7 +86,7 @@ def test_train_accepts_the_users_own_functional_environment(tmp_path):
     assert jaxdqn.load(tmp_path / "run", env_fn=lambda: GymnasiumEnv(counting_env(2))).evaluate(3).mean == 10
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_the_command_line_trains_on_the_device(tmp_path, capsys):
     from jaxdqn.cli.main import main
 
