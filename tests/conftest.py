@@ -26,8 +26,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inh
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
-    # XLA's newer code generator for fusions compiles a small run more slowly: 17.0 s and not 10.6 s on one core. Splitting
-    # a module for several compiling threads costs 13 % more CPU time, and both cores are busy.
+    # XLA's newer code generator for fusions compiles a small run more slowly: 17.0 s and not 10.6 s on one core.
+    # Splitting a module for several compiling threads costs 13 % more CPU time, and both cores are busy.
     # A jaxlib that does not know a flag ends the process, so another process tries them first.
     options = "{'xla_cpu_use_fusion_emitters': False, 'xla_cpu_parallel_codegen_split_count': 1}"
     trial = f"import jax; jax.jit(abs, compiler_options={options})(1.0)"
