@@ -22,7 +22,7 @@ from shared.command_line import split_flags
 
 import jaxdqn
 from jaxdqn.checkpoints.agent_files import Checkpoints
-from jaxdqn.cli.flags import parse_config
+from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.evaluation.trained_agent import read_config
 from jaxdqn.presets import PRESETS

@@ -20,7 +20,7 @@ from shared.command_line import positive, split_flags
 from shared.seeds import train_side_by_side
 from shared.variants import collect_rows, make_parser, report
 
-from jaxdqn.cli.flags import parse_config
+from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.presets import PRESETS
 
 

@@ -22,7 +22,7 @@ from cartpole_pixels import is_finished, train, write
 from shared.command_line import positive
 
 import jaxdqn
-from jaxdqn.cli.flags import parse_config
+from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.reporting.plots import COLOURS, read_table
 from jaxdqn.storage.atomic import atomic_write

@@ -4,6 +4,8 @@ from .agent.agent import ActorState as ActorState
 from .agent.agent import Agent as Agent
 from .agent.agent import AgentState as AgentState
 from .agent.making import make_agent as make_agent
+from .algorithms import ALGORITHMS as ALGORITHMS
+from .algorithms import with_algorithm as with_algorithm
 from .augmentation import augment_batch as augment_batch
 from .augmentation import mirror_batch as mirror_batch
 from .augmentation import random_shift as random_shift
@@ -37,7 +39,9 @@ from .evaluation.evaluator import Evaluation as Evaluation
 from .evaluation.evaluator import Evaluator as Evaluator
 from .evaluation.trained_agent import TrainedAgent as TrainedAgent
 from .evaluation.trained_agent import load as load
+from .exploration import constant_epsilon as constant_epsilon
 from .exploration import epsilon_greedy as epsilon_greedy
+from .exploration import exponential_epsilon as exponential_epsilon
 from .exploration import linear_epsilon as linear_epsilon
 from .frame_store import FrameStore as FrameStore
 from .frame_store import with_frame_store as with_frame_store
@@ -52,9 +56,8 @@ from .loops.device_run import DeviceRun as DeviceRun
 from .loops.device_run import RunState as RunState
 from .loops.host_loop import host_loop as host_loop
 from .loops.progress import Progress as Progress
-from .losses import huber_loss as huber_loss
-from .losses import q_learning_td_error as q_learning_td_error
-from .losses import squared_loss as squared_loss
+from .networks.apply import apply_from as apply_from
+from .networks.apply import make_apply as make_apply
 from .networks.architectures import grid_cnn as grid_cnn
 from .networks.architectures import motion_cnn as motion_cnn
 from .networks.architectures import nature_cnn as nature_cnn
@@ -64,6 +67,20 @@ from .networks.dueling import DuelingCNN as DuelingCNN
 from .networks.dueling import DuelingMLP as DuelingMLP
 from .networks.dueling import frame_differences as frame_differences
 from .networks.dueling import row_moments as row_moments
+from .networks.noisy import NoisyDense as NoisyDense
+from .networks.outputs import Categorical as Categorical
+from .networks.outputs import ImplicitQuantiles as ImplicitQuantiles
+from .networks.outputs import Quantiles as Quantiles
+from .objectives.categorical import categorical_q_learning as categorical_q_learning
+from .objectives.hl_gauss import hl_gauss_q_learning as hl_gauss_q_learning
+from .objectives.losses import huber_loss as huber_loss
+from .objectives.losses import q_learning_td_error as q_learning_td_error
+from .objectives.losses import squared_loss as squared_loss
+from .objectives.objective import Estimates as Estimates
+from .objectives.objective import Munchausen as Munchausen
+from .objectives.objective import Objective as Objective
+from .objectives.q_learning import q_learning as q_learning
+from .objectives.quantile import quantile_q_learning as quantile_q_learning
 from .observations import ObsSpec as ObsSpec
 from .parallel.mesh import make_mesh as make_mesh
 from .parallel.parallel_agent import make_parallel_agent as make_parallel_agent
@@ -83,6 +100,8 @@ from .training.entry import resume as resume
 from .training.entry import train as train
 from .training.trainer import RunProgress as RunProgress
 from .types import Batch as Batch
+from .types import QOutputs as QOutputs
 from .types import Rows as Rows
+from .types import Sample as Sample
 
 __version__: str

@@ -4,54 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxdqn.config_checks import check_config, check_split
+from jaxdqn.config_fields import AlgorithmFields, EnvFields
 
 RENAMED_NETWORK = ("seed", "torchrl")
 """The former name of a network, which still works, and its current name."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(AlgorithmFields, EnvFields):
     """Configuration of one run; each field is a flag of `jaxdqn train`.
 
     The defaults assume nothing about the environment. Settings tuned for one environment are presets
     (`jaxdqn.PRESETS`).
     """
 
-    env: str = "CartPole-v1"
-    """Gymnasium id of an environment with discrete actions."""
-    eval_env: str | None = None
-    """Gymnasium id of the environment for evaluations, for example without clipped rewards; None: the same as env."""
-    output: str | None = None
-    """Folder of the run; None: runs/NAME of the preset or the environment, with a number if that folder exists."""
-    seed: int = 0
-    """Seed of the parameters, exploration, sampling and environments."""
-    pixels: bool | None = None
-    """Learn from images, drawn by render() if needed; --no-pixels: from vectors; None: from what the env gives."""
-    colour: bool = False
-    """Keep the colours of resized images; otherwise they become grey."""
-    frame_size: int = 64
-    """Height and width of resized images. Images up to 32x32, or with other than 1 or 3 channels, are not resized."""
-    frame_stack: int | None = None
-    """Number of newest images that the network sees at once; None: 4 for grey or resized images, 1 for grids."""
-    normalisation_frames: int | None = None
-    """Random-rollout images for the mean and deviation that normalise channels; 0: none; None: 500 if above 32x32."""
-    network: Literal["auto", "cnn", "nature", "grid", "motion", "torchrl"] = "auto"
-    """CNN for images; auto: cnn from 36x36 pixels, otherwise grid. motion and torchrl: for CartPole. Vectors: MLP."""
-    value_bias: float = 0.0
-    """Value that the network predicts initially: the bias of its value head."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Dtype in which convolutions and the first dense layer compute; bfloat16: accelerators. Parameters: float32."""
-    random_shift: int = 0
-    """Largest sideways shift of sampled transitions, in pixels; use 0 if a shift changes their value."""
-    mirror: bool = False
-    """Mirror half of the sampled transitions: flip images left to right, replace action a by num_actions - 1 - a."""
-    symmetries_of: str | None = None
-    """Gymnasium id of the only environment that random_shift and mirror apply to; None: to every environment."""
     total_frames: int = 100_000
     """Rows to collect, over all environments; rounded up to a whole number of collected batches."""
     num_envs: int = 8
@@ -78,26 +50,10 @@ class Config:
     """Learning rate of Adam at the first update."""
     learning_rate_end: float = 5e-5
     """Learning rate at the last update; it falls linearly."""
+    adam_epsilon: float = 1e-8
+    """Number that Adam adds to the root of the second moment."""
     weight_decay: float = 0.0
     """Coupled L2 weight decay: it is part of the gradient."""
-    gamma: float = 0.99
-    """Discount per step."""
-    n_steps: int = 3
-    """Maximum number of steps in a return before bootstrapping."""
-    tau: float = 0.005
-    """Fraction of the online parameters that enters the target after each update."""
-    double: bool = True
-    """Use double Q-learning: the online network chooses the next action and the target network evaluates it."""
-    loss: Literal["squared", "huber"] = "huber"
-    """Loss of the TD error."""
-    reward_scale: float = 1.0
-    """Factor on rewards for learning; reported returns are not scaled."""
-    epsilon_start: float = 1.0
-    """Probability of a random action at frame 0; during the warm-up it is 1."""
-    epsilon_end: float = 0.05
-    """Final probability of a random action; with 0.01, agents of LunarLander-v3 hover in some episodes."""
-    epsilon_frames: int | None = None
-    """Frames over which epsilon falls linearly; None: a fifth of the run; 0: the whole run."""
     max_gradient_norm: float | None = 10.0
     """Global norm to which gradients are clipped; None: no clipping."""
     evaluate_every: int = 10_000
@@ -157,6 +113,12 @@ class Config:
     def epsilon_duration(self) -> int:
         """Frames over which epsilon falls."""
         return -(-self.run_frames // 5) if self.epsilon_frames is None else self.epsilon_frames or self.run_frames
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """Lowest and highest return of the support, in units of scaled rewards."""
+        bound = math.inf if self.gamma == 1 else self.reward_scale / (1 - self.gamma)
+        return -bound if self.v_min is None else self.v_min, bound if self.v_max is None else self.v_max
 
     def for_env(self, env: str, *, pixels: bool | None = None) -> Config:
         """Return this config for another environment or for vectors, without the symmetries of its own images.

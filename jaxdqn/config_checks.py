@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 Config = Any
 """A `jaxdqn.config.Config`; that module imports this one."""
+
+WITH_SUPPORT = ("c51", "hl-gauss")
+"""Distributions over a support: probabilities of returns from `v_min` to `v_max`."""
+
+PIECE_OF: dict[str, tuple[str, tuple[Any, ...]]] = {
+    **dict.fromkeys(("munchausen_alpha", "munchausen_tau", "munchausen_clip"), ("munchausen", (True,))),
+    **dict.fromkeys(("atoms", "v_min", "v_max"), ("distribution", WITH_SUPPORT)),
+    "quantiles": ("distribution", ("qr",)),
+    "iqn_taus": ("distribution", ("iqn",)),
+    **dict.fromkeys(("priority_alpha", "priority_beta", "priority_beta_end"), ("prioritized", (True,))),
+    "noisy_sigma": ("noisy", (True,)),
+}
+"""The piece of an algorithm that each number belongs to: a field, and its values that give the number an effect."""
 
 _POSITIVE = (
     "frame_size",
@@ -23,7 +38,12 @@ _POSITIVE = (
     "max_episode_steps",
     "keep",
     "learning_rate",
+    "adam_epsilon",
     "reward_scale",
+    "munchausen_tau",
+    "quantiles",
+    "iqn_taus",
+    "noisy_sigma",
     "stop_seconds",
 )
 _NOT_NEGATIVE = (
@@ -35,6 +55,7 @@ _NOT_NEGATIVE = (
     "checkpoint_seconds",
     "learning_rate_end",
     "weight_decay",
+    "priority_alpha",
     "seed",
 )
 
@@ -46,7 +67,7 @@ def check_config(config: Config) -> None:
         _check(config, name, getattr(config, name) > 0, "must be above 0")
     for name in _NOT_NEGATIVE:
         _check(config, name, getattr(config, name) >= 0, "must be 0 or above")
-    for name in ("gamma", "tau", "epsilon_start", "epsilon_end"):
+    for name in ("gamma", "tau", "epsilon_start", "epsilon_end", "priority_beta", "priority_beta_end"):
         _check(config, name, 0 <= getattr(config, name) <= 1, "must be between 0 and 1")
     if config.max_gradient_norm is not None:
         _check(config, "max_gradient_norm", config.max_gradient_norm > 0, "must be above 0, or None not to clip")
@@ -66,7 +87,44 @@ def check_config(config: Config) -> None:
         if get_origin(hint) is Literal:
             choices = get_args(hint)
             _check(config, name, getattr(config, name) in choices, f"must be one of {', '.join(choices)}")
+    _check_algorithm(config)
     _check_sizes(config)
+
+
+def numbers_of_absent_pieces(fields: Mapping[str, Any]) -> list[str]:
+    """Return the names of the numbers that have no effect, because their piece of an algorithm is off."""
+    return [name for name, (piece, values) in PIECE_OF.items() if fields[piece] not in values]
+
+
+def needed_piece(name: str) -> str:
+    """Return the setting that a number of `PIECE_OF` needs, for messages."""
+    piece, values = PIECE_OF[name]
+    return piece if values == (True,) else f"{piece} {' or '.join(values)}"
+
+
+def _check_algorithm(config: Config) -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name in numbers_of_absent_pieces(vars(config)):
+        allowed = getattr(config, name) == defaults[name]
+        _check(config, name, allowed, f"needs {needed_piece(name)}: set that, or this to {defaults[name]}")
+    _check(config, "munchausen_alpha", 0 <= config.munchausen_alpha <= 1, "must be between 0 and 1")
+    _check(config, "munchausen_clip", config.munchausen_clip < 0, "must be below 0")
+    _check(config, "atoms", config.atoms > 1, "must be at least 2")
+    period = config.target_period
+    _check(config, "target_period", period is None or period > 0, "must be above 0, or None for tau")
+    allowed = not (config.double and config.munchausen)
+    _check(config, "munchausen", allowed, "has no greedy next action for double to choose: set double to False")
+    allowed = not config.munchausen or config.distribution in ("none", "qr", "iqn")
+    _check(config, "munchausen", allowed, f"needs distribution none, qr or iqn, not {config.distribution}")
+    if config.distribution in WITH_SUPPORT:
+        low, high = config.support
+        _check(config, "v_min", math.isfinite(low), "has no default with gamma 1: set it, and v_max")
+        _check(config, "v_max", math.isfinite(high), "has no default with gamma 1: set it")
+        _check(config, "v_min", low < high, f"must be below v_max {high:g}")
+    exponential = config.epsilon_schedule == "exponential" and not config.noisy
+    for name in ("epsilon_start", "epsilon_end"):
+        allowed = not exponential or getattr(config, name) > 0
+        _check(config, name, allowed, "must be above 0 with epsilon_schedule exponential")
 
 
 def _check_types(config: Config) -> None:
@@ -79,9 +137,10 @@ def _check_types(config: Config) -> None:
             object.__setattr__(config, name, plain)
             value = plain
         allowed = getattr(hint, "__args__", (hint,))
-        if get_origin(hint) is Literal or (value is None and type(None) in allowed):
+        expected = next((kind for kind in allowed if kind is not type(None)), hint)
+        # `check_config` checks the choices of fields, and the parser those of flags that are no field.
+        if Literal in (get_origin(hint), get_origin(expected)) or (value is None and type(None) in allowed):
             continue
-        expected = next(kind for kind in allowed if kind is not type(None))
         if expected is float and type(value) is int and abs(value) < 2**53:
             object.__setattr__(config, name, float(value))  # so that 1 and 1.0 are the same run
         elif expected is float and type(value) is int:

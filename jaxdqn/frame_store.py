@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Int, Key, Shaped
 
 from jaxdqn.agent.agent import Agent, AgentState
-from jaxdqn.learner import METRICS, Metrics, copy
+from jaxdqn.learner import Metrics, copy
 from jaxdqn.preprocessing import join_frames
 from jaxdqn.replay.ring import ReplayState
-from jaxdqn.types import Batch, Rows
+from jaxdqn.types import Rows, Sample
 
 MAX_FETCHES = 4
 """Maximum number of fetches into which the updates after a batch are split. The device waits only for the first."""
@@ -160,17 +160,19 @@ def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: 
         The agent. For the same key its samples equal those of an agent with frames on the device.
     """
     size = -(-updates // MAX_FETCHES)
+    change_priorities = jax.jit(agent.replay.update_priorities, donate_argnums=0)
     cuts = [slice(start, start + size) for start in range(0, updates, size)]
 
     @jax.jit
-    def arrange(windows: Batch, obs: Array, next_obs: Array, keys: Key[Array, " U"]) -> Batch:
+    def arrange(windows: Sample, obs: Array, next_obs: Array, keys: Key[Array, " U"]) -> Sample:
         if stacked:  # [U, B, K, *obs]
             obs, next_obs = join_frames(obs, obs.ndim - 3), join_frames(next_obs, next_obs.ndim - 3)
-        return agent.internals.augment(keys, windows._replace(obs=obs, next_obs=next_obs))
+        batch = windows.batch._replace(obs=obs, next_obs=next_obs)
+        return windows._replace(batch=agent.internals.augment(keys, batch))
 
-    def pieces(ring: ReplayState, key: Key[Array, ""]) -> Iterator[Batch]:
-        windows, keys = agent.internals.draw(ring, key)
-        places = np.asarray(windows.obs), np.asarray(windows.next_obs)
+    def pieces(ring: ReplayState, key: Key[Array, ""], beta: Any) -> Iterator[Sample]:
+        windows, keys = agent.internals.draw(ring, key, beta)
+        places = np.asarray(windows.batch.obs), np.asarray(windows.batch.next_obs)
         fetched = store.fetch((places[0][cuts[0]], places[1][cuts[0]]))
         for cut, following in zip(cuts, [*cuts[1:], None], strict=True):
             frames = fetched.result()
@@ -184,19 +186,22 @@ def with_frame_store(agent: Agent, store: FrameStore, *, updates: int, stacked: 
             raise ValueError(f"the frame store has shape {store.shape} and the ring {ring_shape}: make them equal")
         return agent.observe(state, rows._replace(obs=store.write(int(state.replay.cursor), rows.obs)))
 
-    def sample(ring: ReplayState, key: Key[Array, ""]) -> Batch:
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces(ring, key))
+    def sample(ring: ReplayState, key: Key[Array, ""], beta: Any = 1.0) -> Sample:
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces(ring, key, beta))
 
     def learn(state: AgentState) -> tuple[AgentState, Metrics]:
-        if not bool(agent.replay.can_sample(state.replay)):
-            return state, dict.fromkeys(METRICS, jnp.full(updates, jnp.nan))
-        key, sample_key = jax.random.split(state.key)
+        ring = state.replay
+        if not bool(agent.replay.can_sample(ring)):
+            return state, dict.fromkeys(agent.internals.metric_names, jnp.full(updates, jnp.nan))
+        key, sample_key, update_key = jax.random.split(state.key, 3)
+        keys = jax.random.split(update_key, updates)
         learner, traces = state.learner, []
-        for batches in pieces(state.replay, sample_key):
-            learner, metrics = agent.update(learner, batches)
-            traces.append(metrics)
+        beta = 1.0 if ring.priorities is None else agent.beta(state.actor.frame)
+        for cut, samples in zip(cuts, pieces(ring, sample_key, beta), strict=True):
+            learner, metrics, priority = agent.update(learner, samples, keys[cut])
+            traces.append((metrics, samples.index, priority))
+        metrics, index, priority = jax.tree.map(lambda *parts: jnp.concatenate(parts), *traces)
         actor = state.actor._replace(params=copy(learner.params))
-        metrics = jax.tree.map(lambda *parts: jnp.concatenate(parts), *traces)
-        return state._replace(learner=learner, actor=actor, key=key), metrics
+        return AgentState(learner, change_priorities(ring, index, priority), actor, key), metrics
 
     return agent._replace(observe=observe, sample=sample, learn=learn)

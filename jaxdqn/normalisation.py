@@ -5,16 +5,13 @@ A trained agent is then one tree, and another seed with other statistics does no
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key, PyTree, Shaped
+from jaxtyping import Array, Key, PyTree
 
-from jaxdqn.preprocessing import ObservationStats, normalise
+from jaxdqn.preprocessing import ObservationStats
 
 OBS_STATS = "obs_stats"
 """Key of the statistics in the tree of parameters, next to Flax's collections (`params`)."""
@@ -31,29 +28,6 @@ def init_params(
 def put_obs_stats(params: dict[str, PyTree], obs_stats: ObservationStats) -> dict[str, PyTree]:
     """Return the parameters with these statistics, which are copied to new buffers."""
     return {**params, OBS_STATS: {name: jnp.array(x, jnp.float32) for name, x in obs_stats._asdict().items()}}
-
-
-def make_q_values(network: nn.Module, scale: float = 255.0) -> Callable[..., Float[Array, "N A"]]:
-    """Return `(params, observations) -> action values`, which scales and normalises observations first.
-
-    Args:
-        network: Module from float observations to action values.
-        scale: Divisor of bytes (`ObsSpec.scale`); then the statistics among the parameters, if any, are applied.
-    """
-
-    def q_values(params: dict[str, PyTree], obs: Shaped[Any, "N ..."]) -> Float[Array, "N A"]:
-        variables = dict(params)
-        stats = variables.pop(OBS_STATS, None)
-        obs = jnp.asarray(obs)
-        divisor = scale if obs.dtype == jnp.uint8 else 1.0
-        if stats is not None:
-            obs = normalise(obs, ObservationStats(**jax.lax.stop_gradient(stats)), scale=divisor)
-        else:
-            obs = obs.astype(jnp.float32)
-            obs = obs if divisor == 1.0 else obs / jnp.float32(divisor)
-        return network.apply(variables, obs)  # type: ignore[return-value]  # a network returns values only
-
-    return q_values
 
 
 def freeze_obs_stats(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxdqn.config import Config
-from jaxdqn.exploration import linear_epsilon
+from jaxdqn.exploration import constant_epsilon, exponential_epsilon, linear_epsilon, linear_schedule
 from jaxdqn.learner import make_optimizer
 from jaxdqn.replay.capacity import smallest_slots
 
@@ -40,14 +40,23 @@ def warm_up_batches(config: Config, num_envs: int | None = None, stack: int | No
 
 
 def config_epsilon(config: Config) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """Return the config's epsilon as a function of the frame; see `linear_epsilon`."""
+    """Return the config's epsilon as a function of the frame; with noisy layers it is 0 after the warm-up."""
+    warm_up = config.warmup_frames
+    if config.noisy or config.epsilon_schedule == "constant":
+        return partial(constant_epsilon, value=0.0 if config.noisy else config.epsilon_end, warmup_frames=warm_up)
     return partial(
-        linear_epsilon,
+        exponential_epsilon if config.epsilon_schedule == "exponential" else linear_epsilon,
         start=config.epsilon_start,
         end=config.epsilon_end,
         duration_frames=config.epsilon_duration,
-        warmup_frames=config.warmup_frames,
+        warmup_frames=warm_up,
     )
+
+
+def config_beta(config: Config) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """Return the config's exponent of importance weights as a function of the frame: linear over the whole run."""
+    start, end = config.priority_beta, config.priority_beta_end
+    return partial(linear_schedule, start=start, end=end, duration_frames=config.run_frames)
 
 
 def config_optimizer(
@@ -66,4 +75,4 @@ def config_optimizer(
     batches = config.num_batches - warm_up_batches(config, num_envs, stack)
     steps = max(batches * config.updates_per_batch - 1, 1)
     learning_rate = optax.linear_schedule(config.learning_rate, config.learning_rate_end, steps)
-    return make_optimizer(learning_rate, config.weight_decay, config.max_gradient_norm)
+    return make_optimizer(learning_rate, config.weight_decay, config.max_gradient_norm, config.adam_epsilon)

@@ -1,4 +1,4 @@
-"""The two records that modules exchange, with NumPy or JAX arrays; this module does not import JAX."""
+"""The records that modules exchange, with NumPy or JAX arrays; this module does not import JAX."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Rows(NamedTuple):
         terminated: Whether the step reached a terminal state, whose value is 0 by definition.
         last: Whether this row holds the final observation of its episode (terminated or truncated).
         episode_step: Index of the row in its episode, from 0; it limits how far a stack looks back.
+        mask: Which actions are allowed at `obs`; None: every action, in every row.
     """
 
     obs: Shaped[Any, "T N *obs"]
@@ -30,6 +31,7 @@ class Rows(NamedTuple):
     terminated: Bool[Any, "T N"]
     last: Bool[Any, "T N"]
     episode_step: Int[Any, "T N"]
+    mask: Bool[Any, "T N A"] | None = None
 
 
 class Batch(NamedTuple):
@@ -41,6 +43,8 @@ class Batch(NamedTuple):
         reward: `sum_i gamma^i r_{t+i}` over `k` steps, float32.
         discount: `gamma^k`, and 0 if a terminal state was reached, float32.
         next_obs: Stacked observations after `k` steps, like `obs`.
+        mask: Which actions are allowed at `obs`; None: every action.
+        next_mask: The same at `next_obs`.
     """
 
     obs: Shaped[Any, "*B_and_obs"]
@@ -48,3 +52,35 @@ class Batch(NamedTuple):
     reward: Float[Any, "*B"]
     discount: Float[Any, "*B"]
     next_obs: Shaped[Any, "*B_and_obs"]
+    mask: Bool[Any, "*B A"] | None = None
+    next_mask: Bool[Any, "*B A"] | None = None
+
+
+class Sample(NamedTuple):
+    """Transitions drawn from replay, and how they were drawn.
+
+    Attributes:
+        batch: The transitions.
+        index: Row in the ring that each starts at, `slot * num_envs + env`, int32; None if made by hand.
+        weight: Importance weight of each, float32, not yet divided by the largest of the batch: 1 where every row is
+            drawn with the same probability. None: all 1.
+    """
+
+    batch: Batch
+    index: Int[Any, "*B"] | None = None  # type: ignore[assignment]  # it hides tuple.index, which nobody needs
+    weight: Float[Any, "*B"] | None = None
+
+
+class QOutputs(NamedTuple):
+    """What a network returns for a batch of observations. Acting and evaluation read `q_values` only.
+
+    Attributes:
+        q_values: Action values, float32. For a distribution its mean.
+        dist: Distribution of each action's return: logits of a categorical one (C51), or quantiles (QR-DQN, IQN). None:
+            the network estimates the mean only.
+        taus: Fractions of which `dist` holds the quantiles, in (0, 1). None: `dist` holds no quantiles.
+    """
+
+    q_values: Float[Any, "B A"]
+    dist: Float[Any, "B A M"] | None = None
+    taus: Float[Any, "B M"] | None = None

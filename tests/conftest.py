@@ -45,8 +45,8 @@ settings.load_profile("short")
 
 # Without `config`: it checks its own fields, and its tests expect its own messages.
 TYPE_CHECKED = (
-    "agent augmentation checkpoints distributed envs evaluation exploration frame_store learner loops losses networks "
-    "observations parallel preprocessing replay reporting returns signals storage training types"
+    "agent augmentation checkpoints distributed envs evaluation exploration frame_store learner loops networks "
+    "objectives observations parallel preprocessing replay reporting returns signals storage training types"
 )
 install_import_hook([f"jaxdqn.{name}" for name in TYPE_CHECKED.split()], "beartype.beartype")
 

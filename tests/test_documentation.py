@@ -12,6 +12,7 @@ import other_environments
 import pytest
 import scaling
 from shared import variants
+from shared.seeds import markdown
 
 import jaxdqn
 from jaxdqn.cli.commands import COMMANDS
@@ -81,7 +82,7 @@ def test_every_public_name_is_in_the_api_reference_once():
 
 def test_every_public_name_has_a_docstring():
     for name in jaxdqn.__all__:
-        if name not in ("PRESETS", "__version__"):
+        if name not in ("ALGORITHMS", "Objective", "PRESETS", "__version__"):
             assert len(getattr(jaxdqn, name).__doc__ or "") > 20, name
 
 
@@ -134,6 +135,11 @@ def test_the_table_of_other_environments_is_their_results():
     found = [{**row, "seed": int(row["seed"])} for row in numbers]
     for line in other_environments.table(other_environments.TASKS, found).splitlines():
         assert line in PAGES["docs/results.md"]
+
+
+@pytest.mark.parametrize("name", ["algorithm_costs"])
+def test_tables_of_the_family_are_their_results(name):
+    assert markdown(rows_of(name)) in PAGES["docs/results.md"]
 
 
 @pytest.mark.slow

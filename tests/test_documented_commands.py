@@ -13,7 +13,7 @@ from running import command
 from test_documentation import PAGES, ROOT
 
 import jaxdqn
-from jaxdqn.cli.flags import parse_train
+from jaxdqn.cli.train_flags import parse_train
 from jaxdqn.presets import PRESETS
 
 SHORT = "--total-frames 64 --num-envs 2 --frames-per-batch 32 --batch-size 8 --updates-per-batch 1 --capacity 64"
@@ -102,7 +102,7 @@ def test_commands_run_in_a_short_form(tmp_path, monkeypatch):
 
 @pytest.mark.several
 @pytest.mark.parametrize(
-    ("example", "frames"), [("own_environment", 2_000), ("own_algorithm", 2_000), ("functional_environment", 1_600)]
+    ("example", "frames"), [("own_environment", 1_100), ("own_algorithm", 1_100), ("functional_environment", 1_100)]
 )
 def test_examples_run(example, frames, tmp_path):
     words = [sys.executable, ROOT / "examples" / f"{example}.py", "--frames", str(frames)]

@@ -6,6 +6,7 @@ import os
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import probes
@@ -70,27 +71,36 @@ def make(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("storage", ["host", "disk"])
-@pytest.mark.parametrize("pixels", [0, 3])
+@pytest.mark.parametrize(("storage", "pixels"), [("host", 3), ("disk", 0)])
 def test_samples_equal_those_of_frames_on_the_device_even_after_the_ring_has_wrapped(make, storage, pixels):
-    (agent, state), (stored, stored_state) = make("device", random_shift=pixels), make(storage, random_shift=pixels)
+    changes = {"random_shift": pixels, "prioritized": pixels > 0}
+    (agent, state), (stored, stored_state) = make("device", **changes), make(storage, **changes)
     for batch in range(9):
         state = agent.observe(state, rows_of(batch))
         stored_state = stored.observe(stored_state, rows_of(batch))
         if batch < 2:
             continue
-        expected = agent.sample(state.replay, jax.random.key(batch))
-        sampled = stored.sample(stored_state.replay, jax.random.key(batch))
-        assert sampled.obs.shape == (6, 8, 36, 36, 3)
-        assert sampled.obs.dtype == np.uint8
-        for name in expected._fields:
-            assert np.array_equal(getattr(expected, name), getattr(sampled, name)), name
+        if pixels:  # priorities of both, so that the next samples are not uniform
+            index = jnp.arange(60)
+            priority = jnp.asarray(np.random.default_rng(batch).exponential(size=60), jnp.float32)
+            state = state._replace(replay=agent.replay.update_priorities(state.replay, index, priority))
+            changed = stored.replay.update_priorities(stored_state.replay, index, priority)
+            stored_state = stored_state._replace(replay=changed)
+        expected = agent.sample(state.replay, jax.random.key(batch), 0.5)
+        sampled = stored.sample(stored_state.replay, jax.random.key(batch), 0.5)
+        assert sampled.batch.obs.shape == (6, 8, 36, 36, 3)
+        assert sampled.batch.obs.dtype == np.uint8
+        for name in ("obs", "action", "reward", "discount", "next_obs"):
+            assert np.array_equal(getattr(expected.batch, name), getattr(sampled.batch, name)), name
+        assert np.array_equal(expected.index, sampled.index)
+        assert np.array_equal(expected.weight, sampled.weight)
+        assert (len(np.unique(sampled.weight)) > 1) == (pixels > 0)
 
 
 def test_learning_matches_frames_on_the_device_and_the_device_holds_no_frames(make):
     ends = {}
     for storage in ("device", "disk"):
-        agent, state = make(storage)
+        agent, state = make(storage, prioritized=True)
         for batch in range(4):
             state = agent.observe(state, rows_of(batch))
         state, _ = agent.learn(state)
@@ -100,6 +110,10 @@ def test_learning_matches_frames_on_the_device_and_the_device_holds_no_frames(ma
     np.testing.assert_allclose(ends["disk"][1]["loss"], ends["device"][1]["loss"], rtol=1e-4)
     for ours, theirs in zip(*(jax.tree.leaves(ends[name][0].actor.params) for name in ends), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    priorities = [ends[name][0].replay.priorities for name in ends]
+    for ours, theirs in zip(*priorities, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    assert len(np.unique(priorities[0].weights)) > 10
     assert jax.tree.leaves(ends["disk"][0].replay.rows.obs)[0].nbytes == 60 * 4
     assert int(ends["disk"][0].learner.num_updates) == 12
 
@@ -117,15 +131,14 @@ def test_samples_of_vectors_equal_those_on_the_device():
         for batch in range(3):
             rows = rows_of(batch)
             state = agent.observe(state, rows._replace(obs=rows.obs[:, :, :3, 0].astype(np.float32)))
-        samples.append(agent.sample(state.replay, jax.random.key(1)))
+        samples.append(agent.sample(state.replay, jax.random.key(1)).batch)
         store.close()
     assert samples[0].obs.shape == (6, 8, 3)
     assert all(np.array_equal(*leaves) for leaves in zip(*samples, strict=True))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["host", "disk"])
-@pytest.mark.parametrize("leave", [True, False])
+@pytest.mark.parametrize(("storage", "leave"), [("host", True), ("disk", False)])
 @pytest.mark.filterwarnings("ignore:no agent.gif")
 def test_run_leaves_no_frame_file_and_no_thread_behind(storage, leave, tmp_path):
     fields = {**CONFIG.to_dict(), "pixels": False, "total_frames": 96, "capacity": 96, "frames_per_batch": 16}

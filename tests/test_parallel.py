@@ -49,9 +49,8 @@ def test_one_device_needs_no_parallel_agent():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("which", "count"), [("short", 4), pytest.param("rest", 7, marks=pytest.mark.several)], ids=["short", "rest"]
-)
+@pytest.mark.several
+@pytest.mark.parametrize(("which", "count"), [("short", 4), ("rest", 10)], ids=["short", "rest"])
 def test_checks_pass_on_four_devices(which, count):
     """Run the checks of `tests/checks/parallel_checks.py` in a process with four devices."""
     path = Path(__file__).parent / "checks" / "parallel_checks.py"

@@ -12,11 +12,12 @@ PACKAGE = ROOT / "jaxdqn"
 FILES = [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
 # Packages and modules in their order: each imports from its own line and the lines above only.
 LAYERS = [
-    "types versions config config_checks presets compilation resume_command signals standard_streams",
+    "types versions config config_checks config_fields algorithms presets compilation resume_command signals "
+    "standard_streams",
     "storage",
     "distributed",
-    "preprocessing returns losses exploration",
-    "observations normalisation networks replay augmentation envs",
+    "preprocessing returns exploration",
+    "objectives observations normalisation networks distributions replay augmentation envs",
     "learner schedules",
     "agent",
     "checkpoints frame_store parallel",

@@ -14,7 +14,7 @@ import numpy as np
 import jaxdqn
 from jaxdqn.preprocessing import preprocess_frame
 from jaxdqn.presets import PRESETS
-from jaxdqn.types import Batch, Rows
+from jaxdqn.types import Batch, Rows, Sample
 
 NUM_ENVS = 8
 
@@ -84,7 +84,7 @@ def update_rows(rounds: int) -> Iterator[Row]:
 
         def ours(batches: Batch = batches, agent: jaxdqn.Agent = agent) -> Any:
             nonlocal learner
-            learner, metrics = agent.update(learner, batches)
+            learner, metrics, _ = agent.update(learner, Sample(batches))
             return metrics
 
         calls: dict[str, Callable[[], Any]] = {"ours": ours}

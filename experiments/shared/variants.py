@@ -6,13 +6,14 @@ import argparse
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdqn.cli.flags import parse_config
+from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.presets import PRESETS
 from jaxdqn.reporting.plots import COLOURS, read_table
@@ -23,6 +24,8 @@ from shared.seeds import Scores, bootstrap_interval, interquartile_mean, train_s
 
 SOLVED = 475.0
 Rows = list[dict[str, Any]]
+MakeTable = Callable[..., str]
+"""`(rows of evaluations, names of variants, configs=..., folder=...) -> table`, which may write files to the folder."""
 
 
 class Variant(NamedTuple):
@@ -55,10 +58,25 @@ def run_variants(
     *,
     seeds: Sequence[int],
     args: Sequence[str] | None = None,
+    tasks: Mapping[str, Config] | None = None,
+    make_table: MakeTable | None = None,
 ) -> None:
-    """Run the command line of an experiment: train what is not trained yet, print the table, draw the figure."""
+    """Run the command line of an experiment: train what is not trained yet, print the table, draw the figure.
+
+    Args:
+        name: Name of the files.
+        variants: What is compared.
+        description: First line of the help.
+        seeds: The default of `--seeds`.
+        args: The arguments; None: those of the process.
+        tasks: Configs to choose one from with `--task`; None: the preset `cartpole`.
+        make_table: Returns the table; None: `table`.
+    """
     words, flags = split_flags(args)
     parser = make_parser(description, name)
+    tasks = {"cartpole": PRESETS["cartpole"]} if tasks is None else tasks
+    if len(tasks) > 1:
+        parser.add_argument("--task", default=next(iter(tasks)), choices=list(tasks))
     known = [variant.name for variant in variants]
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--only", nargs="+", default=known, choices=known, metavar="VARIANT", help=", ".join(known))
@@ -66,7 +84,7 @@ def run_variants(
     options = parser.parse_args(words)
     chosen = [variant for variant in variants if variant.name in options.only]
     try:
-        config = parse_config(flags, PRESETS["cartpole"])
+        config = parse_config(flags, tasks[getattr(options, "task", next(iter(tasks)))])
         configs = [dataclasses.replace(config, **variant.changes) for variant in chosen]
         for variant, variant_config in zip(chosen, configs, strict=True):
             save_settings(options, variant, variant_config)
@@ -85,7 +103,9 @@ def run_variants(
             for seed in seeds:
                 write_table(csv_path(options.output, variant.name, seed), [row for row in rows if row["seed"] == seed])
     names = [variant.name for variant in chosen]
-    report(read_rows(options.output, names, options.seeds), names, options.output / name)
+    rows, folder = read_rows(options.output, names, options.seeds), options.output
+    own = None if make_table is None else partial(make_table, configs=configs, folder=folder)
+    report(rows, names, folder / name, make_table=own)
 
 
 def save_settings(options: argparse.Namespace, variant: Variant, config: Config) -> None:
@@ -134,11 +154,11 @@ def read_rows(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Rows:
     return rows
 
 
-def report(rows: Rows, names: Sequence[str], output: Path) -> None:
-    """Save the evaluations, print the table, draw the figure."""
+def report(rows: Rows, names: Sequence[str], output: Path, *, make_table: Callable[..., str] | None = None) -> None:
+    """Save the evaluations, print the table (None: that of `table`), draw the figure."""
     shown = [name for name in names if any(row["variant"] == name for row in rows)]
     write_table(output.with_suffix(".csv"), rows)
-    print(table(rows, shown))
+    print((make_table or table)(rows, shown))
     draw(rows, shown, output.with_suffix(".png"))
 
 

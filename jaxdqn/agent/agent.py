@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxdqn.learner import LearnerState, Metrics, Params
 from jaxdqn.replay.ring import Replay, ReplayState
-from jaxdqn.types import Batch, Rows
+from jaxdqn.types import Batch, Rows, Sample
 
 
 class ActorState(NamedTuple):
@@ -46,15 +46,17 @@ class AgentInternals(NamedTuple):
     """The functions of an agent that only the loops and the frame store of this package call.
 
     Attributes:
-        draw: `(replay, key) -> (windows [U, B, ...], keys [U])`; requires `replay.can_sample`; the key is consumed.
-            With `D` devices, each has its own keys: `[U, D]`.
+        draw: `(replay, key, beta) -> (windows [U, B, ...], keys [U])`; requires `replay.can_sample`; the key is
+            consumed. With `D` devices, each has its own keys: `[U, D]`.
         augment: `(keys, windows) -> batches`: shifts and mirrors windows from `draw`; the keys are consumed.
         compile: `(state) -> None`: compiles `act`, and `learn` if replay is on the device; works in any thread.
+        metric_names: Names of the metrics of `learn`.
     """
 
-    draw: Callable[[ReplayState, Key[Array, ""]], tuple[Batch, Key[Array, "U ..."]]]
+    draw: Callable[..., tuple[Sample, Key[Array, "U ..."]]]
     augment: Callable[[Key[Array, "U ..."], Batch], Batch]
     compile: Callable[[AgentState], None]
+    metric_names: tuple[str, ...]
 
 
 class Agent(NamedTuple):
@@ -65,27 +67,33 @@ class Agent(NamedTuple):
 
     Attributes:
         init: `(key) -> state`; the key is consumed.
-        act: `(actor, obs [N, ...]) -> (actor, actions [N])`, epsilon-greedy.
+        act: `(actor, obs [N, ...], mask=None) -> (actor, actions [N])`, epsilon-greedy or with a noisy network, among
+            the actions that `mask` [N, A] allows.
         observe: `(state, rows [T, N, ...]) -> state`: adds rows to the ring; donates the ring.
-        learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the actor gets the new parameters;
-            donates the learner. If the ring cannot be sampled yet, nothing changes and metrics are NaN.
-        q_values: `(params, obs [N, ...]) -> [N, A]`.
+        learn: `(state) -> (state, metrics [U])`: `sample`, then `update`, then the rows of the samples get their new
+            priorities and the actor the new parameters; donates the learner and the priorities. If the ring cannot be
+            sampled yet, nothing changes and metrics are NaN.
+        q_values: `(params, obs [N, ...]) -> [N, A]`, without randomness.
         epsilon: `(frame) -> probability of a random action`.
-        sample: `(replay, key) -> batches [U, B, ...]`, augmented; the key is consumed.
-        update: `(learner, batches [U, B, ...]) -> (learner, metrics [U])`; donates it.
+        beta: `(frame) -> exponent of importance weights`.
+        sample: `(replay, key, beta=1.0) -> Sample [U, B, ...]`, augmented; the key is consumed.
+        update: `(learner, samples [U, B, ...], keys=None) -> (learner, metrics [U], priority [U, B])`; donates the
+            learner, and consumes the keys `[U]` of noisy layers and quantile fractions; None: mean weights, fixed
+            fractions.
         replay: The functions of the ring and its size in bytes.
         learning_start: Frames to collect before the first `learn`: enough for the warm-up and for one window.
         internals: What only this package calls.
     """
 
     init: Callable[[Key[Array, ""]], AgentState]
-    act: Callable[[ActorState, Shaped[Any, "N ..."]], tuple[ActorState, Int[Array, " N"]]]
+    act: Callable[..., tuple[ActorState, Int[Array, " N"]]]
     observe: Callable[[AgentState, Rows], AgentState]
     learn: Callable[[AgentState], tuple[AgentState, Metrics]]
     q_values: Callable[[Params, Shaped[Any, "N ..."]], Float[Array, "N A"]]
     epsilon: Callable[[Int[Array, ""]], Float[Array, ""]]
-    sample: Callable[[ReplayState, Key[Array, ""]], Batch]
-    update: Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]
+    beta: Callable[[Int[Array, ""]], Float[Array, ""]]
+    sample: Callable[..., Sample]
+    update: Callable[..., tuple[LearnerState, Metrics, Float[Array, "U B"]]]
     replay: Replay
     learning_start: int
     internals: AgentInternals

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import DTypeLike
+from jaxtyping import Array, DTypeLike, Key
 
 from jaxdqn.agent.agent import Agent, AgentInternals
 from jaxdqn.agent.functions import (
@@ -27,24 +28,30 @@ from jaxdqn.agent.functions import (
 from jaxdqn.augmentation import augment_batch, check_augmentation
 from jaxdqn.compilation import jit, sequential_vmap_on_cpu
 from jaxdqn.config import Config
-from jaxdqn.learner import make_update
-from jaxdqn.losses import LOSSES, Loss
+from jaxdqn.distributions import make_objective, num_taus
+from jaxdqn.learner import METRICS, LearnerState, Params, make_update
+from jaxdqn.networks.apply import Apply, NetworkKeys, make_apply, q_values_of
 from jaxdqn.networks.architectures import make_network
 from jaxdqn.networks.convolution import micro_batch_size
-from jaxdqn.normalisation import freeze_obs_stats, init_params, make_q_values
+from jaxdqn.normalisation import freeze_obs_stats, init_params
+from jaxdqn.objectives.losses import Loss
+from jaxdqn.objectives.objective import Estimates, Objective
+from jaxdqn.objectives.q_learning import q_learning
 from jaxdqn.observations import ObsSpec, spec_from
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay.capacity import with_capacity
 from jaxdqn.replay.ring import make_replay
 from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.schedules import config_epsilon, config_optimizer, learning_start
+from jaxdqn.schedules import config_beta, config_epsilon, config_optimizer, learning_start
+from jaxdqn.types import Batch, Sample
 
 
 class AgentOverrides(NamedTuple):
-    """A user's own network, optimizer, loss and returns in place of the config's; see `make_agent`."""
+    """A user's own network, optimizer, objective and returns in place of the config's; see `make_agent`."""
 
     network: nn.Module | None = None
     optimizer: optax.GradientTransformation | None = None
+    objective: Objective | None = None
     loss: Loss | None = None
     returns: NStepReturn | None = None
 
@@ -60,8 +67,10 @@ def make_agent(
     num_envs: int | None = None,
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    objective: Objective | None = None,
     loss: Loss | None = None,
     returns: NStepReturn | None = None,
+    action_masks: bool = False,
     bytes_available: int | None = None,
     axis_name: str | None = None,
 ) -> Agent:
@@ -78,12 +87,15 @@ def make_agent(
         obs_dtype: Dtype of an observation in replay.
         obs_stats: Mean and deviation of a stack's channels, kept among the parameters; None: bytes are only scaled.
         num_envs: Environments stepped in lockstep; None: `config.num_envs`.
-        network: Flax module from normalised observations to action values; None: the config's network. On the CPU
+        network: Flax module from normalised observations to `QOutputs` or action values `[N, A]`; None: the config's.
+            With `config.distribution` "iqn" its second argument is quantile fractions `[N, T]`, or missing. On the CPU
             build it from `jaxdqn.Conv`: `flax.linen.Conv` inside the scan over updates is 5 to 9 times slower.
             `config.random_shift` and `config.mirror` apply to your network as well.
         optimizer: An optax transformation; None: Adam with the settings of the config.
-        loss: Loss of one TD error; None: the config's loss.
+        objective: What an update minimises (see `jaxdqn.objectives`); None: the config's objective.
+        loss: Loss of one TD error, a shorthand for `objective=q_learning(loss, double=config.double)`.
         returns: Reward, discount and length of a window; None: `n_step_return`.
+        action_masks: Whether rows have masks of the actions that are allowed.
         bytes_available: Memory that replay may use; None: no check.
         axis_name: Mapped axis, if each device has a part of the agent. See `make_update` and `make_parallel_agent`.
 
@@ -100,6 +112,7 @@ def make_agent(
         network = make_network(config, num_actions, obs)
     elif config.compute_dtype != "float32":
         raise ValueError(f"compute_dtype {config.compute_dtype} has no effect on your network: set it to float32")
+    objective = pick_objective(config, objective, loss)
     check_augmentation(obs, random_shift=config.random_shift, mirror=config.mirror)
     start = learning_start(config, num_envs, obs.stack or 1)
     optimizer = config_optimizer(config, num_envs, obs.stack or 1) if optimizer is None else optimizer
@@ -116,29 +129,50 @@ def make_agent(
         gamma=config.gamma,
         stack=obs.stack,
         returns=n_step_return if returns is None else returns,
+        priority_alpha=config.priority_alpha if config.prioritized else None,
+        num_actions=num_actions if action_masks else None,
         bytes_available=bytes_available,
+        axis_name=axis_name,
     )
-    q_values = make_q_values(network, obs.scale)
+    apply = make_apply(network, obs.scale, num_taus(config))
+    q_values = q_values_of(apply)
     update_once = make_update(
-        q_values,
+        apply,
+        objective,
         optimizer,
-        tau=config.tau,
-        double=config.double,
-        loss=LOSSES[config.loss] if loss is None else loss,
+        tau=config.tau if config.target_period is None else 1.0,
+        target_period=config.target_period or 1,
         micro_batch_size=micro_batch_size(config.batch_size) if obs.is_image else None,
         axis_name=axis_name,
     )
     loop_over_seeds = sequential_vmap_on_cpu if obs.is_image else (lambda function: function)
     new_params = partial(init_params, network, obs_shape=obs.seen_shape, obs_stats=obs_stats)
-    epsilon = config_epsilon(config)
+    epsilon, beta = config_epsilon(config), config_beta(config)
     augment = jax.vmap(
         partial(augment_batch, random_shift=config.random_shift, mirror=config.mirror, num_actions=num_actions)
     )
     draw = partial(draw_windows, sample=replay.sample, updates=config.updates_per_batch)
     sample = partial(sample_batches, draw=draw, augment=augment)
-    update = partial(update_batches, scan=loop_over_seeds(partial(jax.lax.scan, update_once)))
-    act = jit(partial(act_epsilon_greedy, q_values=loop_over_seeds(q_values), epsilon=epsilon))
-    learn = jit(partial(learn_from_ring, can_sample=replay.can_sample, sample=sample, update=update), donate_argnums=0)
+
+    def step(learner: LearnerState, inputs: tuple[Sample, Any]) -> tuple[LearnerState, Any]:
+        learner, *results = update_once(learner, *inputs)
+        return learner, results
+
+    update = partial(update_batches, scan=loop_over_seeds(partial(jax.lax.scan, step)))
+    act_values = loop_over_seeds(q_values)
+    act = jit(partial(act_epsilon_greedy, q_values=act_values, epsilon=epsilon, noisy=config.noisy))
+    learn = jit(
+        partial(
+            learn_from_ring,
+            beta=beta,
+            can_sample=replay.can_sample,
+            sample=sample,
+            update=update,
+            update_priorities=replay.update_priorities,
+            updates=config.updates_per_batch,
+        ),
+        donate_argnums=0,
+    )
     return Agent(
         # One program: called eagerly, it would compile each random draw separately.
         init=jit(partial(init_agent, new_params=new_params, optimizer=optimizer, new_ring=replay.init)),
@@ -147,6 +181,7 @@ def make_agent(
         learn=partial(learn_agent, program=learn),
         q_values=jit(q_values),
         epsilon=epsilon,
+        beta=beta,
         sample=jit(sample),
         update=jit(update, donate_argnums=0),
         replay=replay,
@@ -156,5 +191,36 @@ def make_agent(
             augment=jit(augment),
             # Replay off the device has programs of its own for learning.
             compile=partial(compile_agent, act=act, learn=learn if on_device else None, obs=obs),
+            metric_names=(*METRICS, *objective_metrics(objective, apply, new_params, obs)),
         ),
     )
+
+
+def pick_objective(config: Config, objective: Objective | None, loss: Loss | None) -> Objective:
+    """Return the user's objective, that of the user's loss, or the config's; raise `ValueError` if both are given."""
+    if loss is None:
+        return make_objective(config) if objective is None else objective
+    if objective is not None:
+        raise ValueError("loss has no effect with an objective: pass the loss to the objective")
+    if config.distribution != "none" or config.munchausen:
+        raise ValueError("loss needs plain or double Q-learning: pass an objective, or set distribution to none")
+    return q_learning(loss, double=config.double)
+
+
+def objective_metrics(
+    objective: Objective, apply: Apply, new_params: Callable[..., Params], obs: ObsSpec
+) -> tuple[str, ...]:
+    """Return the names of an objective's own metrics.
+
+    Raises:
+        ValueError: If the objective needs a distribution and the network estimates none.
+    """
+
+    def metrics(key: Key[Array, ""]) -> dict[str, Array]:
+        seen = jnp.zeros((1, *obs.seen_shape), np.dtype(obs.dtype))
+        outputs = apply(new_params(key), seen, NetworkKeys(key, key[None]))
+        zero = jnp.zeros(1)
+        batch = Batch(seen, jnp.zeros(1, jnp.int32), zero, zero, seen)
+        return jax.vmap(objective)(Estimates(*(outputs,) * 4), batch)[2]
+
+    return tuple(jax.eval_shape(metrics, jax.random.key(0)))

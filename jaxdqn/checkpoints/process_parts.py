@@ -3,6 +3,7 @@
     states/0000012000/envs.npz                first process; its part is the state's own folder
     states/0000012000/rest.npz                with loop "device": the bytes of the arrays of functional environments
     states/0000012000/replay/
+    states/0000012000/priorities.npz          with prioritised replay
     states/0000012000/process-1/envs.npz      second process; its part has its own manifest
     states/0000012000/process-1/replay/
 
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 
 from jaxdqn.agent.agent import Agent, AgentState
+from jaxdqn.checkpoints.priority_files import read_priorities, write_priorities
 from jaxdqn.checkpoints.replay_files import read_replay, slots_of, write_replay
 from jaxdqn.checkpoints.replay_reuse import EarlierReplay, WrittenFile, WrittenReplay
 from jaxdqn.checkpoints.run_manifest import RunManifest
@@ -99,6 +101,8 @@ def write_part(
         np.savez(folder / "rest.npz", **as_bytes)  # type: ignore[arg-type]  # no key is named allow_pickle
     if ring is None:
         return {}
+    if ring.priorities is not None:
+        write_priorities(folder, ring.priorities)
     known = write_replay(folder / "replay", ring, rows=rows, read_obs=read_obs, earlier=earlier)
     return {f"replay/{name}": entry for name, entry in known.items()}
 
@@ -129,7 +133,7 @@ def read_rows(saved: SavedState, agent: Agent, state: AgentState, index: int, pr
         processes: Number of processes.
 
     Raises:
-        ValueError: If the saved cursor or size does not fit the ring.
+        ValueError: If the saved cursor or size does not fit the ring, or there are no priorities and it needs them.
     """
     slots, num_envs = state.replay.rows.action.shape
     for name, maximum in (("cursor", slots - 1), ("size", slots)):
@@ -138,13 +142,19 @@ def read_rows(saved: SavedState, agent: Agent, state: AgentState, index: int, pr
                 f"{saved.folder} has {name} {getattr(saved.manifest, name)}, above {maximum}: it is damaged"
             )
     envs_per_part = num_envs * processes // saved.processes
-    parts = []
+    parts, folders = [], []
     for part in range(saved.processes):
         offset = envs_per_part * part
         columns = slice(max(num_envs * index - offset, 0), max(num_envs * (index + 1) - offset, 0))
         if columns.start < min(columns.stop, envs_per_part):
             parts.append((replay_paths(saved.part(part)), columns))
-    return read_replay(parts, agent, state, cursor=saved.manifest.cursor, size=saved.manifest.size)
+            folders.append((saved.part(part), columns))
+    like, exact = state.replay.priorities, saved.is_complete_for(processes)
+    priorities = None
+    if like is not None:
+        priorities = read_priorities(folders, like, slots=slots, num_envs=envs_per_part, exact=exact)
+    state = read_replay(parts, agent, state, cursor=saved.manifest.cursor, size=saved.manifest.size)
+    return state._replace(replay=state.replay._replace(priorities=priorities))
 
 
 def check_same_arrays(saved: SavedState, ours: list[str], theirs: list[str]) -> None:

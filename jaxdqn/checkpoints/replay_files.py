@@ -109,7 +109,7 @@ def read_replay(
     found = 0
     for paths in zip(*(files for files, _ in parts), strict=True):
         pieces = [_read(path, columns) for path, (_, columns) in zip(paths, parts, strict=True)]
-        piece = Rows(*(np.concatenate(field, axis=1) for field in zip(*pieces, strict=True)))
+        piece = jax.tree.map(lambda *fields: np.concatenate(fields, axis=1), *pieces)
         _check_rows(piece, state.replay.rows, paths[0])
         state = agent.observe(state, piece)
         found += len(piece.action)
@@ -146,6 +146,8 @@ def _write(path: Path, piece: Rows) -> None:
     method = zipfile.ZIP_DEFLATED if shrinks else zipfile.ZIP_STORED
     with zipfile.ZipFile(path, "x", method, compresslevel=COMPRESSION_LEVEL) as archive:
         for name, values in piece._asdict().items():
+            if values is None:  # rows without masks
+                continue
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
 
@@ -158,13 +160,18 @@ def slots_of(path: Path) -> int:
 
 def _read(path: Path, columns: slice) -> Rows:
     with np.load(path, allow_pickle=False) as archive:
-        return Rows(**{name: archive[name][:, columns] for name in Rows._fields})
+        return Rows(**{name: archive[name][:, columns] for name in Rows._fields if name in archive})
 
 
 def _check_rows(piece: Rows, like: Rows, path: Path) -> None:
-    wanted = [(name, getattr(like, name)) for name in Rows._fields if name != "obs"]
-    for name, ring in wanted:
-        found = getattr(piece, name)
+    for name in Rows._fields:
+        ring, found = getattr(like, name), getattr(piece, name)
+        if name == "obs" or (ring is None and found is None):
+            continue
+        if ring is None or found is None:
+            raise ValueError(
+                f"{path} holds {'no ' if found is None else ''}{name}: the file was written with another env"
+            )
         if (found.shape[1:], found.dtype) != (ring.shape[1:], ring.dtype):
             raise ValueError(
                 f"{path} holds {name} {found.shape} {found.dtype} and the ring {ring.shape} {ring.dtype}: "

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jaxdqn
-from jaxdqn.cli.flags import Evaluate, Play, Plot, Resume, parse, parse_train
+from jaxdqn.cli.flags import Evaluate, Play, Plot, Resume, parse
 from jaxdqn.cli.runner import Stopped, in_one_line, show_run
+from jaxdqn.cli.train_flags import parse_train
 from jaxdqn.config import Config
 from jaxdqn.distributed.options import DistributedOptions
 from jaxdqn.presets import PRESETS, RENAMED

@@ -14,27 +14,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
-from jaxdqn.config import RENAMED_NETWORK, Config
+from jaxdqn.config import RENAMED_NETWORK
 from jaxdqn.distributed.options import DistributedOptions
 from jaxdqn.presets import PRESETS, RENAMED
 
 T = TypeVar("T")
-PRESET_HELP = (
-    f"Train an agent. A PRESET may come before the flags: {', '.join(PRESETS)}. Without one, --env X takes neutral "
-    "defaults; without --env either, the preset is cartpole."
-)
-
-
-@dataclass(frozen=True)
-class Train(DistributedOptions, Config):
-    """All flags of `jaxdqn train`."""
-
-    def split(self) -> tuple[Config, DistributedOptions]:
-        """Return the config of the run, and the options of this process."""
-        both = dataclasses.asdict(self)
-        names = {field.name for field in dataclasses.fields(DistributedOptions)}
-        config = Config(**{name: value for name, value in both.items() if name not in names})
-        return config, DistributedOptions(**{name: both[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -101,14 +85,23 @@ class Plot:
     """The image file to write; its suffix chooses the format."""
 
 
-def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = None) -> T:
+def parse(
+    kind: type[T], command: str, args: Sequence[str], default: T | None = None, description: str | None = None
+) -> T:
     """Parse flags into a dataclass.
+
+    Args:
+        kind: The dataclass.
+        command: The command, for messages.
+        args: The flags.
+        default: Values of flags that are not given; None: those of the dataclass.
+        description: First paragraph of `--help` if there is a default.
 
     Raises:
         ValueError: If a flag is unknown, with the nearest known one in the message, or has a wrong value.
     """
-    given: dict[str, Any] = {} if default is None else {"default": default, "description": PRESET_HELP}
-    parsed, unknown = _parse_known(kind, args, prog=f"jaxdqn {command}", **given)
+    given: dict[str, Any] = {} if default is None else {"default": default, "description": description}
+    parsed, unknown = parse_known(kind, args, prog=f"jaxdqn {command}", **given)
     if unknown:
         names = [field.name.replace("_", "-") for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
         known = [prefix + name for prefix in ("--", "--no-") for name in names]
@@ -118,47 +111,6 @@ def parse(kind: type[T], command: str, args: Sequence[str], default: T | None = 
             hint = f"a preset comes first, as in jaxdqn train {unknown[0]}"
         raise ValueError(f"unknown argument {unknown[0]!r}: {hint}")
     return parsed
-
-
-def parse_config(args: Sequence[str], preset: Config | None = None) -> Config:
-    """Return a preset, changed by flags that name fields of the config.
-
-    Args:
-        args: The flags. If they name another environment or change `pixels`, they change `preset.for_env(...)`. If the
-            preset's replay holds its whole run, so does that of a run with another `--total-frames`.
-        preset: What the flags change; None takes `Config()` if they name an environment, else the preset `cartpole`.
-
-    Raises:
-        ValueError: If the flags are wrong.
-    """
-    return parse(Config, "train", args, _preset_for(args, preset))
-
-
-def parse_train(args: Sequence[str], preset: Config | None = None) -> tuple[Config, DistributedOptions]:
-    """Parse the flags of `jaxdqn train`: those of the config (see `parse_config`) and of `DistributedOptions`."""
-    config, options = parse(Train, "train", args, Train(**_preset_for(args, preset).to_dict())).split()
-    options.check()
-    return config, options
-
-
-def _preset_for(args: Sequence[str], preset: Config | None) -> Config:
-    given, _ = _parse_known(_DefaultFlags, args, add_help=False)
-    if preset is None:
-        preset = PRESETS["cartpole"] if given.env is None else Config(env=given.env)
-    preset = preset.for_env(given.env or preset.env, pixels=given.pixels)
-    holds_run = preset.capacity is not None and preset.capacity >= preset.total_frames
-    if given.total_frames is not None and holds_run:
-        preset = dataclasses.replace(preset, capacity=None)
-    return preset
-
-
-@dataclass(frozen=True)
-class _DefaultFlags:
-    """The flags on which the defaults of the other flags depend."""
-
-    env: str | None = None
-    pixels: bool | None = None
-    total_frames: int | None = None
 
 
 def _expand_optional_bools(kind: Any, args: Sequence[str]) -> list[str]:
@@ -186,7 +138,7 @@ def _replace_old_names(args: Sequence[str]) -> list[str]:
     return [new if (before, word) == ("--network", old) else word for before, word in pairs]
 
 
-def _parse_known(kind: type[T], args: Sequence[str], **options: Any) -> tuple[T, list[str]]:
+def parse_known(kind: type[T], args: Sequence[str], **options: Any) -> tuple[T, list[str]]:
     """Return what tyro parses, and the flags that it does not know; raise `ValueError` with its error in one line."""
     page = io.StringIO()
     try:

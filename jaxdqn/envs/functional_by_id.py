@@ -113,7 +113,7 @@ class Validated(NamedTuple):
 
 def _with_rule(env: FunctionalEnv, rule: ImageRule, spec: ObsSpec) -> FunctionalEnv:
     if rule.resized and np.issubdtype(env.observation_space.dtype, np.floating):
-        env = env._replace(**_functions_with_validity(env.reset, env.step, env.observe, env.draw))
+        env = env._replace(**_functions_with_validity(env.reset, env.step, env.observe, env.draw, env.action_mask))
     reset, step, observe = _functions_with_rule(env.reset, env.step, env.observe, rule)
     dtype: Any = np.dtype(spec.dtype)
     space = gym.spaces.Box(0, dtype.type(spec.scale), spec.shape, dtype)
@@ -135,7 +135,7 @@ def _functions_with_rule(reset: Any, step: Any, observe: Any, rule: ImageRule) -
 
 
 @lru_cache
-def _functions_with_validity(reset: Any, step: Any, observe: Any, draw: Any) -> dict[str, Any]:
+def _functions_with_validity(reset: Any, step: Any, observe: Any, draw: Any, action_mask: Any) -> dict[str, Any]:
     """Return the functions of an environment whose state also says whether its image is valid."""
 
     def with_validity(state: State, obs: Array) -> Validated:
@@ -150,4 +150,4 @@ def _functions_with_validity(reset: Any, step: Any, observe: Any, draw: Any) -> 
         return with_validity(inner, obs), obs, *rest
 
     functions = {"reset": reset_with_validity, "step": step_with_validity, "valid": lambda state: state.valid}
-    return functions | apply_to_inner_state({"observe": observe, "draw": draw})
+    return functions | apply_to_inner_state({"observe": observe, "draw": draw, "action_mask": action_mask})

@@ -23,6 +23,7 @@ class EnvCursor(NamedTuple):
         last: Whether `obs` is the final one of its episode `[N]`.
         episode_step: Index of `obs` in its episode `[N]` int32.
         returns: Raw return of the open episodes `[N]`, float64 in NumPy and float32 in JAX.
+        mask: Which actions are allowed at `obs` `[N, A]`; None: every action, always.
     """
 
     obs: Shaped[Any, "N ..."]
@@ -30,6 +31,12 @@ class EnvCursor(NamedTuple):
     last: Bool[Any, " N"]
     episode_step: Int[Any, " N"]
     returns: Float[Any, " N"]
+    mask: Bool[Any, "N A"] | None = None
+
+    @property
+    def seen(self) -> tuple[Any, ...]:
+        """What a policy is called with: the stack, and the mask if there is one."""
+        return (self.stack,) if self.mask is None else (self.stack, self.mask)
 
 
 class StepResult(NamedTuple):
@@ -41,6 +48,7 @@ class StepResult(NamedTuple):
         terminated: Whether the step reached a terminal state `[N]`.
         truncated: Whether a time limit ended the episode `[N]`.
         valid: Whether the space allows `obs` `[N]`, for observations that do not show it. See `FunctionalEnv`.
+        mask: Which actions are allowed at `obs` `[N, A]`; None: every action, always.
     """
 
     obs: Shaped[Any, "N ..."]
@@ -48,6 +56,7 @@ class StepResult(NamedTuple):
     terminated: Bool[Any, " N"]
     truncated: Bool[Any, " N"]
     valid: Bool[Any, " N"] | bool = True
+    mask: Bool[Any, "N A"] | None = None
 
 
 class EpisodeEnds(NamedTuple):
@@ -64,12 +73,15 @@ class EpisodeEnds(NamedTuple):
     length: Int[Any, "*T N"]
 
 
-def open_episodes(obs: Shaped[Any, "N ..."], frame_stack: int | None) -> EnvCursor:
+def open_episodes(
+    obs: Shaped[Any, "N ..."], frame_stack: int | None, mask: Bool[Any, "N A"] | None = None
+) -> EnvCursor:
     """Return the cursor of environments that were just reset.
 
     Args:
         obs: First observations `[N, ...]`.
         frame_stack: Frames per stack; None: no stacking.
+        mask: Which actions are allowed; None: every action, always.
     """
     xp = array_namespace(obs)
     num_envs = obs.shape[0]
@@ -79,6 +91,7 @@ def open_episodes(obs: Shaped[Any, "N ..."], frame_stack: int | None) -> EnvCurs
         last=xp.zeros(num_envs, bool),
         episode_step=xp.zeros(num_envs, xp.int32),
         returns=xp.zeros(num_envs, float),
+        mask=mask,
     )
 
 
@@ -109,6 +122,7 @@ def advance(
         terminated=step_result.terminated & live,
         last=now.last,
         episode_step=now.episode_step,
+        mask=now.mask,
     )
     returns = xp.where(live, now.returns + step_result.reward, 0.0)
     ended = (step_result.terminated | step_result.truncated) & live
@@ -118,5 +132,6 @@ def advance(
         last=ended,
         episode_step=xp.where(now.last, 0, now.episode_step + 1).astype(xp.int32),
         returns=returns,
+        mask=step_result.mask,
     )
     return row, cursor, EpisodeEnds(ended, returns, now.episode_step + 1)

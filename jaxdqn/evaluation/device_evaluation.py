@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Key
 
 from jaxdqn.compilation import sequential_vmap_on_cpu
 from jaxdqn.envs.functional.env import FunctionalEnv, vectorise
-from jaxdqn.envs.rows import advance, open_episodes
+from jaxdqn.envs.rows import advance
+from jaxdqn.exploration import allowed_values
 from jaxdqn.learner import Params, QFunction
 
 
@@ -52,13 +53,13 @@ def make_device_evaluation(
         def step(carry: Any) -> Any:
             states, cursor, key, done, returns, steps = carry
             key, step_key = jax.random.split(key)
-            actions = jnp.argmax(q_values(params, cursor.stack), axis=-1).astype(jnp.int32)
+            actions = jnp.argmax(allowed_values(q_values(params, cursor.stack), cursor.mask), axis=-1).astype(jnp.int32)
             states, step_result = envs.step(step_key, states, cursor.last, actions)
             _, cursor, ended = advance(cursor, actions, step_result, frame_stack=frame_stack, reward_scale=1.0)
             returns = jnp.where(done, returns, ended.raw_return)  # the return so far, until the episode ends
             return states, cursor, key, done | ended.ended, returns, steps + 1
 
-        cursor = open_episodes(obs, frame_stack)
+        cursor = envs.open(states, obs, frame_stack)
         done, returns = jnp.zeros(episodes, bool), jnp.zeros(episodes)
         return jax.lax.while_loop(unfinished, step, (states, cursor, key, done, returns, jnp.int32(0)))[4]
 

@@ -14,8 +14,8 @@ import numpy as np
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.envs.vector.episodes import CutEpisode, Episode, EpisodeStepper
 
-Policy = Callable[[np.ndarray], np.ndarray]
-"""Function from observations `[N, ...]` to actions `[N]`."""
+Policy = Callable[..., np.ndarray]
+"""Function from observations `[N, ...]`, and masks of allowed actions `[N, A]` if there are any, to actions `[N]`."""
 
 MAX_EPISODE_STEPS = 27_000
 """Steps after which an episode is cut: Atari's usual limit of 108,000 frames, at four frames a step."""
@@ -126,7 +126,7 @@ class Evaluator:
         while len(episodes) < len(seeds):
             self._check()
             # Environments without an episode keep an old observation, so that shapes never change.
-            _, ended = stepper.step(policy(stepper.cursor.stack), frames=steps)
+            _, ended = stepper.step(policy(*stepper.cursor.seen), frames=steps)
             episodes |= stepper.finished(ended)
             steps += len(self._envs)
             if time.monotonic() > note_due:

@@ -12,7 +12,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector.episodes import Episode
 from jaxdqn.evaluation.evaluator import Evaluation, Evaluator, summarise
-from jaxdqn.evaluation.trained_agent import greedy_policy
+from jaxdqn.evaluation.policies import greedy_policy
 from jaxdqn.learner import Params
 from jaxdqn.loops.progress import Progress
 

@@ -12,26 +12,24 @@ import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxdqn.checkpoints.agent_files import AgentSpec, Checkpoints, Which
 from jaxdqn.checkpoints.compatibility import config_of_file
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
+from jaxdqn.distributions import num_taus
 from jaxdqn.envs.gymnasium.wrappers import EnvFn, make_env_fn, name_of, spec_of_env
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
-from jaxdqn.evaluation.evaluator import Evaluation, Evaluator, Policy, summarise
+from jaxdqn.evaluation.evaluator import Evaluation, Evaluator, summarise
+from jaxdqn.evaluation.policies import greedy_policy
 from jaxdqn.learner import Params, QFunction
+from jaxdqn.networks.apply import make_apply, q_values_of
 from jaxdqn.networks.architectures import make_network
-from jaxdqn.normalisation import init_params, make_q_values
+from jaxdqn.normalisation import init_params
 from jaxdqn.observations import stats_frames
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.storage.atomic import read_json
-
-
-def greedy_policy(q_values: QFunction, params: Params) -> Policy:
-    """Return a function from observations `[N, ...]` to the best actions `[N]`, a NumPy array."""
-    return lambda obs: np.asarray(q_values(params, jnp.asarray(obs))).argmax(axis=-1)
 
 
 def build_eval_fn(config: Config, env_fn: EnvFn | None, *, render: bool = False) -> EnvFn:
@@ -134,9 +132,9 @@ class TrainedAgent:
         """Return action values `[N, A]` of observations `[N, ...]`, for example stacks `[N, 64, 64, 4]` uint8."""
         return self._q_values(self.params, jnp.asarray(obs))
 
-    def __call__(self, obs: Shaped[Any, "N ..."]) -> np.ndarray:
-        """Return greedy actions `[N]` for observations `[N, ...]`."""
-        return greedy_policy(self._q_values, self.params)(obs)
+    def __call__(self, obs: Shaped[Any, "N ..."], mask: Bool[Any, "N A"] | None = None) -> np.ndarray:
+        """Return greedy actions `[N]` for observations `[N, ...]`, among those that a mask allows."""
+        return greedy_policy(self._q_values, self.params)(obs, mask)
 
     @property
     def frame_stack(self) -> int | None:
@@ -241,4 +239,5 @@ def _load(
     stats = ObservationStats(channels, channels) if stats_frames(config, spec.obs) else None
     abstract_params = jax.eval_shape(lambda key: init_params(network, key, shape, stats), jax.random.key(0))
     params = checkpoints.params(checkpoint, abstract_params)
-    return TrainedAgent(config, spec, params, make_q_values(network, spec.obs.scale), env_fn, env)
+    q_values = q_values_of(make_apply(network, spec.obs.scale, num_taus(config)))
+    return TrainedAgent(config, spec, params, q_values, env_fn, env)

@@ -24,7 +24,8 @@ from jaxdqn.envs.functional_by_id import functional_env, with_observations
 from jaxdqn.envs.registry import functional_ids
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.loops.device_run import DeviceRun, bind_run
-from jaxdqn.losses import Loss
+from jaxdqn.objectives.losses import Loss
+from jaxdqn.objectives.objective import Objective
 from jaxdqn.observations import ObsSpec, stats_frames, stats_of
 from jaxdqn.parallel.mesh import make_mesh
 from jaxdqn.parallel.parallel_agent import agent_of
@@ -54,6 +55,7 @@ def assemble_agent(
     num_seeds: int = 1,
     num_processes: int = 1,
     axis_name: str | None = None,
+    action_masks: bool = False,
     overrides: AgentOverrides = AgentOverrides(),  # noqa: B008, it is immutable
 ) -> tuple[Config, Agent]:
     """Check the sizes of a run, give its config a capacity, and make its agent.
@@ -67,7 +69,8 @@ def assemble_agent(
         num_seeds: Number of runs that will be vmapped together, each with its own replay.
         num_processes: Number of processes that train together.
         axis_name: See `make_agent`.
-        overrides: A user's own network, optimizer, loss and returns.
+        action_masks: See `make_agent`.
+        overrides: A user's own network, optimizer, objective and returns.
 
     Raises:
         ValueError: If there are fewer devices, the run ends before learning starts, or replay is too small or does not
@@ -87,6 +90,7 @@ def assemble_agent(
         bytes_available=None if config.replay_storage == "device" else free.on_device,
         num_processes=num_processes,
         axis_name=axis_name,
+        action_masks=action_masks,
         overrides=overrides,
     )
     return config, agent
@@ -99,6 +103,7 @@ def make_device_run(
     obs_stats: ObservationStats | None = None,
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    objective: Objective | None = None,
     loss: Loss | None = None,
     returns: NStepReturn | None = None,
     num_seeds: int = 1,
@@ -116,6 +121,7 @@ def make_device_run(
         obs_stats: See `make_agent`. None plays a random rollout if the config needs statistics of images.
         network: See `make_agent`.
         optimizer: See `make_agent`.
+        objective: See `make_agent`.
         loss: See `make_agent`.
         returns: See `make_agent`.
         num_seeds: Number of runs that will be vmapped together, each with its own replay.
@@ -148,7 +154,8 @@ def make_device_run(
         free=FreeMemory(bytes_available // config.num_devices, bytes_available),
         num_seeds=num_seeds,
         axis_name=axis_name,
-        overrides=AgentOverrides(network, optimizer, loss, returns),
+        action_masks=env.action_mask is not None,
+        overrides=AgentOverrides(network, optimizer, objective, loss, returns),
     )
     return bind_run(config, agent, env, obs)
 

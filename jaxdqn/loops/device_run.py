@@ -13,7 +13,7 @@ from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.envs.functional.env import FunctionalEnv, State, vectorise
-from jaxdqn.envs.rows import EnvCursor, EpisodeEnds, advance, open_episodes
+from jaxdqn.envs.rows import EnvCursor, EpisodeEnds, advance
 from jaxdqn.learner import Metrics
 from jaxdqn.observations import ObsSpec
 from jaxdqn.schedules import warm_up_batches
@@ -90,7 +90,7 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
     def open_envs(key: Key[Array, ""]) -> tuple[State, EnvCursor, Key[Array, ""]]:
         reset_key, key = jax.random.split(key)
         states, obs = envs.reset(reset_key)
-        cursor = open_episodes(obs, stack)
+        cursor = envs.open(states, obs, stack)
         return states, cursor._replace(stack=jnp.copy(cursor.stack)), key
 
     def start(state: AgentState, key: Key[Array, ""]) -> RunState:
@@ -106,7 +106,7 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
     def step(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], tuple[Rows, EpisodeEnds, dict[str, Any]]]:
         actor, states, cursor, key = carry
         key, step_key = jax.random.split(key)
-        actor, actions = agent.act(actor, cursor.stack)
+        actor, actions = agent.act(actor, *cursor.seen)
         states, step_result = envs.step(step_key, states, cursor.last, actions)
         row, cursor, ended = advance(cursor, actions, step_result, frame_stack=stack, reward_scale=config.reward_scale)
         values = jnp.isfinite(step_result.obs).reshape(config.num_envs, -1).all(axis=1)

@@ -21,8 +21,9 @@ def check_metrics_finite(metrics: dict[str, Any], frames: int) -> None:
         frames: Rows collected so far.
     """
     updates = len(np.atleast_1d(metrics["loss"]))
+    names = (*METRICS, *(name for name in metrics if name not in METRICS))
     for update in range(updates):
-        for name in METRICS:
+        for name in names:
             values = np.atleast_1d(np.atleast_1d(metrics[name])[update])  # one for each device
             wrong = values[~np.isfinite(values)]
             if len(wrong):

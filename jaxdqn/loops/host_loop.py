@@ -61,9 +61,9 @@ def host_loop(
     batches = range(frames // config.frames_per_batch, config.num_batches)
 
     def collect(actor: ActorState) -> tuple[ActorState, Rows, list[Episode]]:
-        def act(obs: np.ndarray) -> np.ndarray:
+        def act(*seen: np.ndarray) -> np.ndarray:
             nonlocal actor
-            actor, actions = agent.act(actor, obs)
+            actor, actions = agent.act(actor, *seen)
             return np.asarray(actions)
 
         num_steps = config.frames_per_batch // config.num_envs

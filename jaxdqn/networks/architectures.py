@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from jaxdqn.config import Config
+from jaxdqn.distributions import make_output
 from jaxdqn.networks.dueling import DuelingCNN, DuelingMLP
 from jaxdqn.observations import ObsSpec
 
@@ -108,6 +110,8 @@ def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -
         frames = ObsSpec((config.frame_size,) * 2, np.uint8, config.frame_stack or 4)
         obs = ObsSpec((1,), np.float32) if config.pixels is False else frames
     side, bias = min(obs.shape[:2], default=0), config.value_bias
+    heads: dict[str, Any] = {"output": make_output(config), "layer_norm": config.layer_norm}
+    heads["noisy_sigma"] = config.noisy_sigma if config.noisy else None
     name = config.network
     if name == "auto":
         name = "cnn" if side >= MIN_CNN_SIDE else "grid"
@@ -117,7 +121,7 @@ def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -
             raise ValueError(
                 f"compute_dtype {config.compute_dtype} needs a network with convolutions: set it to float32"
             )
-        return DuelingMLP(num_actions, value_bias=bias)
+        return DuelingMLP(num_actions, value_bias=bias, **heads)
     dtype = jnp.dtype(config.compute_dtype)
     network = {
         "cnn": partial(small_cnn, num_actions),
@@ -125,7 +129,7 @@ def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -
         "grid": partial(grid_cnn, num_actions),
         "motion": partial(motion_cnn, num_actions, channels=obs.channels),
         "torchrl": partial(DuelingCNN, num_actions),
-    }[name](value_bias=bias, dtype=dtype)
+    }[name](value_bias=bias, dtype=dtype).clone(**heads)
     if side < network.smallest_frame:
         size = f"frame_size {side}" if obs.shape == (config.frame_size,) * 2 else f"an image of {obs.shape}"
         raise ValueError(

@@ -35,6 +35,7 @@ class GlobalProgram:
 
     def __call__(self, *args: Any) -> Any:
         """Run the program on arrays on this process's devices, and return results on the same devices."""
+        args = self._with_missing(args)
         if not self._spans_processes:
             return self._program(*args)
         results = self._program(*self._globalise(args))
@@ -42,7 +43,12 @@ class GlobalProgram:
 
     def lower(self, *args: Any) -> Any:
         """Lower the program for these arguments, like `lower` of a jitted function."""
+        args = self._with_missing(args)
         return self._program.lower(*(self._globalise(args) if self._spans_processes else args))
+
+    def _with_missing(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments with None for those at the end that the caller left out."""
+        return (*args, *(None,) * (len(self._in_specs) - len(args)))
 
     def _globalise(self, args: Any) -> Any:
         """Return global arrays made of this process's replicated and sharded arrays."""

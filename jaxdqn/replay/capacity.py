@@ -15,9 +15,23 @@ MEMORY_SHARE = 0.5
 """Share of the free bytes for replay if the config sets no capacity; the rest of the run needs memory, too."""
 
 
-def row_bytes(obs_shape: tuple[int, ...], obs_dtype: DTypeLike) -> int:
-    """Return the bytes of one row: the observation, action, reward, two flags and the step's index."""
-    return obs_bytes(obs_shape, obs_dtype) + 4 + 4 + 1 + 1 + 4
+def row_bytes(
+    obs_shape: tuple[int, ...], obs_dtype: DTypeLike, *, prioritized: bool = False, num_actions: int | None = None
+) -> int:
+    """Return the bytes of one row: the observation, action, reward, two flags, the step's index, and what is optional.
+
+    Args:
+        obs_shape: Shape of one observation.
+        obs_dtype: Its dtype.
+        prioritized: Whether each row has a priority.
+        num_actions: Number of actions if each row has a mask of them; None: it has none.
+    """
+    return obs_bytes(obs_shape, obs_dtype) + 4 + 4 + 1 + 1 + 4 + 4 * prioritized + (num_actions or 0)
+
+
+def config_row_bytes(config: Config, obs: ObsSpec) -> int:
+    """Return the bytes of one row of a run, without a mask of actions."""
+    return row_bytes(obs.shape, obs.dtype, prioritized=config.prioritized)
 
 
 def obs_bytes(obs_shape: tuple[int, ...], obs_dtype: DTypeLike) -> int:
@@ -81,7 +95,7 @@ def check_capacity(config: Config, obs: ObsSpec, bytes_available: int, copies: i
     check_fits(
         config.planned_capacity,
         num_envs=config.num_envs,
-        bytes_per_row=(row_bytes if on_device else obs_bytes)(obs.shape, obs.dtype),
+        bytes_per_row=config_row_bytes(config, obs) if on_device else obs_bytes(obs.shape, obs.dtype),
         bytes_available=bytes_available,
         smallest=smallest_capacity(config, obs),
         storage="disk" if config.replay_storage == "disk" else "memory",
@@ -112,7 +126,7 @@ def with_capacity(config: Config, obs: ObsSpec, bytes_available: int | None = No
         return config
     capacity = config.run_frames
     if bytes_available is not None:
-        fits = int(bytes_available * MEMORY_SHARE) // (copies * row_bytes(obs.shape, obs.dtype))
+        fits = int(bytes_available * MEMORY_SHARE) // (copies * config_row_bytes(config, obs))
         least = max(smallest_capacity(config, obs), config.batch_size)
         capacity = min(capacity, max(fits, least, config.frames_per_batch))
     return dataclasses.replace(config, capacity=capacity // config.num_envs * config.num_envs)

@@ -1,4 +1,4 @@
-"""Uniform replay: a ring of rows that holds every frame once and rebuilds stacks and n-step windows from them.
+"""Replay: a ring of rows that holds every frame once and rebuilds stacks and n-step windows from them.
 
     slot           0     1     2     3     4     5     6     7
     episode_step   6     7     0     1     2     3     4     5      one environment's column of the ring
@@ -21,13 +21,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Int, Key, Shaped
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
-from jaxdqn.preprocessing import join_frames
 from jaxdqn.replay.capacity import check_fits, check_large_enough, row_bytes, smallest_slots
-from jaxdqn.replay.sampling import draw_places
+from jaxdqn.replay.priorities import Priorities, draw_prioritized, move_priorities, no_priorities, set_priorities
+from jaxdqn.replay.sampling import draw_uniform
+from jaxdqn.replay.windows import read_window
 from jaxdqn.returns import NStepReturn, n_step_return
-from jaxdqn.types import Batch, Rows
+from jaxdqn.types import Rows, Sample
 
 
 class ReplayState(NamedTuple):
@@ -37,11 +38,13 @@ class ReplayState(NamedTuple):
         rows: Rows `[L, N, ...]`.
         cursor: Slot of the next row, int32.
         size: Number of filled slots, int32.
+        priorities: Of the rows that can start a window; None: sampling is uniform.
     """
 
     rows: Rows
     cursor: Int[Array, ""]
     size: Int[Array, ""]
+    priorities: Priorities | None = None
 
 
 class Replay(NamedTuple):
@@ -50,15 +53,19 @@ class Replay(NamedTuple):
     Attributes:
         init: `() -> state`: an empty ring, all zeros.
         add: `(state, rows [T, N, ...]) -> state`; donates `state` and writes in place.
-        sample: `(state, key) -> batch`, leaves shaped `[*batch_shape, ...]`; the key is consumed. Requires
-            `can_sample`: otherwise the result is not a valid transition.
+        sample: `(state, key, beta=1.0) -> Sample`, leaves shaped `[*batch_shape, ...]`; the key is consumed. Requires
+            `can_sample`: otherwise the result is not a valid transition. `beta` is the exponent of importance weights,
+            which are 1 if sampling is uniform.
+        update_priorities: `(state, index, priority) -> state`: gives rows of a sample new priorities, before other rows
+            are added; the identity if sampling is uniform. See `priorities.set_priorities`.
         can_sample: `(state) -> bool array`: whether any row can start a window.
         num_bytes: Size of the state in bytes.
     """
 
     init: Callable[[], ReplayState]
     add: Callable[[ReplayState, Rows], ReplayState]
-    sample: Callable[[ReplayState, Key[Array, ""]], Batch]
+    sample: Callable[..., Sample]
+    update_priorities: Callable[[ReplayState, Int[Array, "*B"], Float[Array, "*B"]], ReplayState]
     can_sample: Callable[[ReplayState], Bool[Array, ""]]
     num_bytes: int
 
@@ -74,7 +81,10 @@ def make_replay(
     gamma: float,
     stack: int | None = None,
     returns: NStepReturn = n_step_return,
+    priority_alpha: float | None = None,
+    num_actions: int | None = None,
     bytes_available: int | None = None,
+    axis_name: str | None = None,
 ) -> Replay:
     """Make the functions of a ring with these sizes.
 
@@ -88,14 +98,18 @@ def make_replay(
         gamma: Discount per step.
         stack: Frames per stack, along their channels `[H, W, stack * C]` or a new last axis; None: no stacking.
         returns: Reward, discount and length of a window. See `n_step_return`.
+        priority_alpha: Exponent of priorities, 0 or above; None: sampling is uniform.
+        num_actions: Number of actions if rows have masks of the allowed ones; None: they have none.
         bytes_available: Memory that the ring may use; None: no check.
+        axis_name: Mapped axis, if each device has a ring of its own and a part of each batch. See `draw_prioritized`.
 
     Raises:
-        ValueError: If the ring is too small for one window or does not fit in memory; before anything is allocated.
+        ValueError: If `priority_alpha` is below 0, or the ring is too small for one window or does not fit in memory;
+            before anything is allocated.
 
     References:
         Lin, Self-improving reactive agents based on reinforcement learning, planning and teaching (1992); Mnih et
-        al. (2015), who keep each frame once.
+        al. (2015), who keep each frame once; Schaul et al., Prioritized Experience Replay (2016).
     """
     sizes = {"capacity": capacity, "num_envs": num_envs, "n_steps": n_steps, "stack": 1 if stack is None else stack}
     for name, size in sizes.items():
@@ -103,9 +117,11 @@ def make_replay(
             raise ValueError(f"{name} {size} must be at least 1")
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma {gamma} must be between 0 and 1")
+    if priority_alpha is not None and priority_alpha < 0:
+        raise ValueError(f"priority_alpha {priority_alpha} must be 0 or above")
     check_large_enough(capacity, num_envs, n_steps, stack)
     slots = capacity // num_envs
-    bytes_per_row = row_bytes(obs_shape, obs_dtype)
+    bytes_per_row = row_bytes(obs_shape, obs_dtype, prioritized=priority_alpha is not None, num_actions=num_actions)
     if bytes_available is not None:
         check_fits(
             capacity,
@@ -117,24 +133,49 @@ def make_replay(
     starts = partial(can_start, n_steps=n_steps, stack=stack)
     window = partial(read_window, n_steps=n_steps, gamma=gamma, stack=stack, returns=returns)
 
-    def sample(state: ReplayState, key: Key[Array, ""]) -> Batch:
-        slot, env = draw_places(key, starts(state), prod(batch_shape))
-        windows = jax.vmap(partial(window, state.rows))(slot, env)
-        return jax.tree.map(lambda x: x.reshape(*batch_shape, *x.shape[1:]), windows)
+    def sample(state: ReplayState, key: Key[Array, ""], beta: Float[Array, ""] | float = 1.0) -> Sample:
+        count = prod(batch_shape)
+        if state.priorities is None:
+            index, weight = draw_uniform(key, starts(state), count), jnp.ones(count, jnp.float32)
+        else:
+            index, weight = draw_prioritized(key, state.priorities, count, beta, axis_name=axis_name)
+        batch = jax.vmap(partial(window, state.rows))(index // num_envs, index % num_envs)
+        return jax.tree.map(lambda x: x.reshape(*batch_shape, *x.shape[1:]), Sample(batch, index, weight))
+
+    def add(state: ReplayState, rows: Rows) -> ReplayState:
+        added = add_rows(state, rows)
+        if state.priorities is None or priority_alpha is None:
+            return added
+        written = (jnp.arange(slots) - state.cursor) % slots < rows.action.shape[0]
+        moved = move_priorities(state.priorities, written[:, None], starts(added), alpha=priority_alpha)
+        return added._replace(priorities=moved)
+
+    def update_priorities(state: ReplayState, index: Int[Array, "*B"], priority: Float[Array, "*B"]) -> ReplayState:
+        if state.priorities is None or priority_alpha is None:
+            return state
+        changed = set_priorities(state.priorities, index.reshape(-1), priority.reshape(-1), alpha=priority_alpha)
+        return state._replace(priorities=changed)
 
     def can_sample(state: ReplayState) -> Bool[Array, ""]:
-        return starts(state).any()
+        return starts(state).any() if state.priorities is None else state.priorities.num_rows[0] > 0
+
+    def init() -> ReplayState:
+        ring = empty_ring(slots, num_envs, obs_shape, obs_dtype, num_actions)
+        return ring if priority_alpha is None else ring._replace(priorities=no_priorities(slots * num_envs))
 
     return Replay(
-        init=partial(empty_ring, slots, num_envs, obs_shape, obs_dtype),
-        add=jax.jit(add_rows, donate_argnums=0),
+        init=init,
+        add=jax.jit(add, donate_argnums=0),
         sample=jax.jit(sample),
+        update_priorities=update_priorities,
         can_sample=jax.jit(can_sample),
         num_bytes=slots * num_envs * bytes_per_row + 8,
     )
 
 
-def empty_ring(slots: int, num_envs: int, obs_shape: tuple[int, ...], obs_dtype: DTypeLike) -> ReplayState:
+def empty_ring(
+    slots: int, num_envs: int, obs_shape: tuple[int, ...], obs_dtype: DTypeLike, num_actions: int | None = None
+) -> ReplayState:
     """Return a ring without rows, all zeros."""
     shape = (slots, num_envs)
     rows = Rows(
@@ -144,6 +185,7 @@ def empty_ring(slots: int, num_envs: int, obs_shape: tuple[int, ...], obs_dtype:
         terminated=jnp.zeros(shape, bool),
         last=jnp.zeros(shape, bool),
         episode_step=jnp.zeros(shape, jnp.int32),
+        mask=None if num_actions is None else jnp.zeros((*shape, num_actions), bool),
     )
     return ReplayState(rows=rows, cursor=jnp.zeros((), jnp.int32), size=jnp.zeros((), jnp.int32))
 
@@ -160,7 +202,7 @@ def add_rows(state: ReplayState, rows: Rows) -> ReplayState:
     if length > slots:
         raise ValueError(f"{length} rows per environment do not fit {slots} slots: add fewer at a time")
     written = (state.cursor + jnp.arange(length)) % slots
-    return ReplayState(
+    return state._replace(
         rows=jax.tree.map(lambda ring, new: ring.at[written].set(new, unique_indices=True), state.rows, rows),
         cursor=(state.cursor + length) % slots,
         size=jnp.minimum(state.size + length, slots),
@@ -174,43 +216,3 @@ def can_start(state: ReplayState, *, n_steps: int, stack: int | None) -> Bool[Ar
     lookback = jnp.minimum(state.rows.episode_step, (stack or 1) - 1)
     inside = (age[:, None] >= lookback) & (age[:, None] + n_steps < state.size)
     return inside & ~state.rows.last
-
-
-def read_window(
-    rows: Rows,
-    slot: Int[Array, ""],
-    env: Int[Array, ""],
-    *,
-    n_steps: int,
-    gamma: float,
-    stack: int | None,
-    returns: NStepReturn,
-) -> Batch:
-    """Return the transition of up to `n_steps` steps that starts at one row; requires `can_start`."""
-    slots = rows.action.shape[0]
-    ahead = (slot + jnp.arange(n_steps)) % slots
-    reward, discount, steps = returns(
-        rows.reward[ahead, env], rows.terminated[ahead, env], rows.last[(ahead + 1) % slots, env], gamma
-    )
-    return Batch(
-        obs=read_stack(rows, slot, env, stack),
-        action=rows.action[slot, env],
-        reward=reward,
-        discount=discount,
-        next_obs=read_stack(rows, (slot + steps) % slots, env, stack),
-    )
-
-
-def read_stack(rows: Rows, slot: Int[Array, ""], env: Int[Array, ""], stack: int | None) -> Shaped[Array, "*obs"]:
-    """Return the observation of one row, with the frames before it if `stack` is given.
-
-    Before the start of an episode its first frame is repeated, as it is when the agent acts.
-    """
-    (slots, num_envs), obs_shape = rows.obs.shape[:2], rows.obs.shape[2:]
-    # Flat indices that are always in bounds, so that XLA moves the many bytes without checking indices.
-    frames = rows.obs.reshape(slots * num_envs, *obs_shape).at
-    if stack is None:
-        return frames[slot * num_envs + env].get(mode="promise_in_bounds")
-    back = jnp.minimum(jnp.arange(stack - 1, -1, -1), rows.episode_step[slot, env])
-    indices = (slot - back) % slots * num_envs + env
-    return join_frames(frames[indices].get(mode="promise_in_bounds"), len(obs_shape))

@@ -1,4 +1,4 @@
-"""How rows are drawn: uniformly over those that can start a window."""
+"""Draw rows uniformly over those that can start a window."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
 
-def draw_places(
-    key: Key[Array, ""], candidates: Bool[Array, "L N"], count: int
-) -> tuple[Int[Array, " count"], Int[Array, " count"]]:
-    """Draw slots and environments uniformly over the rows that are candidates, of which there must be one.
+def draw_uniform(key: Key[Array, ""], candidates: Bool[Array, "L N"], count: int) -> Int[Array, " count"]:
+    """Draw rows `slot * N + env` uniformly over the candidates, of which there must be one.
 
     Draws a rank, and finds the row that has it. The key is consumed.
     """
@@ -19,7 +17,7 @@ def draw_places(
     slot = jnp.searchsorted(cumulative, rank, side="right", method="scan_unrolled").astype(jnp.int32)
     offset = rank - jnp.where(slot > 0, cumulative[slot - 1], 0)
     env = (jnp.cumsum(candidates[slot], axis=1, dtype=jnp.int32) <= offset[:, None]).sum(axis=1, dtype=jnp.int32)
-    return slot, env
+    return slot * candidates.shape[1] + env
 
 
 def uniform_below(key: Key[Array, ""], size: int, bound: Int[Array, ""]) -> Int[Array, " size"]:

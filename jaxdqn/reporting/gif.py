@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 from PIL import Image
 
 from jaxdqn.envs.gymnasium.spaces import picture_bytes
@@ -15,6 +17,7 @@ from jaxdqn.envs.gymnasium.wrappers import name_of
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector.episodes import Episode, EpisodeStepper
 from jaxdqn.evaluation.trained_agent import TrainedAgent
+from jaxdqn.exploration import allowed_values
 from jaxdqn.reporting.gif_panel import STEPS, Panel
 from jaxdqn.storage.atomic import atomic_write
 
@@ -87,7 +90,7 @@ def _play(env: gym.Env, agent: TrainedAgent, seed: int, every: int, longest: int
     while True:
         values = np.asarray(agent.q_values(stepper.cursor.stack))[0]
         recent.append(values)
-        action, total = int(values.argmax()), float(stepper.cursor.returns[0])
+        action, total = best_action(values, stepper.cursor.mask), float(stepper.cursor.returns[0])
         if step % every == 0:
             pictures.append(panel.draw(_scene(env), np.stack(recent), action, step, total))
         _, ended = stepper.step([action], frames=step)
@@ -95,6 +98,11 @@ def _play(env: gym.Env, agent: TrainedAgent, seed: int, every: int, longest: int
         for episode in stepper.finished(ended).values():
             pictures.append(panel.draw(_scene(env), np.stack(recent), action, episode.length, episode.raw_return))
             return pictures, episode
+
+
+def best_action(values: Float[np.ndarray, " A"], mask: Bool[np.ndarray, "1 A"] | None) -> int:
+    """Return the best action among those that a mask allows."""
+    return int(values.argmax() if mask is None else allowed_values(jnp.asarray(values), jnp.asarray(mask[0])).argmax())
 
 
 def _scene(env: gym.Env) -> np.ndarray:

@@ -22,11 +22,6 @@ from jaxdqn.storage.atomic import write_json
 from jaxdqn.storage.csv_table import Table
 from jaxdqn.versions import versions
 
-METRICS_COLUMNS = (
-    *("frames", "updates", "episodes", "return_mean", "length_mean", "epsilon"),
-    *METRICS,
-    *("elapsed_seconds", "frames_per_second"),
-)
 EVALUATION_COLUMNS = (
     "frames",
     "episodes",
@@ -43,6 +38,12 @@ EVALUATION_COLUMNS = (
 )
 
 
+def metrics_columns(metric_names: Iterable[str] = METRICS) -> tuple[str, ...]:
+    """Return the columns of `metrics.csv` for an agent's metrics."""
+    before = ("frames", "updates", "episodes", "return_mean", "length_mean", "epsilon")
+    return (*before, *metric_names, "elapsed_seconds", "frames_per_second")
+
+
 class Logger:
     """Writes the logs of a run; every row is complete on disk before the next one is written."""
 
@@ -55,6 +56,7 @@ class Logger:
         frames: int = 0,
         position: LogPosition | None = None,
         own: Mapping[str, str] | None = None,
+        metric_names: Iterable[str] = METRICS,
     ) -> None:
         """Open the logs of a run.
 
@@ -65,6 +67,7 @@ class Logger:
             frames: Rows that were collected at `position`; logs of later frames are deleted.
             position: What `position` returned in the process before; None in the first process.
             own: The user's own objects in this run (environment, network, ...), and where each is defined.
+            metric_names: Names of the agent's metrics.
         """
         position = position or LogPosition()
         self._started = started - position.elapsed_seconds
@@ -73,7 +76,7 @@ class Logger:
         self._num_episodes = position.num_episodes
         write_json(folder / "config.json", dataclasses.replace(config, output=relative_path(folder)).to_dict())
         write_json(folder / "versions.json", {**versions(), "own": dict(own or {})})
-        self._metrics = Table(folder / "metrics.csv", METRICS_COLUMNS, until=frames)
+        self._metrics = Table(folder / "metrics.csv", metrics_columns(metric_names), until=frames)
         # Not `frames`: an evaluation that was still due at that frame is played after the resume.
         self._evaluated = position.evaluated
         self._evaluations = Table(folder / "evaluations.csv", EVALUATION_COLUMNS, until=self._evaluated)

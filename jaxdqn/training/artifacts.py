@@ -14,11 +14,15 @@ from jaxdqn.evaluation.evaluator import Evaluation, Evaluator
 from jaxdqn.evaluation.selection import Selection
 from jaxdqn.evaluation.trained_agent import load
 from jaxdqn.loops.progress import Progress
+from jaxdqn.objectives.categorical import MASS_OUTSIDE
 from jaxdqn.reporting.gif import record_gif
 from jaxdqn.reporting.logger import Logger
 from jaxdqn.reporting.plots import draw_curve
 from jaxdqn.training.context import RunContext
 from jaxdqn.training.setup import RunSetup
+
+OUTSIDE_LIMIT = 0.1
+"""Share of the targets' probability outside the support from which a run warns; an average over about 100 batches."""
 
 
 class RunArtifacts:
@@ -45,12 +49,32 @@ class RunArtifacts:
             for note in checkpoints.restore_index(saved.record.index, states.agents()):
                 context.control.say(note)
         own = context.overrides.definitions()
-        self._logger = Logger(folder, context.config, context.started, frames=frames, position=log, own=own)
+        self._logger = Logger(
+            folder,
+            context.config,
+            context.started,
+            frames=frames,
+            position=log,
+            own=own,
+            metric_names=setup.agent.internals.metric_names,
+        )
+        self._outside = 0.0
         self._selection = Selection(context.config, setup.agent, evaluator, checkpoints, setup.spec)
 
     def log(self, progress: Progress) -> None:
-        """Write a row of metrics, if one is due."""
+        """Write a row of metrics, if one is due; warn once if c51's support does not suit the returns."""
         self._logger.log(progress, force=progress.frames >= self._config.run_frames)
+        if MASS_OUTSIDE not in progress.metrics or self._outside > OUTSIDE_LIMIT:
+            return
+        self._outside += 0.01 * (progress.metrics[MASS_OUTSIDE] - self._outside)
+        if self._outside > OUTSIDE_LIMIT:
+            low, high = self._config.support
+            warnings.warn(
+                f"{progress.metrics[MASS_OUTSIDE]:.0%} of the targets' probability is outside the support, from v_min "
+                f"{low:g} to v_max {high:g}: set both to the range of returns, in units of scaled rewards",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def evaluate(self, progress: Progress) -> Evaluation:
         """Evaluate an agent, save it, and log the result."""

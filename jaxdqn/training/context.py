@@ -15,7 +15,8 @@ from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
 from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
-from jaxdqn.losses import Loss
+from jaxdqn.objectives.losses import Loss
+from jaxdqn.objectives.objective import Objective
 from jaxdqn.returns import NStepReturn
 from jaxdqn.signals import Stop
 
@@ -25,6 +26,7 @@ Say = Callable[[str], None]
 _REPLACED = {
     "optimizer": ("learning_rate", "learning_rate_end", "weight_decay", "max_gradient_norm"),
     "network": ("network", "value_bias"),
+    "objective": ("loss", "double", "munchausen"),
     "loss": ("loss",),
 }
 """Fields of a config that have no effect if the user passes an override, by the name of the override."""
@@ -40,6 +42,7 @@ class Overrides(NamedTuple):
         loss: Loss of one TD error.
         eval_env_fn: Builds an environment for evaluations.
         returns: Reward, discount and length of a window.
+        objective: What an update minimises.
     """
 
     env_fn: EnvFn | None = None
@@ -48,10 +51,11 @@ class Overrides(NamedTuple):
     loss: Loss | None = None
     eval_env_fn: EnvFn | None = None
     returns: NStepReturn | None = None
+    objective: Objective | None = None
 
     def of_agent(self) -> AgentOverrides:
         """Return those that `make_agent` takes."""
-        return AgentOverrides(self.network, self.optimizer, self.loss, self.returns)
+        return AgentOverrides(self.network, self.optimizer, self.objective, self.loss, self.returns)
 
     def evaluation_env_fn(self, config: Config) -> EnvFn | None:
         """Return the function that builds the environment for evaluations; None if the config names it."""

@@ -10,7 +10,8 @@ import optax
 from jaxdqn.config import Config
 from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
-from jaxdqn.losses import Loss
+from jaxdqn.objectives.losses import Loss
+from jaxdqn.objectives.objective import Objective
 from jaxdqn.returns import NStepReturn
 from jaxdqn.signals import Stop
 from jaxdqn.training.context import Overrides, ResumeOptions, RunControl, Say, ignore, warn
@@ -26,6 +27,7 @@ def train(
     eval_env_fn: EnvFn | None = None,
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    objective: Objective | None = None,
     loss: Loss | None = None,
     returns: NStepReturn | None = None,
     rollout: RolloutAhead | None = None,
@@ -50,6 +52,7 @@ def train(
             None: `config.eval_env`, or the environment of training.
         network: A Flax module in place of the config's; `load` then needs it again.
         optimizer: An optax transformation in place of the config's Adam.
+        objective: What an update minimises, in place of the config's.
         loss: Loss of one TD error in place of the config's.
         returns: Reward, discount and length of a window in place of `n_step_return`.
         rollout: A random rollout of this config that has already started; None plays it here.
@@ -69,9 +72,7 @@ def train(
         ProcessError: If another process has failed.
         LostProcessError: If another process is lost.
     """
-    overrides = Overrides(
-        env_fn=env_fn, eval_env_fn=eval_env_fn, network=network, optimizer=optimizer, loss=loss, returns=returns
-    )
+    overrides = Overrides(env_fn, network, optimizer, loss, eval_env_fn, returns, objective)
     control = RunControl.make(stop, say, show, group)
     return TrainingRun(train_steps(config, overrides, control, rollout=rollout, name=name), control)
 
@@ -87,6 +88,7 @@ def resume(
     eval_env_fn: EnvFn | None = None,
     network: nn.Module | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    objective: Objective | None = None,
     loss: Loss | None = None,
     returns: NStepReturn | None = None,
     stop: Stop | None = None,
@@ -109,6 +111,7 @@ def resume(
         eval_env_fn: The `eval_env_fn` that the run was trained with.
         network: The network that the run was trained with, if it was the user's own.
         optimizer: The optimizer that the run was trained with, if it was the user's own.
+        objective: The objective that the run was trained with, if it was the user's own.
         loss: The loss that the run was trained with, if it was the user's own.
         returns: The function that the run was trained with, if it was the user's own.
         stop: See `train`.
@@ -124,9 +127,7 @@ def resume(
             another format or architecture; nothing has been changed then.
         FloatingPointError: See `train`.
     """
-    overrides = Overrides(
-        env_fn=env_fn, eval_env_fn=eval_env_fn, network=network, optimizer=optimizer, loss=loss, returns=returns
-    )
+    overrides = Overrides(env_fn, network, optimizer, loss, eval_env_fn, returns, objective)
     options = ResumeOptions(total_frames=total_frames, num_devices=num_devices, env=env, eval_env=eval_env)
     control = RunControl.make(stop, say, show, group)
     return TrainingRun(resume_steps(Path(run), options, overrides, control), control)

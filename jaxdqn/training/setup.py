@@ -18,6 +18,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.functional.env import FunctionalEnv
 from jaxdqn.envs.functional_by_id import functional_env, functional_form, with_observations
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn, name_of, running_statistics, spec_of_env
+from jaxdqn.envs.vector.stepper import ACTION_MASK
 from jaxdqn.evaluation.trained_agent import build_eval_fn, check_same_env
 from jaxdqn.learner import Params
 from jaxdqn.loops.assemble import assemble_agent, free_memory, rollout_stats_of
@@ -62,6 +63,14 @@ def inspect_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
     """
     assert isinstance(env.action_space, gym.spaces.Discrete)  # `make_env_fn` has checked it
     return AgentSpec(int(env.action_space.n), spec_of_env(env, frame_stack))
+
+
+def has_action_masks(env: gym.Env) -> bool:
+    """Return whether an environment gives masks of its allowed actions, in `info` of its reset."""
+    try:
+        return ACTION_MASK in env.reset()[1]
+    except Exception:  # the first reset of the run raises it again, with the environment's name
+        return False
 
 
 def set_up_run(
@@ -171,6 +180,7 @@ def make_setup(
         obs_stats=ObservationStats(np.zeros(channels), np.ones(channels)) if channels else None,  # replaced below
         free=free or free_memory(config),
         num_processes=jax.process_count(),
+        action_masks=has_action_masks(env) if functional is None else functional.action_mask is not None,
         overrides=overrides.of_agent(),
     )
     if fresh:

@@ -13,8 +13,8 @@ from whole_runs import VECTORS, finish, table
 import jaxdqn
 from jaxdqn.checkpoints.agent_files import AgentSpec
 from jaxdqn.checkpoints.compatibility import OLD_VALUES, config_of_file
-from jaxdqn.cli.flags import parse_config
 from jaxdqn.cli.main import main
+from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.observations import ObsSpec
 from jaxdqn.presets import PRESETS
@@ -53,6 +53,7 @@ def test_curve_is_drawn_from_the_unbiased_columns(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.several
 def test_run_of_an_older_version_is_resumed_with_its_rows(tmp_path):
     """Its files lack the new fields; everything else is as this version writes it."""
     old_values = {name: OLD_VALUES[name] for name in NEW}

@@ -10,9 +10,16 @@ from small_runs import PIXELS, equal
 from stopped_runs import VECTORS, config_in, finish, newest, table
 
 import jaxdqn
+from jaxdqn.algorithms import with_algorithm
 from jaxdqn.envs.functional.adapters import GymnasiumEnv
 
-DEVICE = dataclasses.replace(VECTORS, loop="device")
+# Priorities, noise and a distribution: all that a state can hold.
+RAINBOW = dataclasses.replace(with_algorithm(VECTORS, "rainbow"), v_min=-5.0)
+DEVICE = dataclasses.replace(RAINBOW, loop="device")
+M_IQN = with_algorithm(VECTORS, "m-iqn")
+STORED = dataclasses.replace(
+    VECTORS, replay_storage="host", updates_per_batch=4, prioritized=True
+)  # in fetches of one size
 FRAMES = dataclasses.replace(
     PIXELS, loop="host", total_frames=120, warmup_frames=40, capacity=60, checkpoint_every=40, evaluation_episodes=1
 )
@@ -24,26 +31,46 @@ def functional():
 
 
 def bytes_of(found):
-    """Return a state's manifest without times, its replay files and its environments; files in `arrays/` differ."""
+    """Return a state's manifest without times, its replay files, and its environments and priorities."""
     record = dataclasses.replace(found.manifest.record, log=None, config={})
     facts = found.manifest._replace(record=record)
     arrays = {path.name: path.read_bytes() for path in sorted((found.folder / "replay").iterdir())}
-    envs = [dict(np.load(path)) for path in sorted(found.folder.glob("*.npz"))]
-    assert len(envs) == 1  # gymnasium's, or functional ones
-    return facts, arrays, envs[0]
+    others = [path for path in found.folder.glob("*.npz") if path.name != "priorities.npz"]
+    assert len(others) == 1  # the environments: gymnasium's, or functional ones
+    return (
+        facts,
+        arrays,
+        {f"{path.stem} {name}": x for path in found.folder.glob("*.npz") for name, x in np.load(path).items()},
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "how"),
     [
-        (VECTORS, {}),
-        (DEVICE, {}),
-        (dataclasses.replace(VECTORS, replay_storage="host", updates_per_batch=4), {}),  # in fetches of one size
+        pytest.param(RAINBOW, {}, marks=pytest.mark.several),
+        pytest.param(DEVICE, {}, marks=pytest.mark.several),
+        pytest.param(STORED, {}, marks=pytest.mark.several),
+        pytest.param(dataclasses.replace(VECTORS, loop="device"), {}, marks=pytest.mark.long),
+        pytest.param(VECTORS, {}, marks=pytest.mark.long),
+        pytest.param(M_IQN, {}, marks=pytest.mark.long),
+        pytest.param(dataclasses.replace(M_IQN, loop="device"), {}, marks=pytest.mark.long),
+        pytest.param(with_algorithm(DEVICE, "qr"), {}, marks=pytest.mark.long),
         pytest.param(HOST_REPLAY, {}, marks=pytest.mark.long),
         pytest.param(VECTORS, {"env_fn": functional}, marks=pytest.mark.long),
     ],
-    ids=["host", "device", "replay on the host", "frames on the host", "a functional environment on the host"],
+    ids=[
+        "rainbow on the host",
+        "rainbow on the device",
+        "replay on the host",
+        "plain on the device",
+        "plain on the host",
+        "m-iqn on the host",
+        "m-iqn on the device",
+        "qr on the device",
+        "frames on the host",
+        "a functional environment on the host",
+    ],
 )
 def test_resumed_run_equals_an_uninterrupted_one(config, how, tmp_path):
     runs = [tmp_path / "one", tmp_path / "two"]
@@ -67,6 +94,7 @@ def test_resumed_run_equals_an_uninterrupted_one(config, how, tmp_path):
     assert first[0] == second[0]
     assert first[1] == second[1]
     assert first[2].keys() == second[2].keys()
+    assert config.prioritized == any(name.startswith("priorities") for name in first[2])
     for name in first[2]:
         assert np.array_equal(first[2][name], second[2][name])
     agents = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in runs]

@@ -1,7 +1,7 @@
 """Checks of several processes, each with two CPU devices, that train together over loopback.
 
     python3 tests/checks/distributed_checks.py            all checks, in five minutes
-    python3 tests/checks/distributed_checks.py short      the checks that the suite runs by default
+    python3 tests/checks/distributed_checks.py short      the quickest checks
 
 Pass names of checks to run only those. Processes that do not run the command line run `peer.py`.
 """
@@ -86,12 +86,14 @@ SHORT = (
     meeting.coordinator_listens_on_the_given_address,
     meeting.different_flags_are_refused_by_all,
 )
-SLOWEST = (
-    two_processes_learn_the_probes_and_end_with_equal_parameters,
-    two_processes_with_the_device_loop_resume_bit_for_bit,
-    two_processes_resume_with_more_total_frames,
-    faults.hanging_process_ends_the_others,
+MEDIUM = (
+    two_processes_resume_bit_for_bit,
+    device_loop_steps_different_environments_in_each_process,
+    faults.error_of_one_process_is_raised_on_all,
+    faults.killed_process_ends_the_others,
+    faults.sigterm_to_one_process_ends_all_with_a_state,
 )
+"""With `SHORT`, what CI runs."""
 ALL = (
     *SHORT,
     two_processes_train_pixel_cartpole_and_write_one_folder,

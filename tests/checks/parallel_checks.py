@@ -6,21 +6,21 @@
 """
 
 import dataclasses
-import re
 import sys
 import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+import parallel_updates as updates
 import pmap_agent
 import probes
 import pytest
 from small_runs import PIXELS, VECTORS, equal
 
 import jaxdqn
+from jaxdqn.algorithms import with_algorithm
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.loops.assemble import make_device_run
@@ -31,63 +31,8 @@ from jaxdqn.parallel.parallel_agent import agent_of, make_parallel_agent
 from jaxdqn.replay.capacity import row_bytes
 from jaxdqn.storage.free_memory import free_bytes
 
+SGD_VECTORS = {"obs_shape": (4,), "obs_dtype": np.float32, "optimizer": optax.sgd(1e-3)}
 FRAMES = dataclasses.replace(PIXELS, num_envs=4, frames_per_batch=20, updates_per_batch=1)
-
-
-def agents(config, **options):
-    """Return the same agent on four devices, and on one."""
-    return make_parallel_agent(config, make_mesh(4), **options), jaxdqn.make_agent(config, **options)
-
-
-def a_batch(config, obs_shape, dtype):
-    rng = np.random.default_rng(0)
-    shape = (config.updates_per_batch, config.batch_size)
-    scale = 1 if dtype == np.uint8 else 255
-    obs, next_obs = (rng.integers(0, 255, (*shape, *obs_shape)) / scale for _ in range(2))
-    return jaxdqn.Batch(
-        obs=jnp.asarray(obs, dtype),
-        action=jnp.asarray(rng.integers(0, 2, shape), jnp.int32),
-        reward=jnp.asarray(rng.normal(size=shape), jnp.float32),
-        discount=jnp.asarray(rng.random(shape), jnp.float32),
-        next_obs=jnp.asarray(next_obs, dtype),
-    )
-
-
-def update_matches_one_device_and_needs_one_all_reduce():
-    compare_updates(VECTORS, {"obs_shape": (4,), "obs_dtype": np.float32}, (4,))
-
-
-def update_of_frames_matches_one_device_and_needs_one_all_reduce():
-    stats = jaxdqn.ObservationStats(np.full(2, 100.0), np.full(2, 50.0))
-    # SGD and not Adam: Adam's first step is the sign of the gradient, which for a few of a million is rounding error.
-    frames = {"obs_shape": (44, 44), "obs_dtype": np.uint8, "obs_stats": stats, "optimizer": optax.sgd(1e-3)}
-    compare_updates(FRAMES, frames, (44, 44, 2))
-
-
-def update_of_colours_matches_one_device_and_needs_one_all_reduce():
-    obs = jaxdqn.ObsSpec((12, 11, 3), np.uint8, 2, 9.0)
-    config = dataclasses.replace(FRAMES, network="grid", mirror=False, random_shift=0)
-    compare_updates(config, {"obs": obs, "optimizer": optax.sgd(1e-3)}, obs.seen_shape)
-
-
-def compare_updates(config, options, seen):
-    four, one = agents(config, num_actions=2, **options)
-    batch = a_batch(config, seen, options["obs"].dtype if "obs" in options else options["obs_dtype"])
-    learner = one.init(jax.random.key(5)).learner
-    text = four.update.lower(learner, batch).compile().as_text()
-    found, metrics = four.update(jax.tree.map(jnp.copy, learner), batch)
-    wanted, wanted_metrics = one.update(learner, batch)
-    error = max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True))
-    assert error < 1e-5, error
-    assert np.allclose(metrics["loss"].mean(axis=1), wanted_metrics["loss"], rtol=1e-4)
-    kinds = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all|collective-broadcast"
-    collectives = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text)
-    assert {kind for _, kind in collectives} == {"all-reduce"}, collectives
-    shapes = [shape for sizes, _ in collectives for shape in re.findall(r"f32\[([\d,]*)\]", sizes)]
-    sent = sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
-    size = sum(x.size for x in jax.tree.leaves(found.params))  # including the statistics of observations
-    assert sent == size, (sent, size)
-    assert len(collectives) == len(shapes) == 1, collectives
 
 
 def run_of(num_devices, env=probes.TerminatingChain, frames=640):
@@ -103,7 +48,7 @@ def counters_are_equal_on_one_two_and_four_devices():
     found = set()
     for num_devices in (1, 2, 4):
         agent, steps = run_of(num_devices)
-        batch = jax.eval_shape(agent.sample, steps[-1].state.replay, jax.random.key(0))
+        batch = jax.eval_shape(agent.sample, steps[-1].state.replay, jax.random.key(0)).batch
         counts = tuple((step.frames, step.updates, round(step.epsilon, 6)) for step in steps)
         found.add((counts, batch.action.shape, int(steps[-1].state.replay.size), agent.learning_start))
         rows = np.asarray(steps[-1].state.replay.rows.episode_step)
@@ -129,7 +74,7 @@ def parameters_stay_equal_on_all_devices_and_learn_the_value():
 
 def devices_draw_different_samples():
     agent, steps = run_of(4)
-    batch = agent.sample(steps[-1].state.replay, jax.random.key(0))
+    batch = agent.sample(steps[-1].state.replay, jax.random.key(0)).batch
     parts = devices_of(batch.obs)
     assert [part.shape for part in parts] == [(4, 4, 2)] * 4
     assert len({part.tobytes() for part in parts}) == 4
@@ -142,7 +87,7 @@ def draw_followed_by_augment_equals_sample():
     """Each device has its own keys, and `draw` passes all of them on."""
     stats = jaxdqn.ObservationStats(np.full(2, 100.0), np.full(2, 50.0))
     config = dataclasses.replace(FRAMES, random_shift=4, updates_per_batch=2)
-    agent, _ = agents(config, num_actions=2, obs_shape=(44, 44), obs_dtype=np.uint8, obs_stats=stats)
+    agent, _ = updates.agents(config, num_actions=2, obs_shape=(44, 44), obs_dtype=np.uint8, obs_stats=stats)
     ring = agent.init(jax.random.key(0)).replay
     rng = np.random.default_rng(0)
     shape = ring.rows.action.shape
@@ -161,10 +106,11 @@ def draw_followed_by_augment_equals_sample():
     windows, keys = agent.internals.draw(ring, key)
     assert keys.shape == (2, 4)
     assert len({part.tobytes() for part in devices_of(jax.random.key_data(keys))}) == 4
-    assert equal(agent.internals.augment(keys, windows), agent.sample(ring, key))
-    assert not equal(windows.obs, agent.sample(ring, key).obs)
-    sampled = agent.replay.sample(ring, key)
-    assert sampled.action.shape == windows.action.shape == (2, config.batch_size)
+    batch = agent.sample(ring, key).batch
+    assert equal(agent.internals.augment(keys, windows.batch), batch)
+    assert not equal(windows.batch.obs, batch.obs)
+    sampled = agent.replay.sample(ring, key).batch
+    assert sampled.action.shape == windows.batch.action.shape == (2, config.batch_size)
 
 
 def available_memory_is_that_of_all_devices_together():
@@ -208,7 +154,8 @@ def pmap_trains_with_the_same_functions():
 
 def run_on_four_devices_resumes_bit_for_bit():
     with tempfile.TemporaryDirectory() as folder:
-        whole, part = (dataclasses.replace(VECTORS, num_devices=4, output=str(Path(folder) / name)) for name in "ab")
+        config = dataclasses.replace(with_algorithm(VECTORS, "rainbow"), num_devices=4)
+        whole, part = (dataclasses.replace(config, output=str(Path(folder) / name)) for name in "ab")
         *_, wanted = jaxdqn.train(whole)
         steps = jaxdqn.train(part)
         while next(steps).progress.frames < 400:
@@ -219,14 +166,17 @@ def run_on_four_devices_resumes_bit_for_bit():
 
 
 SHORT = (
-    update_matches_one_device_and_needs_one_all_reduce,
+    updates.update_matches_one_device_and_needs_one_all_reduce,
     devices_draw_different_samples,
     draw_followed_by_augment_equals_sample,
     available_memory_is_that_of_all_devices_together,
 )
 REST = (
-    update_of_frames_matches_one_device_and_needs_one_all_reduce,
-    update_of_colours_matches_one_device_and_needs_one_all_reduce,
+    updates.update_of_frames_matches_one_device_and_needs_one_all_reduce,
+    updates.update_of_colours_matches_one_device_and_needs_one_all_reduce,
+    updates.update_of_rainbow_matches_one_device_and_needs_one_all_reduce,
+    updates.update_of_m_iqn_matches_one_device_and_needs_one_all_reduce,
+    updates.priorities_of_four_devices_weigh_samples_like_those_of_one_ring,
     device_loop_runs_on_all_devices,
     pmap_trains_with_the_same_functions,
     counters_are_equal_on_one_two_and_four_devices,

@@ -12,6 +12,7 @@ import numpy as np
 import probes
 
 import jaxdqn
+from jaxdqn.algorithms import with_algorithm
 from jaxdqn.checkpoints import run_state
 from jaxdqn.config import Config
 from jaxdqn.distributed.process_group import ProcessGroup
@@ -41,9 +42,11 @@ FRAMES = Config(
     evaluate_every=128,
     evaluation_episodes=1,
     checkpoint_every=64,
+    prioritized=True,
     seed=3,
 )
 VECTORS = dataclasses.replace(FRAMES, pixels=False, total_frames=2_048)
+RAINBOW = dataclasses.replace(with_algorithm(VECTORS, "rainbow"), loop="device", total_frames=320)
 
 
 def digest(tree):
@@ -103,7 +106,7 @@ def resume_run(folder):
 
 
 def device_loop(folder, stop_after=None):
-    return train(folder, dataclasses.replace(VECTORS, loop="device", total_frames=320), stop_after)
+    return train(folder, RAINBOW, stop_after)
 
 
 def stop_device_loop_early(folder):
@@ -128,7 +131,7 @@ def fail_to_save_once(folder):
 
 def share_memory(folder):
     """Train with memory for the shares of both processes, and again with memory for 24 rows less."""
-    row = row_bytes((4,), np.float32)
+    row = row_bytes((4,), np.float32, prioritized=True)
     config, found = dataclasses.replace(VECTORS, capacity=1_024, total_frames=64, warmup_frames=48), []
     for rows in (1_024, 1_000):
         available = rows * row + 64

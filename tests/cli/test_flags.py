@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdqn.cli.flags import parse_config
+from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.presets import PRESETS
 

@@ -52,9 +52,8 @@ def test_learn_equals_sample_then_update():
     agent = build()
     state = agent.observe(agent.init(jax.random.key(0)), some_rows(20))
     key, sample_key = jax.random.split(state.key)
-    learner, metrics = agent.update(
-        learner=jax.tree.map(jnp.copy, state.learner), batches=agent.sample(state.replay, sample_key)
-    )
+    samples = agent.sample(state.replay, sample_key)
+    learner, metrics, _ = agent.update(jax.tree.map(jnp.copy, state.learner), samples)
     learned, traces = agent.learn(state)
     close(learned.learner, learner, 1e-6)
     close(traces, metrics, 1e-5)
@@ -120,6 +119,7 @@ def test_the_learning_rate_reaches_its_end_value_at_the_last_update():
     close(state.learner.params, settled, 1e-8)  # 14 / 14 is 1 to float32 rounding
 
 
+@pytest.mark.long
 def test_vmap_over_seeds_and_scan_over_steps_give_the_result_of_single_runs():
     agent = build()
 
@@ -165,7 +165,7 @@ def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_accep
         make_network(Config(network=network, frame_size=smallest - 1), num_actions=2)
     built = make_network(Config(network=network, frame_size=smallest), num_actions=2)
     values = jax.eval_shape(built.init_with_output, jax.random.key(0), jnp.zeros((1, smallest, smallest, 4)))[0]
-    assert values.shape == (1, 2)
+    assert values.q_values.shape == (1, 2)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -169,7 +169,9 @@ def test_the_agent_shifts_sampled_frames_and_not_the_ring():
     for pixels in (3, 0):
         agent, state = agent_and_state(random_shift=pixels)
         assert np.array_equal(state.replay.rows.obs[:20], FRAMES)
-        sampled[pixels] = np.asarray(agent.sample(state.replay, jax.random.key(5)).obs)[..., -1].reshape(-1, 36, 36)
+        sampled[pixels] = np.asarray(agent.sample(state.replay, jax.random.key(5)).batch.obs)[..., -1].reshape(
+            -1, 36, 36
+        )
     known = {frame.tobytes() for frame in FRAMES.reshape(-1, 36, 36)}
     assert all(frame.tobytes() in known for frame in sampled[0])
     share = np.mean([frame.tobytes() in known for frame in sampled[3]])
@@ -178,7 +180,7 @@ def test_the_agent_shifts_sampled_frames_and_not_the_ring():
 
 def test_the_agent_mirrors_sampled_frames():
     agent, state = agent_and_state(mirror=True)
-    batch = agent.sample(state.replay, jax.random.key(5))
+    batch = agent.sample(state.replay, jax.random.key(5)).batch
     newest, actions = np.asarray(batch.obs)[..., -1].reshape(-1, 36, 36), np.asarray(batch.action).reshape(-1)
     known = {frame.tobytes() for frame in FRAMES.reshape(-1, 36, 36)}
     images = {np.ascontiguousarray(frame[:, ::-1]).tobytes() for frame in FRAMES.reshape(-1, 36, 36)}
@@ -193,7 +195,7 @@ def test_windows_shifts_and_mirror_images_are_drawn_with_separate_keys():
     agent, state = agent_and_state(random_shift=3, mirror=True)
     plain, plain_state = agent_and_state()
     key = jax.random.key(5)
-    windows = plain.sample(plain_state.replay, key)
+    windows = plain.sample(plain_state.replay, key).batch
     _, augment_key = jax.random.split(key)
     updates = len(windows.action)
     expected = []
@@ -202,15 +204,16 @@ def test_windows_shifts_and_mirror_images_are_drawn_with_separate_keys():
         shifted = shift_batch(shift_key, jax.tree.map(lambda x, u=update: x[u], windows), 3)
         expected.append(mirror_batch(mirror_key, shifted, 2))
     assert updates > 1
-    sampled = agent.sample(state.replay, key)
+    sampled = agent.sample(state.replay, key).batch
     jax.tree.map(lambda x, *parts: np.testing.assert_array_equal(x, np.stack(parts)), sampled, *expected)
 
 
 @pytest.mark.implicit_promotion
+@pytest.mark.long
 def test_the_agent_learns_from_shifted_frames():
     agent, state = agent_and_state(random_shift=3)
     _, sample_key = jax.random.split(state.key)
-    _, metrics = agent.update(jax.tree.map(jnp.copy, state.learner), agent.sample(state.replay, sample_key))
+    _, metrics, _ = agent.update(jax.tree.map(jnp.copy, state.learner), agent.sample(state.replay, sample_key))
     _, traces = agent.learn(state)
     np.testing.assert_allclose(traces["loss"], metrics["loss"], rtol=1e-4)
     plain, state = agent_and_state(random_shift=0)

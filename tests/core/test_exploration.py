@@ -1,9 +1,13 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.exploration import epsilon_greedy, linear_epsilon
+from jaxdqn.config import Config
+from jaxdqn.exploration import constant_epsilon, epsilon_greedy, exponential_epsilon, linear_epsilon
+from jaxdqn.schedules import config_beta, config_epsilon
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -91,3 +95,35 @@ def test_different_keys_explore_differently_and_the_same_key_identically():
 
     assert actions(0) == actions(0)
     assert len({tuple(actions(seed)) for seed in range(8)}) == 8
+
+
+@pytest.mark.parametrize(("frame", "epsilon"), [(0, 1.0), (50, 0.1), (100, 0.01), (1000, 0.01)])
+def test_exponential_epsilon_falls_by_the_same_factor_in_each_frame(frame, epsilon):
+    found = exponential_epsilon(jnp.int32(frame), 1.0, 0.01, 100)
+    assert float(found) == pytest.approx(epsilon, rel=1e-5)
+    assert float(exponential_epsilon(jnp.int32(frame), 1.0, 0.01, 100, warmup_frames=2000)) == 1.0
+
+
+def test_constant_epsilon_is_1_during_warm_up_only():
+    found = [float(constant_epsilon(jnp.int32(frame), 0.3, 10)) for frame in (0, 9, 10, 99)]
+    assert found == pytest.approx([1, 1, 0.3, 0.3])
+
+
+def test_a_config_chooses_the_schedule_and_noise_replaces_epsilon():
+    config = Config(total_frames=1000, warmup_frames=100, epsilon_start=1.0, epsilon_end=0.01, epsilon_frames=500)
+    changes = {name: {"epsilon_schedule": name} for name in ("linear", "exponential", "constant")}
+    changes["noisy"] = {"noisy": True}
+    found = {}
+    for name, fields in changes.items():
+        epsilon = config_epsilon(dataclasses.replace(config, **fields))
+        found[name] = [round(float(epsilon(jnp.int32(frame))), 4) for frame in (50, 250, 900)]
+    assert found["linear"] == [1.0, 0.505, 0.01]
+    assert found["exponential"] == [1.0, 0.1, 0.01]
+    assert found["constant"] == [1.0, 0.01, 0.01]
+    assert found["noisy"] == [1.0, 0.0, 0.0]
+
+
+def test_beta_moves_linearly_over_the_whole_run():
+    config = Config(total_frames=1024, prioritized=True, priority_beta=0.4, priority_beta_end=1.0)
+    beta = config_beta(config)
+    assert [float(beta(jnp.int32(frame))) for frame in (0, 512, 1024, 4096)] == pytest.approx([0.4, 0.7, 1.0, 1.0])

@@ -5,49 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from updates import ONLINE, TARGET, hand_batch, hand_learner, linear, random_problem, two_layers
 
 from jaxdqn.learner import init_learner, make_optimizer, make_update, polyak_update
-from jaxdqn.losses import huber_loss
-from jaxdqn.types import Batch
-
-ONLINE = np.array([[1.0, 0.0], [2.0, 1.0]], np.float32)
-TARGET = np.array([[0.0, 4.0], [2.0, 0.0]], np.float32)
-
-
-def linear(params, obs):
-    return obs @ params["w"]
-
-
-def two_layers(params, obs):
-    return jnp.tanh(obs @ params["hidden"]) @ params["output"]
-
-
-def hand_batch():
-    return Batch(
-        obs=jnp.array([[1.0, 0.0], [0.0, 1.0]]),  # online values [1, 0] and [2, 1]: taken 1 and 1
-        action=jnp.array([0, 1]),
-        reward=jnp.array([1.0, 0.5]),
-        discount=jnp.array([0.5, 0.0]),  # the second is terminal
-        next_obs=jnp.array([[1.0, 1.0], [2.0, 0.0]]),  # of the first: target [2, 4], online [3, 1]
-    )
-
-
-def hand_learner(optimizer):
-    # New arrays, because an update donates them.
-    learner = init_learner({"w": jnp.array(ONLINE)}, optimizer)
-    return learner._replace(target_params={"w": jnp.array(TARGET)})
-
-
-def random_problem(batch_size=8):
-    rng = np.random.default_rng(0)
-
-    def draw(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-    params = {"hidden": draw(3, 5), "output": draw(5, 2)}
-    action = jnp.asarray(rng.integers(0, 2, batch_size), jnp.int32)
-    discount = jnp.full(batch_size, 0.9)
-    return params, Batch(draw(batch_size, 3), action, draw(batch_size), discount, draw(batch_size, 3))
+from jaxdqn.objectives.losses import huber_loss
+from jaxdqn.objectives.q_learning import q_learning
+from jaxdqn.types import Sample
 
 
 def numpy_adam(params, gradients, learning_rate, weight_decay, max_norm):
@@ -124,8 +87,8 @@ def test_a_new_target_is_a_copy_of_the_parameters():
 )
 def test_an_update_equals_the_one_computed_by_hand(double, loss, gradient):
     optimizer = optax.sgd(0.1)
-    update = make_update(linear, optimizer, tau=0.25, double=double)
-    learner, metrics = update(hand_learner(optimizer), hand_batch())
+    update = make_update(linear, q_learning(double=double), optimizer, tau=0.25)
+    learner, metrics, priority = update(hand_learner(optimizer), Sample(hand_batch()))
     new = ONLINE - 0.1 * np.array(gradient)
     np.testing.assert_allclose(learner.params["w"], new, rtol=1e-6)
     # The target moves after the step, towards the new parameters; towards the old ones, 0.05 would be missing.
@@ -134,17 +97,20 @@ def test_an_update_equals_the_one_computed_by_hand(double, loss, gradient):
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
     np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(gradient), rtol=1e-6)
     np.testing.assert_allclose(metrics["q_value"], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(priority, [1.0 if double else 2.0, 0.5], rtol=1e-6)
 
 
 def test_the_loss_is_the_one_given():
     optimizer = optax.sgd(0.1)
-    _, metrics = make_update(linear, optimizer, tau=0.0, loss=huber_loss)(hand_learner(optimizer), hand_batch())
+    update = make_update(linear, q_learning(huber_loss), optimizer, tau=0.0)
+    _, metrics, _ = update(hand_learner(optimizer), Sample(hand_batch()))
     np.testing.assert_allclose(metrics["loss"], (1.5 + 0.125) / 2, rtol=1e-6)  # delta = [2, -0.5]
 
 
 def test_the_gradient_norm_reported_is_the_one_before_clipping():
     optimizer = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(1.0))
-    learner, metrics = make_update(linear, optimizer, tau=0.0)(hand_learner(optimizer), hand_batch())
+    update = make_update(linear, q_learning(), optimizer, tau=0.0)
+    learner, metrics, _ = update(hand_learner(optimizer), Sample(hand_batch()))
     np.testing.assert_allclose(metrics["gradient_norm"], 4.25**0.5, rtol=1e-6)  # of [-2, 0.5]
     np.testing.assert_allclose(np.linalg.norm(learner.params["w"] - ONLINE), 0.1, rtol=1e-5)
 
@@ -155,33 +121,42 @@ def test_micro_batches_give_the_update_of_the_whole_batch(size, double):
 
     def run(micro_batch_size):
         params, batch = random_problem()
-        update = make_update(two_layers, optimizer, tau=0.5, double=double, micro_batch_size=micro_batch_size)
-        return update(init_learner(params, optimizer), batch)
+        objective = q_learning(double=double)
+        update = make_update(two_layers, objective, optimizer, tau=0.5, micro_batch_size=micro_batch_size)
+        return update(init_learner(params, optimizer), Sample(batch, weight=jnp.arange(1.0, 9.0)))
 
     # Gradients of order 1 are summed in another order: atol is their float32 rounding, for parameters near 0.
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7), run(size), run(None))
 
 
+def test_adams_epsilon_is_the_one_given():
+    steps = [make_optimizer(0.1, epsilon=epsilon) for epsilon in (1e-8, 1.0)]
+    moved = [optax_steps(optimizer, PARAMS, GRADIENTS[:1]) - PARAMS for optimizer in steps]
+    # After one step Adam's moments are the gradient and its square: lr * g / (|g| + epsilon).
+    np.testing.assert_allclose(moved[0], -0.1 * np.sign(GRADIENTS[0]), atol=1e-5)
+    np.testing.assert_allclose(moved[1], -0.1 * GRADIENTS[0] / (np.abs(GRADIENTS[0]) + 1), atol=1e-5)
+
+
 def test_a_micro_batch_that_does_not_divide_the_batch_is_refused():
     params, batch = random_problem()
-    update = make_update(two_layers, optax.sgd(0.1), tau=0.5, micro_batch_size=3)
+    update = make_update(two_layers, q_learning(), optax.sgd(0.1), tau=0.5, micro_batch_size=3)
     with pytest.raises(ValueError, match="micro_batch_size 3 does not divide batch_size 8"):
-        update(init_learner(params, optax.sgd(0.1)), batch)
+        update(init_learner(params, optax.sgd(0.1)), Sample(batch))
 
 
 def test_the_update_is_traced_once_and_counts_its_calls():
     traces = 0
 
-    def counted(params, obs):
+    def counted(params, obs, keys):
         nonlocal traces
         traces += 1  # runs in Python only while the update is traced
-        return linear(params, obs)
+        return linear(params, obs, keys)
 
     optimizer = make_optimizer(0.1)
-    update, learner = make_update(counted, optimizer, tau=0.25), hand_learner(optimizer)
+    update, learner = make_update(counted, q_learning(), optimizer, tau=0.25), hand_learner(optimizer)
     seen = []
     for _ in range(4):
-        learner, _ = update(learner, hand_batch())
+        learner, *_ = update(learner, Sample(hand_batch()))
         seen.append(traces)
     assert seen[0] > 0
     assert seen == [seen[0]] * 4
@@ -191,9 +166,9 @@ def test_the_update_is_traced_once_and_counts_its_calls():
 
 def test_a_donated_learner_cannot_be_used_again():
     optimizer = make_optimizer(0.1)
-    update, old = make_update(linear, optimizer, tau=0.25), hand_learner(optimizer)
-    update(old, hand_batch())
+    update, old = make_update(linear, q_learning(), optimizer, tau=0.25), hand_learner(optimizer)
+    update(old, Sample(hand_batch()))
     with pytest.raises((RuntimeError, ValueError), match=r"deleted|donated"):
-        update(old, hand_batch())
+        update(old, Sample(hand_batch()))
     assert old.params["w"].is_deleted()
     assert old.target_params["w"].is_deleted()

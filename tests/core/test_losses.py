@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn.losses import LOSSES, huber_loss, q_learning_td_error, squared_loss
+from jaxdqn.objectives.losses import LOSSES, huber_loss, q_learning_td_error, squared_loss
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

@@ -8,8 +8,9 @@ import pytest
 
 from jaxdqn.agent.making import make_agent
 from jaxdqn.config import Config
+from jaxdqn.networks.apply import make_q_values
 from jaxdqn.networks.dueling import DuelingMLP
-from jaxdqn.normalisation import OBS_STATS, freeze_obs_stats, init_params, make_q_values, put_obs_stats
+from jaxdqn.normalisation import OBS_STATS, freeze_obs_stats, init_params, put_obs_stats
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.types import Rows
 
@@ -25,8 +26,8 @@ def test_q_values_equal_the_network_on_normalised_observations():
     plain = init_params(NETWORK, jax.random.key(0), (2,), None)
     assert OBS_STATS not in plain
     q_values = make_q_values(NETWORK)
-    np.testing.assert_array_equal(q_values(plain, OBS), NETWORK.apply(plain, OBS))
-    expected = NETWORK.apply(plain, (OBS - STATS.mean) / STATS.std)
+    np.testing.assert_array_equal(q_values(plain, OBS), NETWORK.apply(plain, OBS).q_values)
+    expected = NETWORK.apply(plain, (OBS - STATS.mean) / STATS.std).q_values
     np.testing.assert_allclose(q_values(put_obs_stats(plain, STATS), OBS), expected, rtol=1e-5)
     made = init_params(NETWORK, jax.random.key(0), (2,), STATS)
     np.testing.assert_allclose(q_values(made, OBS), expected, rtol=1e-5)
@@ -46,7 +47,7 @@ def test_statistics_have_no_gradient_and_no_weight_decay():
 
 
 @pytest.mark.implicit_promotion
-@pytest.mark.parametrize("given", [None, STATS])
+@pytest.mark.parametrize("given", [pytest.param(None, marks=pytest.mark.long), STATS])
 def test_learning_keeps_the_statistics_and_other_statistics_use_the_same_program(given):
     config = Config(
         pixels=False, total_frames=64, num_envs=2, batch_size=8, updates_per_batch=2, capacity=64, warmup_frames=32

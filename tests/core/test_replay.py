@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from histories import history_of, random_history
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdqn.preprocessing import push_frame
 from jaxdqn.replay.ring import make_replay
 from jaxdqn.replay.sampling import uniform_below
-from jaxdqn.types import Batch, Rows
+from jaxdqn.types import Batch
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -42,25 +43,6 @@ def image_replay(**changes):
     return make_replay(**({"obs_shape": (64, 64), "obs_dtype": jnp.uint8} | sizes | changes))
 
 
-def history_of(columns, length, seed=0):
-    """Make rows [length, N] of each environment's episodes (transitions, terminated); k transitions are k + 1 rows."""
-    rng, shape = np.random.default_rng(seed), (length, len(columns))
-    time, env = np.indices(shape)
-    obs = np.stack([env + 1, time + 1], axis=-1)[:, :, None].astype(np.uint8)
-    step, terminated, last = np.zeros(shape, np.int32), np.zeros(shape, bool), np.zeros(shape, bool)
-    for n, episodes in enumerate(columns):
-        rows = [(i, terminal and i == k - 1, i == k) for k, terminal in episodes for i in range(k + 1)]
-        step[:, n], terminated[:, n], last[:, n] = zip(*rows[:length], strict=True)
-    reward = np.where(last, 0, rng.integers(-9, 10, shape)).astype(np.float32)
-    return Rows(obs, rng.integers(0, 5, shape, dtype=np.int32), reward, terminated, last, step)
-
-
-def random_history(num_envs, length, longest, seed=0):
-    rng = np.random.default_rng(seed)
-    columns = [[(rng.integers(1, longest + 1), rng.random() < 0.5) for _ in range(length)] for _ in range(num_envs)]
-    return history_of(columns, length, seed)
-
-
 def feed(replay, history, lengths):
     """Yield the state and the number of added rows, at the start and after each part of the history."""
     state, added = replay.init(), 0
@@ -72,7 +54,7 @@ def feed(replay, history, lengths):
 
 
 def draw(replay, state, seed=0):
-    batch = jax.device_get(replay.sample(state, jax.random.key(seed)))
+    batch = jax.device_get(replay.sample(state, jax.random.key(seed)).batch)
     return jax.tree.map(lambda x: x.reshape(SAMPLES, *x.shape[2:]), batch)
 
 
@@ -172,16 +154,22 @@ def test_sampling_is_uniform_over_the_rows_that_can_start_a_window():
 def test_batches_have_the_batch_shape_and_depend_on_the_key():
     replay = tiny_replay(*CONFIGS[5])
     *_, (state, _) = feed(replay, random_history(3, 11, longest=4), [11])
-    one, same, other = (replay.sample(state, jax.random.key(seed)) for seed in (0, 0, 1))
-    assert [x.shape for x in one] == [(2, 512, 1, 2, 4), (2, 512), (2, 512), (2, 512), (2, 512, 1, 2, 4)]
-    assert all(map(np.array_equal, one, same))
+    one, same, other = (replay.sample(state, jax.random.key(seed)).batch for seed in (0, 0, 1))
+    assert [x.shape for x in jax.tree.leaves(one)] == [
+        (2, 512, 1, 2, 4),
+        (2, 512),
+        (2, 512),
+        (2, 512),
+        (2, 512, 1, 2, 4),
+    ]
+    assert all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(same)))
     assert not np.array_equal(one.obs, other.obs)
     assert not np.array_equal(one.obs[0], one.obs[1])
 
 
 def test_add_writes_in_place_also_when_the_ring_wraps():
     states = feed(tiny_replay(*CONFIGS[5]), random_history(3, 35, longest=4), [11, 11, 11, 1, 1])
-    assert len({tuple(x.unsafe_buffer_pointer() for x in state.rows) for state, _ in states}) == 1
+    assert len({tuple(x.unsafe_buffer_pointer() for x in jax.tree.leaves(state.rows)) for state, _ in states}) == 1
 
 
 def test_one_add_can_fill_the_ring_and_more_rows_are_refused():

@@ -1,6 +1,6 @@
 """Runs with several processes: the checks of `distributed_checks.py`.
 
-By default only the quickest run; `-m several` selects those that CI runs in addition, and `-m long` the rest.
+`-m several` selects those that CI runs beside the suite, and `-m long` the rest.
 """
 
 import distributed_checks
@@ -8,9 +8,7 @@ import pytest
 
 
 def marks_of(check):
-    if check in distributed_checks.SHORT:
-        return ()
-    return pytest.mark.long if check in distributed_checks.SLOWEST else pytest.mark.several
+    return pytest.mark.several if check in (*distributed_checks.SHORT, *distributed_checks.MEDIUM) else pytest.mark.long
 
 
 CHECKS = [pytest.param(check, id=check.__name__, marks=marks_of(check)) for check in distributed_checks.ALL]

@@ -1,12 +1,14 @@
 """Several processes: what they exchange, and what each writes of a state."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -138,9 +140,16 @@ class Thread(ProcessGroup):
 def state_of(rows, columns):
     """Return an agent for some of the environments, and its state with their rows."""
     num_envs = columns.stop - columns.start
-    agent = jaxdqn.make_agent(CONFIG, num_actions=2, obs_shape=(3,), obs_dtype=np.float32, num_envs=num_envs)
+    config = dataclasses.replace(CONFIG, capacity=16 * num_envs, prioritized=True)
+    agent = jaxdqn.make_agent(config, num_actions=2, obs_shape=(3,), obs_dtype=np.float32, num_envs=num_envs)
     state = agent.init(jax.random.key(0))
-    return agent, state if rows is None else agent.observe(state, Rows(*(field[:, columns] for field in rows)))
+    return agent, state if rows is None else agent.observe(state, jax.tree.map(lambda field: field[:, columns], rows))
+
+
+def weights_of(ring):
+    """Return the weights of the priorities of rows [L, N]."""
+    shape = ring.rows.action.shape
+    return np.asarray(ring.priorities.weights).reshape(-1)[: shape[0] * shape[1]].reshape(shape)
 
 
 def some_rows(length, num_envs):
@@ -172,6 +181,7 @@ def in_threads(count, function):
 
 
 @pytest.mark.slow
+@pytest.mark.several
 def test_rows_written_by_two_processes_are_read_by_one_two_or_four(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxdqn.checkpoints.replay_files.CHUNK_BYTES", 128)  # several files per process
     rows = some_rows(12, 4)
@@ -179,9 +189,14 @@ def test_rows_written_by_two_processes_are_read_by_one_two_or_four(tmp_path, mon
     def width(index, count):
         return slice(index * 4 // count, (index + 1) * 4 // count)
 
+    saved = {}
+
     def save(index, group):
         states = States(tmp_path, keep=2, with_replay=True, group=group)
-        _, state = state_of(rows, width(index, 2))
+        agent, state = state_of(rows, width(index, 2))
+        priority = jnp.asarray(np.random.default_rng(index).exponential(size=24), jnp.float32)
+        ring = agent.replay.update_priorities(state.replay, jnp.arange(24), priority)
+        state, saved[index] = state._replace(replay=ring), weights_of(ring)
         envs = {"place": np.array([index])}
         return states.save(48, state, RECORD, envs=envs)
 
@@ -199,10 +214,14 @@ def test_rows_written_by_two_processes_are_read_by_one_two_or_four(tmp_path, mon
     for count in (1, 2, 4):
         for index, (found, loaded) in enumerate(in_threads(count, load)):
             assert found.is_complete_for(2)
-            for name, field in rows._asdict().items():
+            for name, field in zip(rows._fields[:-1], rows, strict=False):
                 ours = np.asarray(getattr(loaded.replay.rows, name))[:12]
                 assert np.array_equal(ours, field[:, width(index, count)]), (name, count, index)
             assert int(loaded.replay.size) == 12
+            priorities = np.concatenate([saved[0], saved[1]], axis=1)[:, width(index, count)]
+            assert np.array_equal(weights_of(loaded.replay), priorities)
+            assert int(loaded.replay.priorities.num_rows[0]) == (priorities > 0).sum() > 0
+            assert np.isclose(loaded.replay.priorities.sums.sum(), priorities.sum())
     # If the part on another host's disk is lost, no replay is loaded.
     shutil.rmtree(folders[0] / "process-1")
     ((found, loaded),) = in_threads(1, load)

@@ -72,7 +72,9 @@ def test_colour_pictures_match_pygames():
     env.close()
 
 
-@pytest.mark.parametrize("size", [32, 44, 84, 160])
+@pytest.mark.parametrize(
+    "size", [pytest.param(32, marks=pytest.mark.long), 44, 84, pytest.param(160, marks=pytest.mark.long)]
+)
 def test_frames_of_other_sizes_match_and_larger_ones_are_refused(size):
     env = gym.make("CartPole-v1", render_mode="rgb_array")
     env.reset(seed=0)

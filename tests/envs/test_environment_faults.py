@@ -179,7 +179,9 @@ main("train --env CartPole-v1 --num-envs 2 --collector async --output run".split
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [TRAINING, COMMAND], ids=["train", "the command line"])
+@pytest.mark.parametrize(
+    "script", [pytest.param(TRAINING, marks=pytest.mark.long), COMMAND], ids=["train", "the command line"]
+)
 def test_a_script_without_a_main_guard_is_refused_with_advice(script, tmp_path):
     (tmp_path / "script.py").write_text(script)
     path = python_path()

@@ -58,7 +58,8 @@ def test_rows_match_those_of_the_collector():
     envs = make_vector_env(lambda: GymnasiumEnv(env), 2)
     host_rows, episodes = Collector(envs, seed=0).collect(lambda obs: np.zeros(2, np.int64), 12)
     envs.close()
-    for ours, theirs in zip(rows, host_rows, strict=True):
+    assert rows.mask is host_rows.mask is None
+    for ours, theirs in zip(rows[:-1], host_rows[:-1], strict=True):
         assert ours.dtype == theirs.dtype
         assert np.array_equal(ours, theirs)
     assert len(episodes) == 6
@@ -157,7 +158,7 @@ def test_gymnax_environments_of_all_versions_give_the_expected_rows(kind, termin
     assert env.observation_space == gym.spaces.Box(-1, 9, (1,), np.float32)
     rows, _ = rows_of(env, steps=8)
     wanted, _ = rows_of(counting_env(3, truncates=not terminates), steps=8)
-    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(rows, wanted, strict=True))
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(rows[:-1], wanted[:-1], strict=True))
     longer, _ = rows_of(from_gymnax(kind(), SimpleNamespace(length=7)), steps=8)
     assert longer.last[:, 0].tolist() == [False] * 7 + [True]
 

@@ -121,6 +121,7 @@ class Noisy(evaluator_module.Evaluator):
         return [Episode(float(self.rng.exponential(self.true_mean)), 1) for _ in seeds]
 
 
+@pytest.mark.several
 def test_only_the_screening_mean_is_unbiased_in_a_simulation():
     """Simulate 400 runs of 8 agents whose true mean is always 100, with twelve episodes an evaluation.
 

@@ -24,6 +24,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.several
 def test_many_seeds_trains_all_seeds_and_learning_rates_and_reports_them(tmp_path, capsys):
     main = script("many_seeds").main
     words = ["--seeds", "2", "--learning-rates", "1e-3", "1e-9", "--every", "128", "--episodes", "3"]

@@ -18,6 +18,7 @@ TINY = [
 ]
 
 
+@pytest.mark.several
 def test_other_environments_scores_runs_with_neutral_defaults_and_trains_none_twice(tmp_path, capsys):
     main = script("other_environments").main
     words = ["--envs", "CartPole-v1", "--seeds", "0", "1", "--total-frames", "1500", "--episodes", "2"]
@@ -39,6 +40,7 @@ def test_other_environments_scores_runs_with_neutral_defaults_and_trains_none_tw
     assert (tmp_path / "curves.png").stat().st_size > 5_000
 
 
+@pytest.mark.several
 def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys):
     main = script("cartpole_pixels").main
     words = ["--seeds", "0", "1", "--episodes", "3", "--output", str(tmp_path)]
@@ -70,6 +72,7 @@ def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys
     assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
 
 
+@pytest.mark.several
 def test_throughput_measures_installed_peers_and_names_missing_ones(monkeypatch, capsys):
     rows = script("shared.throughput_rows")
     monkeypatch.setattr(rows, "has", lambda *packages: False)

@@ -7,7 +7,7 @@ import pytest
 
 import jaxdqn
 from jaxdqn.presets import PRESETS
-from jaxdqn.types import Batch
+from jaxdqn.types import Batch, Sample
 
 torch = pytest.importorskip("torch")
 FIELDS = {"batch_size": 8, "updates_per_batch": 3, "capacity": 1000, "weight_decay": 0.1, "tau": 0.02}
@@ -59,7 +59,7 @@ def test_three_updates_of_the_peer_equal_three_of_ours(monkeypatch):
         losses.append(peer.update(seen[0, index], *numbers, seen[1, index]).item())
 
     batches = Batch(*map(jnp.asarray, (obs[0], action, reward, discount, obs[1])))
-    learner, metrics = agent.update(learner, batches)
+    learner, metrics, _ = agent.update(learner, Sample(batches))
     np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-4)
     for network, params in ((peer.network, learner.params), (peer.target, learner.target_params)):
         for name, value in as_torch(params).items():

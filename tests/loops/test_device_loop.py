@@ -55,6 +55,7 @@ def test_fast_chunks_end_only_at_evaluations_and_at_the_end_of_the_warm_up(monke
 
 
 @pytest.mark.usefixtures("default_compilation")
+@pytest.mark.several
 def test_the_same_seed_gives_the_same_run_for_any_chunk_length(run, monkeypatch):
     first = list(loop(run))
     monkeypatch.setattr(module, "MAX_CHUNK_BATCHES", 1)

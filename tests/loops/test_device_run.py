@@ -13,6 +13,7 @@ from probes import counting_env
 from small_runs import CONFIG, PIXELS, equal, max_difference
 
 import jaxdqn
+from jaxdqn.algorithms import with_algorithm
 from jaxdqn.envs.functional.adapters import GymnasiumEnv
 from jaxdqn.envs.functional_by_id import functional_env, functional_form
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn
@@ -27,14 +28,32 @@ def run():
 
 
 @pytest.fixture(scope="module")
+def rainbow_run():
+    return make_device_run(with_algorithm(CONFIG, "rainbow"), env=counting_env(2))
+
+
+@pytest.fixture(scope="module")
+def m_iqn_run():
+    return make_device_run(with_algorithm(CONFIG, "m-iqn"), env=counting_env(2))
+
+
+@pytest.fixture(scope="module")
 def pixel_run():
     return make_device_run(PIXELS)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "pixels"), [(8, False), pytest.param(8, True, marks=pytest.mark.long)])
-def test_each_vmapped_seed_equals_its_separate_run_and_all_seeds_differ(seeds, pixels, request):
-    run, batches = (request.getfixturevalue("pixel_run"), 4) if pixels else (request.getfixturevalue("run"), 10)
+@pytest.mark.parametrize(
+    "which",
+    [
+        pytest.param("run", marks=pytest.mark.long),
+        pytest.param("rainbow_run", marks=pytest.mark.several),
+        pytest.param("m_iqn_run", marks=pytest.mark.long),
+        pytest.param("pixel_run", marks=pytest.mark.long),
+    ],
+)
+def test_each_vmapped_seed_equals_its_separate_run_and_all_seeds_differ(which, request):
+    run, batches, seeds = request.getfixturevalue(which), 4 if which == "pixel_run" else 10, 8
 
     def twenty_updates(state):
         state = jax.lax.fori_loop(0, run.warm_up_batches, lambda _, state: run.collect(state)[0], state)
@@ -50,8 +69,9 @@ def test_each_vmapped_seed_equals_its_separate_run_and_all_seeds_differ(seeds, p
     assert max_difference(alone, run.init(keys[1]).agent.learner.params) > 1e-3  # or nothing was learned to compare
 
 
+@pytest.mark.several
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about XLA's CPU convolutions")
-@pytest.mark.parametrize("seeds", [None, 3])
+@pytest.mark.parametrize("seeds", [pytest.param(None, marks=pytest.mark.long), 3])
 def test_every_convolution_in_the_loops_has_the_fast_form(pixel_run, seeds):
     """Channels last, no reversal and no groups, forward and backward: other forms are 5 to 17 times slower."""
     state, batch = pixel_run.init(jax.random.key(0)), pixel_run.batch
@@ -111,6 +131,7 @@ def test_environments_and_settings_that_need_the_host_are_rejected():
         make_device_run(CONFIG, env=from_one)
 
 
+@pytest.mark.long
 def test_a_device_run_learns_the_values_of_a_chain():
     """The second of two steps has reward 1 (scaled): the values are gamma, then 1."""
     config = dataclasses.replace(

@@ -33,7 +33,6 @@ FAN_IN = {
     "value_1": 64,
     "value_output": 64,
 }
-WHOLE_NETWORK = [jax.jit(DuelingCNN(2, implementation=name).apply) for name in ("channels_last", "xla")]
 WITH_RANDOM_BIAS = ("Conv_0", "first")
 
 
@@ -60,6 +59,10 @@ def numpy_head(layers, name, features):
     return x @ np.asarray(layers[f"{name}_output"]["kernel"]) + np.asarray(layers[f"{name}_output"]["bias"])
 
 
+def values_of(network):
+    return jax.jit(lambda params, obs: network.apply(params, obs).q_values)
+
+
 def random_params(network, inputs):
     """Draw every parameter at random, also biases: biases of 0 would hide errors."""
     rng = np.random.default_rng(0)
@@ -71,7 +74,7 @@ def random_heads():
     """Return dueling heads of three actions, their parameters, and the features of four states."""
     heads = DuelingHeads(3)
     features = jnp.asarray(np.random.default_rng(1).normal(size=(4, 10)), jnp.float32)
-    return jax.jit(heads.apply), random_params(heads, features), features
+    return values_of(heads), random_params(heads, features), features
 
 
 def test_the_torchrl_network_has_1_262_691_parameters(layers):
@@ -138,7 +141,7 @@ def test_elu_and_its_gradient_equal_those_of_jax():
 def test_the_mlp_takes_any_vector(shape, num_actions):
     network = DuelingMLP(num_actions)
     obs = jnp.asarray(np.random.default_rng(0).normal(size=(6, *shape)), jnp.float32)
-    params, apply = random_params(network, obs), jax.jit(network.apply)
+    params, apply = random_params(network, obs), values_of(network)
     q_values = apply(params, obs)
     assert q_values.shape == (6, num_actions)
     assert np.std(q_values, axis=0).min() > 1e-3  # every action's value depends on the observation
@@ -148,7 +151,8 @@ def test_the_mlp_takes_any_vector(shape, num_actions):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_channels_last_and_xla_agree_on_the_whole_network(params, seed):
     obs = jnp.asarray(np.random.default_rng(seed).normal(size=(2, 64, 64, 4)), jnp.float32)
-    ours, xla = (q_values(params, obs) for q_values in WHOLE_NETWORK)
+    whole_network = [values_of(DuelingCNN(2, implementation=name)) for name in ("channels_last", "xla")]
+    ours, xla = (q_values(params, obs) for q_values in whole_network)
     assert ours.shape == (2, 2)
     assert np.ptp(ours) > 1e-2  # the values differ, so that agreement is meaningful
     np.testing.assert_allclose(ours, xla, rtol=0, atol=1e-4)
@@ -189,8 +193,8 @@ def test_the_motion_network_is_small_has_lecuns_initialisation_and_sees_differen
         assert np.abs(kernel).max() <= (3 / fan_in) ** 0.5
     obs = jax.random.normal(jax.random.key(1), (3, 64, 64, 4))
     plain = DuelingCNN(2, kernel_sizes=(8, 4, 3), strides=(4, 2, 1), moments=True)
-    seen = plain.apply({"params": params}, frame_differences(obs, 4.0))
-    np.testing.assert_allclose(network.apply({"params": params}, obs), seen, rtol=1e-5, atol=1e-5)
+    seen = plain.apply({"params": params}, frame_differences(obs, 4.0)).q_values
+    np.testing.assert_allclose(network.apply({"params": params}, obs).q_values, seen, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_is_used_up_to_the_first_dense_layer_and_values_are_float32():
@@ -198,9 +202,9 @@ def test_bfloat16_is_used_up_to_the_first_dense_layer_and_values_are_float32():
     network = motion_cnn(2, dtype=jnp.bfloat16)
     params = jax.jit(network.init)(jax.random.key(0, impl="rbg"), obs[:1])
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
-    q_values = jax.jit(network.apply)(params, obs)
+    q_values = values_of(network)(params, obs)
     assert q_values.dtype == jnp.float32
-    exact = jax.jit(motion_cnn(2).apply)(params, obs)
+    exact = values_of(motion_cnn(2))(params, obs)
     np.testing.assert_allclose(q_values, exact, atol=0.1)
     assert np.abs(q_values - exact).max() > 1e-4
     program = jax.jit(network.apply).lower(params, obs).as_text()

@@ -11,7 +11,7 @@ from PIL import Image
 from running import command
 
 import jaxdqn
-from jaxdqn.reporting.logger import EVALUATION_COLUMNS, METRICS_COLUMNS
+from jaxdqn.reporting.logger import EVALUATION_COLUMNS, metrics_columns
 
 
 def run_of(folder, training=(), evaluations=(), every=1000):
@@ -27,7 +27,7 @@ def run_of(folder, training=(), evaluations=(), every=1000):
     names = ("screening_mean", "screening_standard_error", "min")
     rows = [dict(zip(names, row, strict=True), mean=row[0], standard_error=row[1]) for row in evaluations]
     for name, columns, found in (
-        ("metrics.csv", METRICS_COLUMNS, [{"return_mean": value} for value in training]),
+        ("metrics.csv", metrics_columns(), [{"return_mean": value} for value in training]),
         ("evaluations.csv", EVALUATION_COLUMNS, rows),
     ):
         with (folder / name).open("w", newline="") as file:

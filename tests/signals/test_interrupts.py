@@ -39,8 +39,8 @@ def children_of(pid):
 @pytest.mark.parametrize(
     ("number", "flags"),
     [
-        (signal.SIGTERM, ["--collector", "async", "--num-envs", "2"]),
-        pytest.param(signal.SIGINT, ["--loop", "device"], marks=pytest.mark.several),
+        pytest.param(signal.SIGTERM, ["--collector", "async", "--num-envs", "2"], marks=pytest.mark.several),
+        pytest.param(signal.SIGINT, ["--loop", "device"], marks=pytest.mark.long),
     ],
 )
 def test_a_signal_saves_the_state_ends_the_workers_and_prints_the_resume_command(number, flags, tmp_path):

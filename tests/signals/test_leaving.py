@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
+import jax.numpy as jnp
 import pytest
 from small_runs import equal
 from stopped_runs import config_in, finish, newest, quiet, table
@@ -136,7 +136,11 @@ for step in jaxdqn.train(config):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "pause", "ctrl_c"),
-    [(signal.SIGINT, 60, "default"), (signal.SIGINT, 0, "default"), (signal.SIGTERM, 60, "ignored in background")],
+    [
+        (signal.SIGINT, 60, "default"),
+        pytest.param(signal.SIGINT, 0, "default", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, 60, "ignored in background", marks=pytest.mark.long),
+    ],
 )
 def test_a_signal_in_a_users_script_saves_the_state_within_and_between_batches(number, pause, ctrl_c, tmp_path):
     process = subprocess.Popen(
@@ -208,6 +212,6 @@ def test_fields_without_effect_with_a_users_optimizer_are_reported(tmp_path):
 
     notes = []
     config = config_in(tmp_path / "run", learning_rate=0.25, max_gradient_norm=None, loss="squared", **SPARSE)
-    next(jaxdqn.train(config, optimizer=optax.sgd(0.1), loss=np.abs, say=notes.append))
+    next(jaxdqn.train(config, optimizer=optax.sgd(0.1), loss=jnp.abs, say=notes.append))
     assert "learning_rate 0.25 and max_gradient_norm None have no effect with your own optimizer" in notes
     assert "loss 'squared' has no effect with your own loss" in notes

@@ -10,7 +10,8 @@ import pytest
 import jaxdqn
 from jaxdqn.agent.making import AgentOverrides
 from jaxdqn.cli.flags import Resume
-from jaxdqn.losses import huber_loss
+from jaxdqn.objectives.losses import huber_loss
+from jaxdqn.objectives.q_learning import q_learning
 from jaxdqn.returns import n_step_return
 from jaxdqn.training.context import Overrides, ResumeOptions, RunControl
 
@@ -21,6 +22,7 @@ GIVEN = {
     "network": nn.Dense(2),
     "optimizer": optax.sgd(0.1),
     "loss": huber_loss,
+    "objective": q_learning(),
     "returns": n_step_return,
 }
 

@@ -13,8 +13,8 @@ from image_envs import RandomObs, box
 from whole_runs import PIXELS
 
 import jaxdqn
-from jaxdqn.cli.flags import parse_config
 from jaxdqn.cli.main import main
+from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.envs.functional.cartpole import make_cartpole
 from jaxdqn.loops.assemble import make_device_run
@@ -145,7 +145,7 @@ def test_the_default_network_depends_on_the_size_of_the_image(shape, stack, name
         assert network.motion_gain is None
     params = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, *obs.seen_shape), np.float32))
     values = jax.eval_shape(network.apply, params, np.zeros((5, *obs.seen_shape), np.float32))
-    assert values.shape == (5, num_actions)
+    assert values.q_values.shape == (5, num_actions)
     assert network.value_bias == 3.0
 
 

@@ -56,7 +56,9 @@ def test_a_non_finite_reward_or_observation_stops_the_run_at_its_frame(value, wh
 @pytest.mark.parametrize(
     ("loss", "field", "loop"),
     [
-        (lambda error: jnp.where(error > -1e9, jnp.nan, error), "loss", "device"),
+        pytest.param(
+            lambda error: jnp.where(error > -1e9, jnp.nan, error), "loss", "device", marks=pytest.mark.several
+        ),
         (lambda error: jnp.sqrt(error * 0.0), "gradient norm", "host"),
     ],
 )

@@ -55,16 +55,19 @@ def learned_values(env_class, observations, **changes):
     return np.asarray(agent.q_values(progress.state.learner.params, obs))
 
 
+@pytest.mark.long
 def test_one_step_with_reward_one_has_value_one():
     assert learned_values(probes.OneStep, [[1, -1], [-1, -1]]) == pytest.approx(np.ones((2, 2)), abs=0.03)
 
 
+@pytest.mark.long
 def test_value_follows_the_observation():
     values = learned_values(probes.ObservationValue, [[1, -1], [-1, -1]])
     assert values == pytest.approx(np.array([[1.0, 1.0], [-1.0, -1.0]]), abs=0.05)
 
 
-@pytest.mark.parametrize("double", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.long
+@pytest.mark.parametrize("double", [False, True])
 def test_value_follows_the_action(double):
     values = learned_values(probes.ActionValue, [[1, -1], [-1, -1]], double=double)
     assert values == pytest.approx(np.array([[-1.0, 1.0], [-1.0, 1.0]]), abs=0.05)
@@ -76,12 +79,14 @@ def test_delayed_reward_is_discounted_once(n_steps):
     assert values == pytest.approx(np.array([[GAMMA, GAMMA], [1.0, 1.0]]), abs=0.05)
 
 
+@pytest.mark.several
 def test_the_value_of_a_terminating_chain_counts_the_steps_left():
     values = learned_values(probes.TerminatingChain, [[1, 2 * t / 10 - 1] for t in (0, 5, 7, 9)])
     wanted = [(1 - GAMMA**left) / (1 - GAMMA) for left in (10, 5, 3, 1)]
     assert values.mean(axis=1) == pytest.approx(np.array(wanted), abs=0.12)
 
 
+@pytest.mark.several
 def test_the_value_of_a_truncated_chain_is_that_of_an_endless_one():
     values = learned_values(probes.TruncatedChain, [[1, 0]], n_steps=3)
     assert values == pytest.approx(np.full((1, 2), 1 / (1 - GAMMA)), abs=0.12)

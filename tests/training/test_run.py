@@ -95,6 +95,7 @@ def test_the_same_seed_repeats_a_run_and_another_seed_does_not(vector_run, tmp_p
         assert table(other / name) != table(vector_run / name)
 
 
+@pytest.mark.long
 def test_the_same_seed_repeats_a_pixel_run(pixel_run, tmp_path):
     again = finish(PIXELS, tmp_path / "again")
     assert table(again / "metrics.csv") == table(pixel_run / "metrics.csv")

@@ -126,7 +126,7 @@ class GymnasiumEnv(gym.Env):
         # One key per reset, from gymnasium's own generator, which continues if no seed is given.
         self._key, reset_key = jax.random.split(jax.random.key(int(self.np_random.integers(2**31))))
         self._state, obs = _compiled(self.functional.reset)(reset_key)
-        return np.asarray(obs), {}
+        return np.asarray(obs), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step. See `gymnasium.Env.step`.
@@ -139,7 +139,11 @@ class GymnasiumEnv(gym.Env):
         step = _compiled_step(self.functional.step)
         self._key, step_result = step(self._key, self._state, np.int32(action))
         self._state, obs, reward, terminated, truncated = step_result
-        return np.asarray(obs), float(reward), bool(terminated), bool(truncated), {}
+        return np.asarray(obs), float(reward), bool(terminated), bool(truncated), self._info()
+
+    def _info(self) -> dict[str, Any]:
+        mask = self.functional.action_mask
+        return {} if mask is None else {"action_mask": np.asarray(_compiled(mask)(self._state), np.int8)}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return everything that determines its future, except gymnasium's generator; it must have been reset."""

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, Shaped
 
-from jaxdqn.envs.rows import StepResult, advance, open_episodes
+from jaxdqn.envs.rows import EnvCursor, StepResult, advance, open_episodes
+from jaxdqn.exploration import random_actions
 from jaxdqn.observations import storage_dtype
 
 State = Any
@@ -40,6 +41,7 @@ class FunctionalEnv(NamedTuple):
         draw: `(state) -> [H, W, 3] uint8`, a picture for people; None if there is none.
         valid: `(state) -> bool`: whether the space allows the state's observation; None if the observation itself shows
             that. Bytes that were converted from floats do not show it: they are always finite.
+        action_mask: `(state) -> [A] bool`, which actions are allowed in a state; None: every action, always.
     """
 
     reset: Callable[[Key[Array, ""]], tuple[State, Shaped[Array, "..."]]]
@@ -49,6 +51,7 @@ class FunctionalEnv(NamedTuple):
     observe: Callable[[State], Shaped[Array, "..."]] | None = None
     draw: Callable[[State], Shaped[Array, "H W 3"]] | None = None
     valid: Callable[[State], Bool[Array, ""]] | None = None
+    action_mask: Callable[[State], Bool[Array, " A"]] | None = None
 
 
 class VectorEnv(NamedTuple):
@@ -60,11 +63,19 @@ class VectorEnv(NamedTuple):
             observation was the final one of its episode, the action is ignored and the environment is reset. The key is
             consumed.
         num_envs: `N`.
+        action_mask: `(states) -> [N, A] bool`; None: every action is always allowed.
     """
 
     reset: Callable[[Key[Array, ""]], tuple[State, Shaped[Array, "N ..."]]]
     step: Callable[[Key[Array, ""], State, Bool[Array, " N"], Int[Array, " N"]], tuple[State, StepResult]]
     num_envs: int
+    action_mask: Callable[[State], Bool[Array, "N A"]] | None = None
+
+    def open(self, states: State, obs: Shaped[Array, "N ..."], frame_stack: int | None) -> EnvCursor:
+        """Return the cursor of environments that were just reset."""
+        return open_episodes(
+            obs, frame_stack, None if self.action_mask is None else jnp.bool_(self.action_mask(states))
+        )
 
 
 def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
@@ -90,14 +101,15 @@ def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
             obs = env.observe(state)
         # The flags of an ignored step have no meaning: `advance` ends no episode there.
         flags = jnp.bool_(terminated), jnp.bool_(truncated), jnp.bool_(env.valid is None or env.valid(state))
-        return state, StepResult(obs.astype(dtype), jnp.float32(reward), *flags)
+        mask = None if env.action_mask is None else jnp.bool_(env.action_mask(state))
+        return state, StepResult(obs.astype(dtype), jnp.float32(reward), *flags, mask)
 
     def step(
         key: Key[Array, ""], states: State, last: Bool[Array, " N"], actions: Int[Array, " N"]
     ) -> tuple[State, StepResult]:
         return jax.vmap(step_one)(jax.random.split(key, num_envs), states, last, actions)
 
-    return VectorEnv(reset, step, num_envs)
+    return VectorEnv(reset, step, num_envs, None if env.action_mask is None else jax.vmap(env.action_mask))
 
 
 class TimeLimited(NamedTuple):
@@ -132,7 +144,7 @@ def time_limit(env: FunctionalEnv, max_steps: int) -> FunctionalEnv:
         steps = state.step + 1
         return TimeLimited(inner, steps), obs, reward, terminated, truncated | (steps >= max_steps)
 
-    of_state = {"observe": env.observe, "draw": env.draw, "valid": env.valid}
+    of_state = {"observe": env.observe, "draw": env.draw, "valid": env.valid, "action_mask": env.action_mask}
     return env._replace(reset=reset, step=step, **apply_to_inner_state(of_state))
 
 
@@ -161,12 +173,12 @@ def random_rollout(env: FunctionalEnv, key: Key[Array, ""], *, frames: int, fram
         def step(carry: Any, key: Key[Array, ""]) -> tuple[Any, tuple[Array, Array]]:
             states, cursor = carry
             step_key, action_key = jax.random.split(key)
-            actions = jax.random.randint(action_key, (envs.num_envs,), 0, int(env.action_space.n))
+            actions = random_actions(action_key, envs.num_envs, int(env.action_space.n), cursor.mask)
             states, step_result = envs.step(step_key, states, cursor.last, actions)
             _, next_cursor, _ = advance(cursor, actions, step_result, frame_stack=frame_stack, reward_scale=1.0)
             return (states, next_cursor), (cursor.stack, cursor.last)
 
-        return jax.lax.scan(step, (states, open_episodes(obs, frame_stack)), jax.random.split(key, num_steps))[1]
+        return jax.lax.scan(step, (states, envs.open(states, obs, frame_stack)), jax.random.split(key, num_steps))[1]
 
     stacks, last = jax.device_get(play(key))
     return stacks[~last]

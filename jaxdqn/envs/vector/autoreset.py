@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -57,8 +58,27 @@ class NextStepAutoreset(gym.vector.VectorWrapper):
             for index in np.flatnonzero(ended):
                 obs[index] = infos["final_obs"][index]
         reset = shown if self._same_step else shown | ended | ended_unseen
+        masks = _masks_of(infos, np.flatnonzero(ended) if self._same_step else ())
         if reset.any():
-            first, _ = self.env.reset(options={"reset_mask": np.array(reset)})
+            first, first_infos = self.env.reset(options={"reset_mask": np.array(reset)})
             obs[shown] = first[shown]
+            if masks is not None:
+                masks[shown] = first_infos["action_mask"][shown]
+        if masks is not None:
+            infos = {**infos, "action_mask": masks}
         self._ended = ended
         return obs, np.where(shown, 0.0, reward), terminated & ~shown, truncated & ~shown, infos
+
+
+def _masks_of(infos: Any, reset_already: Sequence[int] | np.ndarray) -> np.ndarray | None:
+    """Return the masks of allowed actions at the shown observations; None if there are none.
+
+    Environments that have already reset themselves show their final observation, whose mask is in `final_info`. Without
+    it every action counts as allowed.
+    """
+    if not isinstance(infos, dict) or "action_mask" not in infos:
+        return None
+    masks, final = np.array(infos["action_mask"]), infos.get("final_info", {}).get("action_mask")
+    for index in reset_already:
+        masks[index] = True if final is None else final[index]
+    return masks

@@ -54,7 +54,7 @@ class Collector:
         self._seed, self._rebuild, self._restarts, self._restarts_in_a_row = seed, rebuild, 0, 0
         self._stepper = Stepper(envs, seeds=spawn_seeds(seed, envs.num_envs), **self._stepper_options)
         if snapshot is not None:
-            self._stepper.cursor = EnvCursor(*(snapshot[_CURSOR + name] for name in EnvCursor._fields))
+            self._stepper.cursor = EnvCursor(*(snapshot.get(_CURSOR + name) for name in EnvCursor._fields))
             rest = {name: values for name, values in snapshot.items() if not name.startswith(_CURSOR)}
             assert isinstance(envs, gym.vector.SyncVectorEnv)  # no other type has snapshots
             restore_envs(envs, rest, self.cursor.last)
@@ -69,19 +69,19 @@ class Collector:
         envs = snapshot_envs(self._stepper.envs)
         if envs is None:
             return None
-        return {**envs, **{_CURSOR + name: np.array(value) for name, value in self.cursor._asdict().items()}}
+        cursor = {name: value for name, value in self.cursor._asdict().items() if value is not None}
+        return {**envs, **{_CURSOR + name: np.array(value) for name, value in cursor.items()}}
 
     def close(self) -> None:
         """Close the environments."""
         self._stepper.envs.close()
 
-    def collect(
-        self, act: Callable[[np.ndarray], np.ndarray], num_steps: int, *, frames: int = 0
-    ) -> tuple[Rows, list[Episode]]:
+    def collect(self, act: Callable[..., np.ndarray], num_steps: int, *, frames: int = 0) -> tuple[Rows, list[Episode]]:
         """Step every environment `num_steps` times.
 
         Args:
-            act: Policy, from what the agent sees `[N, ...]` to actions `[N]`.
+            act: Policy, from what the agent sees `[N, ...]` to actions `[N]`. If the environments have masks, these
+                `[N, A]` are its second argument.
             num_steps: Number of steps `T`.
             frames: Number of frames before these rows, for messages.
 
@@ -97,10 +97,11 @@ class Collector:
             row, ended = self._step(act, frames + step * self.num_envs)
             rows.append(row)
             episodes += episodes_of(ended)
-        return Rows(*(np.stack(field) for field in zip(*rows, strict=True))), episodes
+        fields = zip(*rows, strict=True)
+        return Rows(*(None if field[0] is None else np.stack(field) for field in fields)), episodes
 
-    def _step(self, act: Callable[[np.ndarray], np.ndarray], frames: int) -> tuple[Rows, EpisodeEnds]:
-        actions = act(self.cursor.stack)
+    def _step(self, act: Callable[..., np.ndarray], frames: int) -> tuple[Rows, EpisodeEnds]:
+        actions = act(*self.cursor.seen)
         try:
             result = self._stepper.step(actions, frames=frames)
         except WorkerError as error:

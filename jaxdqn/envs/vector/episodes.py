@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.envs.rows import EpisodeEnds
-from jaxdqn.envs.vector.stepper import Stepper
+from jaxdqn.envs.vector.stepper import ACTION_MASK, Stepper
 from jaxdqn.envs.vector.workers import WorkerVectorEnv
 
 
@@ -42,15 +42,22 @@ def make_vector_env(env_fn: EnvFn, num_envs: int, *, workers: bool = False) -> g
 
 
 class WithoutInfo(gym.Wrapper):
-    """Drop `info`, which nothing reads here: gymnasium cannot always combine the infos of several environments."""
+    """Drop `info` except `action_mask`: gymnasium cannot always combine the infos of several environments."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment."""
-        return self.env.reset(seed=seed, options=options)[0], {}
+        obs, info = self.env.reset(seed=seed, options=options)
+        return obs, mask_of(info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment."""
-        return *self.env.step(action)[:4], {}
+        *result, info = self.env.step(action)
+        return *result, mask_of(info)
+
+
+def mask_of(info: Any) -> dict[str, Any]:
+    """Return the part of an environment's `info` that is read: the mask of allowed actions, if there is one."""
+    return {ACTION_MASK: np.asarray(info[ACTION_MASK])} if isinstance(info, dict) and ACTION_MASK in info else {}
 
 
 class _WithoutInfoFn:
@@ -112,16 +119,19 @@ class SeededEpisodes(gym.Wrapper):
         """Start the next episode from its own seed; `seed` is ignored."""
         self.index, own_seed = next(self._seeds, (None, None))
         self._steps, self.cut = 0, False
-        return self._idle_obs if self.index is None else self.env.reset(seed=own_seed, options=options)[0], {}
+        if self.index is None:
+            return self._idle_obs, {}
+        obs, info = self.env.reset(seed=own_seed, options=options)
+        return obs, mask_of(info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take one step; do nothing while idle."""
         if self.index is None:
             return self._idle_obs, 0.0, False, False, {}
-        obs, reward, terminated, truncated, _ = self.env.step(action)
+        obs, reward, terminated, truncated, info = self.env.step(action)
         self._steps += 1
         self.cut = self._steps == self._max_steps and not (terminated or truncated)
-        return obs, reward, terminated, truncated or self.cut, {}
+        return obs, reward, terminated, truncated or self.cut, mask_of(info)
 
 
 class EpisodeStepper(Stepper):
@@ -187,5 +197,7 @@ def random_stacks(env: gym.Env, *, frames: int, frame_stack: int | None, seed: i
         action = 0
         if not ended:
             stacks.append(stepper.cursor.stack[0])
-            action = int(rng.integers(num_actions))
+            mask = stepper.cursor.mask
+            allowed = None if mask is None or not mask[0].any() else np.flatnonzero(mask[0])
+            action = int(rng.integers(num_actions) if allowed is None else rng.choice(allowed))
         stepper.step([action], frames=len(stacks))

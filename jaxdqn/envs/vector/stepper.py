@@ -22,6 +22,10 @@ ACTION_DTYPE = np.int64
 """Dtype of every action that an environment receives, the same as that of gymnasium's `Discrete.sample`."""
 
 
+ACTION_MASK = "action_mask"
+"""Name in an environment's `info` of the mask of its allowed actions, the convention of gymnasium and PettingZoo."""
+
+
 def fault_of(error: BaseException) -> str | None:
     """Return a one-line message for an error that an environment raised in a step: which one, and at which frame.
 
@@ -59,18 +63,21 @@ class Stepper:
 
         Raises:
             FloatingPointError: If a first observation is not finite.
-            ValueError: If the environments cannot be reset, or their autoreset mode is unknown.
+            ValueError: If the environments cannot be reset, their autoreset mode is unknown, or their masks are wrong.
         """
         self.envs = next_step_autoreset(envs)
         self._frame_stack, self._reward_scale, self._where = frame_stack, reward_scale, where
         self._dtype = storage_dtype(envs.single_observation_space.dtype or np.float32)
         try:
-            obs, _ = self.envs.reset(seed=self._seeds_for_envs(seeds))
+            obs, infos = self.envs.reset(seed=self._seeds_for_envs(seeds))
         except (FloatingPointError, WorkerError):
             raise
         except Exception as error:  # for example a library for drawing that is missing
             raise ValueError(f"env {self._env_name()} cannot be used: {describe_error(error)}") from error
-        self.cursor = open_episodes(self._check_and_cast("first observation", obs, 0), frame_stack)
+        self._masked = isinstance(infos, dict) and ACTION_MASK in infos
+        self.cursor = open_episodes(
+            self._check_and_cast("first observation", obs, 0), frame_stack, self._mask_of(infos)
+        )
 
     def step(self, actions: Any, *, frames: int = 0) -> tuple[Rows, EpisodeEnds]:
         """Step every environment once.
@@ -88,7 +95,7 @@ class Stepper:
         """
         actions = np.asarray(actions).astype(ACTION_DTYPE)
         try:
-            obs, reward, terminated, truncated, _ = self.envs.step(actions)
+            obs, reward, terminated, truncated, infos = self.envs.step(actions)
         except WorkerError:
             raise
         except FloatingPointError as error:
@@ -105,14 +112,34 @@ class Stepper:
             raise
         # Copy: environments may write the results of the next step into the same arrays.
         reward, terminated, truncated = np.array(reward), np.array(terminated), np.array(truncated)
-        step_result = StepResult(self._check_and_cast("observation", obs, frames), reward, terminated, truncated)
+        mask = self._mask_of(infos)
+        checked = self._check_and_cast("observation", obs, frames)
+        step_result = StepResult(checked, reward, terminated, truncated, mask=mask)
         return self._advance(self.cursor, actions, step_result, frames)
 
     def cut(self, actions: Any) -> tuple[Rows, EpisodeEnds]:
         """Return a row that truncates the open episodes without a step; the next row starts new episodes."""
         now, zeros = self.cursor, np.zeros(len(self.cursor.last))
-        step_result = StepResult(now.obs, zeros, zeros.astype(bool), zeros.astype(bool))
+        step_result = StepResult(now.obs, zeros, zeros.astype(bool), zeros.astype(bool), mask=now.mask)
         return self._advance(now._replace(last=np.ones(len(zeros), bool)), np.asarray(actions), step_result, 0)
+
+    def _mask_of(self, infos: Any) -> np.ndarray | None:
+        """Return the masks `[N, A]` of allowed actions; None if the environments have none.
+
+        Raises:
+            ValueError: If only some calls give a mask, or it has another shape than `[N, A]`.
+        """
+        given = isinstance(infos, dict) and ACTION_MASK in infos
+        if given != self._masked:
+            given_in, other = ("step", "reset") if given else ("reset", "step")
+            fault = f"gives info['action_mask'] in {given_in} and not in {other}: give it in both"
+            raise ValueError(f"env {self._env_name()} {fault}")
+        if not given:
+            return None
+        mask, num_actions = np.asarray(infos[ACTION_MASK]), self.envs.single_action_space.n  # type: ignore[attr-defined]
+        if mask.shape != (self.envs.num_envs, num_actions):
+            raise ValueError(f"env {self._env_name()} gives an action_mask {mask.shape[1:]} for {num_actions} actions")
+        return mask != 0
 
     def _seeds_for_envs(self, seeds: list[int] | None) -> Any:
         """Return the seeds for `envs.reset`: all of them, or the first if the environments take only one."""

@@ -1,0 +1,1 @@
+"""Objectives: what an update minimises, for one sample; the learner applies `jax.vmap`."""

@@ -1,0 +1,57 @@
+"""Short versions of the comparison of algorithms and of what they cost."""
+
+import csv
+from importlib import import_module as script
+
+import numpy as np
+import pytest
+
+import jaxdqn
+from jaxdqn.algorithms import ALGORITHMS
+
+pytestmark = [pytest.mark.slow, pytest.mark.several]
+
+TINY = [
+    *("--no-pixels", "--total-frames", "256", "--num-envs", "4", "--batch-size", "16", "--capacity", "512"),
+    *("--warmup-frames", "64", "--updates-per-batch", "1"),
+]
+
+
+def test_algorithms_trains_each_on_the_same_seeds_and_tables_returns_and_costs(tmp_path, capsys):
+    words = ["--only", "dqn", "qr", "--seeds", "0", "1", "--together", "2", "--every", "128", "--episodes", "2"]
+    script("algorithms").main([*words, "--output", str(tmp_path), "--", *TINY])
+    with (tmp_path / "algorithms_table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["algorithm"] for row in rows] == ["dqn", "qr"]
+    assert rows[0]["arithmetic"] == "1.00"
+    assert float(rows[1]["arithmetic"]) > 1.2
+    assert "| dqn | 2 |" in capsys.readouterr().out
+    assert (tmp_path / "algorithms.png").stat().st_size > 10_000
+    with pytest.raises(SystemExit) as stop:
+        script("algorithms").main(["--task", "chess"])
+    assert stop.value.code == 2
+
+
+def test_breakout_of_the_comparison_is_truncated_at_its_time_limit():
+    algorithms = script("algorithms")
+    env = algorithms.make_breakout()
+    assert env.observation_space.shape == (10, 10, 4)
+    assert {variant.name for variant in algorithms.VARIANTS} == set(ALGORITHMS)
+
+
+def test_the_cost_of_the_first_config_is_1_and_a_larger_batch_costs_more():
+    config = jaxdqn.Config(
+        pixels=False, num_envs=2, frames_per_batch=8, capacity=200, total_frames=200, warmup_frames=8
+    )
+    configs = {"small": config, "large": jaxdqn.Config(**{**config.to_dict(), "batch_size": 128})}
+    found = script("shared.update_costs").costs(configs, jaxdqn.ObsSpec((4,), np.float32), 2, 2)
+    assert found["small"] == (1.0, 1.0)
+    assert found["large"].operations > 1.5
+    assert found["large"].time > 0
+
+
+def test_prioritised_sampling_of_the_benchmark_draws_as_flashbax_does():
+    pytest.importorskip("flashbax", reason="extra bench")
+    costs = script("algorithm_costs")
+    for make in (costs._ours, costs._flashbax):
+        assert np.all(np.isfinite(make(1_000)()))
