@@ -109,7 +109,7 @@ def mirror_batch(key: Key[Array, ""], batch: Batch, num_actions: int) -> Batch:
         num_actions: Number of discrete actions.
 
     Returns:
-        The batch with `obs`, `action` and `next_obs` of about half of the transitions mirrored.
+        The batch with `obs`, `action`, `next_obs` and masks of about half of the transitions mirrored.
 
     Raises:
         ValueError: If observations are not stacks of frames.
@@ -157,8 +157,13 @@ def _mirror_columns(columns: Int[Array, "*B W"], mirrored: Bool[Array, "*B"]) ->
 
 
 def _mirror_actions(batch: Batch, mirrored: Bool[Array, "*B"], num_actions: int) -> Batch:
-    """Replace action `a` of mirrored transitions by `num_actions - 1 - a`."""
-    return batch._replace(action=jnp.where(mirrored, num_actions - 1 - batch.action, batch.action))
+    """Replace action `a` of mirrored transitions by `num_actions - 1 - a`, also in masks."""
+
+    def mirror(mask: Bool[Array, "*B A"] | None) -> Bool[Array, "*B A"] | None:
+        return None if mask is None else jnp.where(mirrored[..., None], mask[..., ::-1], mask)
+
+    action = jnp.where(mirrored, num_actions - 1 - batch.action, batch.action)
+    return batch._replace(action=action, mask=mirror(batch.mask), next_mask=mirror(batch.next_mask))
 
 
 def _with_columns(batch: Batch, columns: Int[Array, "*B W"]) -> Batch:

@@ -55,9 +55,11 @@ _NOT_NEGATIVE = (
     "checkpoint_seconds",
     "learning_rate_end",
     "weight_decay",
-    "priority_alpha",
     "seed",
 )
+
+
+_EXPONENTS = ("priority_alpha", "priority_beta", "priority_beta_end")
 
 
 def check_config(config: Config) -> None:
@@ -67,7 +69,7 @@ def check_config(config: Config) -> None:
         _check(config, name, getattr(config, name) > 0, "must be above 0")
     for name in _NOT_NEGATIVE:
         _check(config, name, getattr(config, name) >= 0, "must be 0 or above")
-    for name in ("gamma", "tau", "epsilon_start", "epsilon_end", "priority_beta", "priority_beta_end"):
+    for name in ("gamma", "tau", "epsilon_start", "epsilon_end", *_EXPONENTS):
         _check(config, name, 0 <= getattr(config, name) <= 1, "must be between 0 and 1")
     if config.max_gradient_norm is not None:
         _check(config, "max_gradient_norm", config.max_gradient_norm > 0, "must be above 0, or None not to clip")

@@ -25,6 +25,7 @@ from jaxdqn.agent.functions import (
     sample_batches,
     update_batches,
 )
+from jaxdqn.agent.overrides import check_network, objective_metrics, pick_objective
 from jaxdqn.augmentation import augment_batch, check_augmentation
 from jaxdqn.compilation import jit, sequential_vmap_on_cpu
 from jaxdqn.config import Config
@@ -44,16 +45,6 @@ from jaxdqn.replay.ring import make_replay
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.schedules import config_beta, config_epsilon, config_optimizer, learning_start
 from jaxdqn.types import Batch, Sample
-
-
-class AgentOverrides(NamedTuple):
-    """A user's own network, optimizer, objective and returns in place of the config's; see `make_agent`."""
-
-    network: nn.Module | None = None
-    optimizer: optax.GradientTransformation | None = None
-    objective: Objective | None = None
-    loss: Loss | None = None
-    returns: NStepReturn | None = None
 
 
 def make_agent(
@@ -102,12 +93,13 @@ def make_agent(
     Raises:
         ValueError: If replay is too small or does not fit in memory, the run ends before learning starts, images are
             too small for the config's network, observations to be shifted or mirrored are not images, or
-            `config.compute_dtype` is not float32 and `network` is given.
+            `network` or `objective` does not fit the config (see `agent.overrides`).
     """
     num_envs = config.num_envs if num_envs is None else num_envs
     if obs is None:
         obs = spec_from(config, obs_shape, obs_dtype)
     config = with_capacity(config, obs, bytes_available)
+    is_own = network is not None
     if network is None:
         network = make_network(config, num_actions, obs)
     elif config.compute_dtype != "float32":
@@ -147,10 +139,14 @@ def make_agent(
     )
     loop_over_seeds = sequential_vmap_on_cpu if obs.is_image else (lambda function: function)
     new_params = partial(init_params, network, obs_shape=obs.seen_shape, obs_stats=obs_stats)
+    if is_own:
+        check_network(apply, new_params, obs, num_actions=num_actions, noisy=config.noisy)
     epsilon, beta = config_epsilon(config), config_beta(config)
     augment = jax.vmap(
         partial(augment_batch, random_shift=config.random_shift, mirror=config.mirror, num_actions=num_actions)
     )
+    num_masked = num_actions if action_masks else None
+    own_metrics = objective_metrics(objective, apply, new_params, obs, num_masked=num_masked)
     draw = partial(draw_windows, sample=replay.sample, updates=config.updates_per_batch)
     sample = partial(sample_batches, draw=draw, augment=augment)
 
@@ -191,36 +187,6 @@ def make_agent(
             augment=jit(augment),
             # Replay off the device has programs of its own for learning.
             compile=partial(compile_agent, act=act, learn=learn if on_device else None, obs=obs),
-            metric_names=(*METRICS, *objective_metrics(objective, apply, new_params, obs)),
+            metric_names=(*METRICS, *own_metrics),
         ),
     )
-
-
-def pick_objective(config: Config, objective: Objective | None, loss: Loss | None) -> Objective:
-    """Return the user's objective, that of the user's loss, or the config's; raise `ValueError` if both are given."""
-    if loss is None:
-        return make_objective(config) if objective is None else objective
-    if objective is not None:
-        raise ValueError("loss has no effect with an objective: pass the loss to the objective")
-    if config.distribution != "none" or config.munchausen:
-        raise ValueError("loss needs plain or double Q-learning: pass an objective, or set distribution to none")
-    return q_learning(loss, double=config.double)
-
-
-def objective_metrics(
-    objective: Objective, apply: Apply, new_params: Callable[..., Params], obs: ObsSpec
-) -> tuple[str, ...]:
-    """Return the names of an objective's own metrics.
-
-    Raises:
-        ValueError: If the objective needs a distribution and the network estimates none.
-    """
-
-    def metrics(key: Key[Array, ""]) -> dict[str, Array]:
-        seen = jnp.zeros((1, *obs.seen_shape), np.dtype(obs.dtype))
-        outputs = apply(new_params(key), seen, NetworkKeys(key, key[None]))
-        zero = jnp.zeros(1)
-        batch = Batch(seen, jnp.zeros(1, jnp.int32), zero, zero, seen)
-        return jax.vmap(objective)(Estimates(*(outputs,) * 4), batch)[2]
-
-    return tuple(jax.eval_shape(metrics, jax.random.key(0)))

@@ -39,7 +39,8 @@ MAX_COMPRESSED_RATIO = 0.9
 
 def chunk_slots(rows: Rows, obs_bytes: int) -> int:
     """Return the number of slots in a file."""
-    return max(CHUNK_BYTES // (rows.action.shape[1] * (obs_bytes + 14)), 1)
+    masks = 0 if rows.mask is None else rows.mask.shape[-1]
+    return max(CHUNK_BYTES // (rows.action.shape[1] * (obs_bytes + 14 + masks)), 1)
 
 
 def write_replay(
@@ -106,11 +107,11 @@ def read_replay(
     Raises:
         ValueError: If the files were written from another kind of ring.
     """
-    found = 0
+    found, rows = 0, state.replay.rows
     for paths in zip(*(files for files, _ in parts), strict=True):
-        pieces = [_read(path, columns) for path, (_, columns) in zip(paths, parts, strict=True)]
+        pieces = [_read(path, columns, like=rows) for path, (_, columns) in zip(paths, parts, strict=True)]
         piece = jax.tree.map(lambda *fields: np.concatenate(fields, axis=1), *pieces)
-        _check_rows(piece, state.replay.rows, paths[0])
+        _check_rows(piece, rows, paths[0])
         state = agent.observe(state, piece)
         found += len(piece.action)
     if found != size:
@@ -158,9 +159,13 @@ def slots_of(path: Path) -> int:
         return len(archive["last"])
 
 
-def _read(path: Path, columns: slice) -> Rows:
+def _read(path: Path, columns: slice, *, like: Rows) -> Rows:
     with np.load(path, allow_pickle=False) as archive:
-        return Rows(**{name: archive[name][:, columns] for name in Rows._fields if name in archive})
+        rows = Rows(**{name: archive[name][:, columns] for name in Rows._fields if name in archive})
+    if like.mask is None or rows.mask is not None:
+        return rows
+    # A file of a version without masks, which allowed all actions.
+    return rows._replace(mask=np.ones((*rows.action.shape, like.mask.shape[-1]), bool))
 
 
 def _check_rows(piece: Rows, like: Rows, path: Path) -> None:

@@ -17,7 +17,7 @@ import jax
 import optax
 
 from jaxdqn.agent.agent import Agent
-from jaxdqn.agent.making import AgentOverrides
+from jaxdqn.agent.overrides import AgentOverrides
 from jaxdqn.config import Config
 from jaxdqn.envs.functional.env import FunctionalEnv, random_rollout
 from jaxdqn.envs.functional_by_id import functional_env, with_observations

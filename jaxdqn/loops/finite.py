@@ -32,9 +32,12 @@ def check_metrics_finite(metrics: dict[str, Any], frames: int) -> None:
 
 
 def check_state_finite(state: AgentState, frames: int) -> None:
-    """Raise `FloatingPointError` if a parameter is not finite after the newest update."""
+    """Raise `FloatingPointError` if a parameter or a priority is not finite after the newest update."""
     if not bool(_finite(state.learner)):
         raise FloatingPointError(f"a parameter is not finite after the updates of frame {frames:,}")
+    priorities = state.replay.priorities
+    if priorities is not None and not np.isfinite(np.asarray(priorities.largest)).all():
+        raise FloatingPointError(f"the objective's priority is not finite in the updates before frame {frames:,}")
 
 
 @jax.jit

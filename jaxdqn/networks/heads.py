@@ -106,8 +106,8 @@ class DuelingHeads(nn.Module):
                 both = self._dense(features, "first", 2 * self.hidden[0], bias_init, noise, self.dtype)
                 advantage, value = jnp.split(both, 2, axis=-1)
             else:  # each layer has noise of its own
-                advantage = self._dense(features, "advantage_first", self.hidden[0], bias_init, noise)
-                value = self._dense(features, "value_first", self.hidden[0], bias_init, noise)
+                advantage = self._dense(features, "advantage_first", self.hidden[0], bias_init, noise, self.dtype)
+                value = self._dense(features, "value_first", self.hidden[0], bias_init, noise, self.dtype)
             advantage, value = self._activate(advantage), self._activate(value)
         value_bias = self.value_bias if self.output.starts_at_value else 0.0
         advantage = self._stream(advantage, "advantage", self.num_actions * width, 0.0, noise)
@@ -137,7 +137,8 @@ class DuelingHeads(nn.Module):
     ) -> Float[Array, "B W"]:
         weights = kernel_init(self.variance)
         if self.noisy_sigma is not None:
-            return NoisyDense(width, self.noisy_sigma, weights, bias_init, name=name)(x, noise.get(name))
+            noisy = NoisyDense(width, self.noisy_sigma, weights, bias_init, dtype=dtype, name=name)
+            return noisy(x, noise.get(name))
         return nn.Dense(width, kernel_init=weights, bias_init=bias_init, dtype=dtype, name=name)(x)
 
     def _draw_noise(self, features: int) -> dict[str, Array]:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Key
 
 NOISE = "noise"
 """Name of the random stream of a network's noise. Without it layers use their mean weights."""
@@ -32,6 +32,7 @@ class NoisyDense(nn.Module):
         sigma: Initial deviation times the square root of the number of inputs: 0.5 in the paper, 0.1 in Dopamine.
         kernel_init: Initialiser of the mean weights.
         bias_init: Initialiser of the mean biases.
+        dtype: Dtype in which the layer computes; None: that of its inputs and parameters.
 
     References:
         Fortunato et al., Noisy Networks for Exploration (2018), eqs. 9 to 11 and section 3.2.
@@ -41,6 +42,7 @@ class NoisyDense(nn.Module):
     sigma: float = 0.5
     kernel_init: Initializer = nn.initializers.lecun_uniform()
     bias_init: Initializer = nn.initializers.zeros_init()
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "B D"], noise: Float[Array, " N"] | None = None) -> Float[Array, "B F"]:
@@ -57,4 +59,5 @@ class NoisyDense(nn.Module):
             p, q = jnp.split(noise, [size])
             kernel = kernel + kernel_sigma * (p[:, None] * q[None, :])
             bias = bias + bias_sigma * q
+        inputs, kernel, bias = nn.dtypes.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
         return inputs @ kernel + bias[None]

@@ -27,7 +27,8 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from jaxdqn.agent.agent import Agent, AgentInternals, AgentState
 from jaxdqn.agent.functions import compile_agent, learn_agent, learn_from_ring, observe_rows
-from jaxdqn.agent.making import AgentOverrides, make_agent
+from jaxdqn.agent.making import make_agent
+from jaxdqn.agent.overrides import AgentOverrides
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
 from jaxdqn.objectives.losses import Loss

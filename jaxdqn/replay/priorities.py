@@ -116,9 +116,10 @@ def set_priorities(
     Args:
         priorities: Before.
         index: Rows `slot * num_envs + env`.
-        priority: New priority of each, at least 0.
+        priority: New priority of each; its sign is ignored.
         alpha: Exponent.
     """
+    priority = jnp.abs(priority)
     block, row = index // priorities.weights.shape[1], index % priorities.weights.shape[1]
     known = priorities.weights[block, row] > 0
     new = jnp.where(known, (priority + EPSILON) ** alpha, 0.0)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxdqn.agent.overrides import RUN_COLUMNS, TIME_COLUMNS
 from jaxdqn.checkpoints.run_manifest import LogPosition
 from jaxdqn.config import Config
 from jaxdqn.envs.vector.episodes import Episode
@@ -40,8 +41,7 @@ EVALUATION_COLUMNS = (
 
 def metrics_columns(metric_names: Iterable[str] = METRICS) -> tuple[str, ...]:
     """Return the columns of `metrics.csv` for an agent's metrics."""
-    before = ("frames", "updates", "episodes", "return_mean", "length_mean", "epsilon")
-    return (*before, *metric_names, "elapsed_seconds", "frames_per_second")
+    return (*RUN_COLUMNS, *metric_names, *TIME_COLUMNS)
 
 
 class Logger:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import optax
 
-from jaxdqn.agent.making import AgentOverrides
+from jaxdqn.agent.overrides import AgentOverrides
 from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
 from jaxdqn.distributed.process_group import ProcessGroup

@@ -62,8 +62,14 @@ def check_overrides(folder: Path, given: Mapping[str, str]) -> list[str]:
 
 
 def _without_module(path: str) -> str:
-    """Return a dotted path, without the module if it is in this package, as modules move between versions."""
-    return f"jaxdqn.{path.rsplit('.', 1)[-1]}" if path.startswith("jaxdqn.") else path
+    """Return a dotted path, without the module if it is in this package, as modules move between versions.
+
+    An inner function keeps the name of the function that made it: all objectives end in `.<locals>.objective`.
+    """
+    if not path.startswith("jaxdqn."):
+        return path
+    outer, inner, name = path.partition(".<locals>.")
+    return f"jaxdqn.{outer.rsplit('.', 1)[-1]}{inner}{name}"
 
 
 def check_envs(config: Config, overrides: Overrides, env: str | None, eval_env: str | None) -> None:

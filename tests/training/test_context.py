@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import jaxdqn
-from jaxdqn.agent.making import AgentOverrides
+from jaxdqn.agent.overrides import AgentOverrides
 from jaxdqn.cli.flags import Resume
 from jaxdqn.objectives.losses import huber_loss
 from jaxdqn.objectives.q_learning import q_learning
