@@ -88,7 +88,7 @@ def test_agent_json_of_an_older_version_gets_the_stack_and_scale_of_that_version
 def older_run(tmp_path):
     """Unpack a run of CartPole's vectors, written by commit 5a7a6a5 and stopped at frame 128 of 192."""
     with tarfile.open(Path(__file__).parent / "data" / "older_run.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # from 3.11.4
     return tmp_path / "older_run"
 
 
