@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, DTypeLike, Key
+from jaxtyping import DTypeLike
 
 from jaxdqn.agent.agent import Agent, AgentInternals
 from jaxdqn.agent.functions import (
@@ -29,22 +28,21 @@ from jaxdqn.agent.overrides import check_network, objective_metrics, pick_object
 from jaxdqn.augmentation import augment_batch, check_augmentation
 from jaxdqn.compilation import jit, sequential_vmap_on_cpu
 from jaxdqn.config import Config
-from jaxdqn.distributions import make_objective, num_taus
-from jaxdqn.learner import METRICS, LearnerState, Params, make_update
-from jaxdqn.networks.apply import Apply, NetworkKeys, make_apply, q_values_of
+from jaxdqn.distributions import num_taus
+from jaxdqn.learner import METRICS, LearnerState, make_update
+from jaxdqn.networks.apply import make_apply, q_values_of
 from jaxdqn.networks.architectures import make_network
 from jaxdqn.networks.convolution import micro_batch_size
 from jaxdqn.normalisation import freeze_obs_stats, init_params
 from jaxdqn.objectives.losses import Loss
-from jaxdqn.objectives.objective import Estimates, Objective
-from jaxdqn.objectives.q_learning import q_learning
+from jaxdqn.objectives.objective import Objective
 from jaxdqn.observations import ObsSpec, spec_from
 from jaxdqn.preprocessing import ObservationStats
 from jaxdqn.replay.capacity import with_capacity
 from jaxdqn.replay.ring import make_replay
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.schedules import config_beta, config_epsilon, config_optimizer, learning_start
-from jaxdqn.types import Batch, Sample
+from jaxdqn.types import Sample
 
 
 def make_agent(
@@ -98,12 +96,14 @@ def make_agent(
     num_envs = config.num_envs if num_envs is None else num_envs
     if obs is None:
         obs = spec_from(config, obs_shape, obs_dtype)
-    config = with_capacity(config, obs, bytes_available)
+    num_masked = num_actions if action_masks else None
+    config = with_capacity(config, obs, bytes_available, num_masked=num_masked)
     is_own = network is not None
     if network is None:
         network = make_network(config, num_actions, obs)
     elif config.compute_dtype != "float32":
         raise ValueError(f"compute_dtype {config.compute_dtype} has no effect on your network: set it to float32")
+    own_objective = objective is not None
     objective = pick_objective(config, objective, loss)
     check_augmentation(obs, random_shift=config.random_shift, mirror=config.mirror)
     start = learning_start(config, num_envs, obs.stack or 1)
@@ -122,7 +122,7 @@ def make_agent(
         stack=obs.stack,
         returns=n_step_return if returns is None else returns,
         priority_alpha=config.priority_alpha if config.prioritized else None,
-        num_actions=num_actions if action_masks else None,
+        num_actions=num_masked,
         bytes_available=bytes_available,
         axis_name=axis_name,
     )
@@ -145,8 +145,9 @@ def make_agent(
     augment = jax.vmap(
         partial(augment_batch, random_shift=config.random_shift, mirror=config.mirror, num_actions=num_actions)
     )
-    num_masked = num_actions if action_masks else None
-    own_metrics = objective_metrics(objective, apply, new_params, obs, num_masked=num_masked)
+    own_metrics: tuple[str, ...] = ()
+    if is_own or own_objective or config.distribution != "none":  # tracing it takes 0.1 s
+        own_metrics = objective_metrics(objective, apply, new_params, obs, num_masked=num_masked)
     draw = partial(draw_windows, sample=replay.sample, updates=config.updates_per_batch)
     sample = partial(sample_batches, draw=draw, augment=augment)
 

@@ -24,7 +24,6 @@ from jaxdqn.observations import ObsSpec
 from jaxdqn.returns import NStepReturn
 from jaxdqn.types import Batch, QOutputs
 
-
 RUN_COLUMNS = ("frames", "updates", "episodes", "return_mean", "length_mean", "epsilon")
 """Columns of `metrics.csv` before those of the updates."""
 

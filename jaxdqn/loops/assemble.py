@@ -79,8 +79,9 @@ def assemble_agent(
     if config.num_devices * num_processes > 1:
         make_mesh(config.num_devices, num_processes)  # raises
     learning_start(config, stack=obs.stack or 1)  # raises
-    config = with_capacity(config, obs, free.for_obs, num_seeds)
-    check_capacity(config, obs, free.for_obs, num_seeds)
+    num_masked = num_actions if action_masks else None
+    config = with_capacity(config, obs, free.for_obs, num_seeds, num_masked=num_masked)
+    check_capacity(config, obs, free.for_obs, num_seeds, num_masked=num_masked)
     agent = agent_of(
         config,
         num_actions=num_actions,

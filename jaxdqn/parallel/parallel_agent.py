@@ -134,9 +134,11 @@ def make_parallel_agent(
     obs = spec_from(config, obs_shape, obs_dtype) if obs is None else obs
     on_device = config.replay_storage == "device"
     free = None if bytes_available is None else bytes_available * count
-    config = with_capacity(config, obs, free)
+    num_masked = num_actions if action_masks else None
+    config = with_capacity(config, obs, free, num_masked=num_masked)
     if free is not None and on_device:
-        check_capacity(config, obs, free)  # of all devices together, so that the message names the config's capacity
+        # Of all devices together, so that the message names the config's capacity.
+        check_capacity(config, obs, free, num_masked=num_masked)
     part = make_agent(
         part_of(config, count),
         num_actions=num_actions,

@@ -29,9 +29,9 @@ def row_bytes(
     return obs_bytes(obs_shape, obs_dtype) + 4 + 4 + 1 + 1 + 4 + 4 * prioritized + (num_actions or 0)
 
 
-def config_row_bytes(config: Config, obs: ObsSpec) -> int:
-    """Return the bytes of one row of a run, without a mask of actions."""
-    return row_bytes(obs.shape, obs.dtype, prioritized=config.prioritized)
+def config_row_bytes(config: Config, obs: ObsSpec, num_masked: int | None = None) -> int:
+    """Return the bytes of one row of a run; `num_masked` is the number of actions if rows have masks of them."""
+    return row_bytes(obs.shape, obs.dtype, prioritized=config.prioritized, num_actions=num_masked)
 
 
 def obs_bytes(obs_shape: tuple[int, ...], obs_dtype: DTypeLike) -> int:
@@ -78,7 +78,9 @@ def check_fits(
     )
 
 
-def check_capacity(config: Config, obs: ObsSpec, bytes_available: int, copies: int = 1) -> None:
+def check_capacity(
+    config: Config, obs: ObsSpec, bytes_available: int, copies: int = 1, *, num_masked: int | None = None
+) -> None:
     """Check that a run's replay is large enough to be sampled, and fits where its observations are stored.
 
     Args:
@@ -86,6 +88,7 @@ def check_capacity(config: Config, obs: ObsSpec, bytes_available: int, copies: i
         obs: Spec of the observations.
         bytes_available: Free bytes of all devices together, or where `config.replay_storage` says.
         copies: Number of rings, one for each seed that is trained side by side.
+        num_masked: Number of actions if rows have masks of them.
 
     Raises:
         ValueError: If it is too small or does not fit.
@@ -95,7 +98,7 @@ def check_capacity(config: Config, obs: ObsSpec, bytes_available: int, copies: i
     check_fits(
         config.planned_capacity,
         num_envs=config.num_envs,
-        bytes_per_row=config_row_bytes(config, obs) if on_device else obs_bytes(obs.shape, obs.dtype),
+        bytes_per_row=config_row_bytes(config, obs, num_masked) if on_device else obs_bytes(obs.shape, obs.dtype),
         bytes_available=bytes_available,
         smallest=smallest_capacity(config, obs),
         storage="disk" if config.replay_storage == "disk" else "memory",
@@ -113,7 +116,14 @@ def check_large_enough(capacity: int, num_envs: int, n_steps: int, stack: int | 
         )
 
 
-def with_capacity(config: Config, obs: ObsSpec, bytes_available: int | None = None, copies: int = 1) -> Config:
+def with_capacity(
+    config: Config,
+    obs: ObsSpec,
+    bytes_available: int | None = None,
+    copies: int = 1,
+    *,
+    num_masked: int | None = None,
+) -> Config:
     """Return the config with a capacity: its own, or the whole run limited to half of the free bytes.
 
     Args:
@@ -121,12 +131,13 @@ def with_capacity(config: Config, obs: ObsSpec, bytes_available: int | None = No
         obs: Spec of the observations.
         bytes_available: Free bytes in the memory or disk for replay's observations; None: no limit.
         copies: Number of rings, one for each seed that is trained side by side.
+        num_masked: Number of actions if rows have masks of them.
     """
     if config.capacity is not None:
         return config
     capacity = config.run_frames
     if bytes_available is not None:
-        fits = int(bytes_available * MEMORY_SHARE) // (copies * config_row_bytes(config, obs))
+        fits = int(bytes_available * MEMORY_SHARE) // (copies * config_row_bytes(config, obs, num_masked))
         least = max(smallest_capacity(config, obs), config.batch_size)
         capacity = min(capacity, max(fits, least, config.frames_per_batch))
     return dataclasses.replace(config, capacity=capacity // config.num_envs * config.num_envs)

@@ -98,14 +98,14 @@ def make_replay(
         gamma: Discount per step.
         stack: Frames per stack, along their channels `[H, W, stack * C]` or a new last axis; None: no stacking.
         returns: Reward, discount and length of a window. See `n_step_return`.
-        priority_alpha: Exponent of priorities, 0 or above; None: sampling is uniform.
+        priority_alpha: Exponent of priorities, in [0, 1]; None: sampling is uniform.
         num_actions: Number of actions if rows have masks of the allowed ones; None: they have none.
         bytes_available: Memory that the ring may use; None: no check.
         axis_name: Mapped axis, if each device has a ring of its own and a part of each batch. See `draw_prioritized`.
 
     Raises:
-        ValueError: If `priority_alpha` is below 0, or the ring is too small for one window or does not fit in memory;
-            before anything is allocated.
+        ValueError: If `priority_alpha` is not in [0, 1], or the ring is too small for one window or does not fit in
+            memory; before anything is allocated.
 
     References:
         Lin, Self-improving reactive agents based on reinforcement learning, planning and teaching (1992); Mnih et
@@ -117,8 +117,8 @@ def make_replay(
             raise ValueError(f"{name} {size} must be at least 1")
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma {gamma} must be between 0 and 1")
-    if priority_alpha is not None and priority_alpha < 0:
-        raise ValueError(f"priority_alpha {priority_alpha} must be 0 or above")
+    if priority_alpha is not None and not 0 <= priority_alpha <= 1:  # above 1, weights of small errors round to 0
+        raise ValueError(f"priority_alpha {priority_alpha} must be between 0 and 1")
     check_large_enough(capacity, num_envs, n_steps, stack)
     slots = capacity // num_envs
     bytes_per_row = row_bytes(obs_shape, obs_dtype, prioritized=priority_alpha is not None, num_actions=num_actions)

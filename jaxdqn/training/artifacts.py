@@ -58,7 +58,7 @@ class RunArtifacts:
             own=own,
             metric_names=setup.agent.internals.metric_names,
         )
-        self._outside = 0.0
+        self._outside, self._say = 0.0, context.control.say_once
         self._selection = Selection(context.config, setup.agent, evaluator, checkpoints, setup.spec)
 
     def log(self, progress: Progress) -> None:
@@ -68,12 +68,12 @@ class RunArtifacts:
             return
         self._outside += 0.01 * (progress.metrics[MASS_OUTSIDE] - self._outside)
         if self._outside > OUTSIDE_LIMIT:
-            low, high = self._config.support
-            warnings.warn(
-                f"{progress.metrics[MASS_OUTSIDE]:.0%} of the targets' probability is outside the support, from v_min "
-                f"{low:g} to v_max {high:g}: set both to the range of returns, in units of scaled rewards",
-                RuntimeWarning,
-                stacklevel=2,
+            support = "the support of your objective"
+            if self._overrides.objective is None:
+                support = "the support, from v_min {:g} to v_max {:g}".format(*self._config.support)
+            self._say(
+                f"{progress.metrics[MASS_OUTSIDE]:.0%} of the targets' probability is outside {support}: set it to the "
+                "range of returns, in units of scaled rewards"
             )
 
     def evaluate(self, progress: Progress) -> Evaluation:

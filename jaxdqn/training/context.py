@@ -24,9 +24,9 @@ Say = Callable[[str], None]
 
 
 _REPLACED = {
-    "optimizer": ("learning_rate", "learning_rate_end", "weight_decay", "max_gradient_norm"),
-    "network": ("network", "value_bias"),
-    "objective": ("loss", "double", "munchausen"),
+    "optimizer": ("learning_rate", "learning_rate_end", "weight_decay", "max_gradient_norm", "adam_epsilon"),
+    "network": ("network", "value_bias", "layer_norm", "noisy_sigma", "quantiles"),
+    "objective": ("loss", "double", "munchausen", "munchausen_alpha", "munchausen_tau", "munchausen_clip"),
     "loss": ("loss",),
 }
 """Fields of a config that have no effect if the user passes an override, by the name of the override."""

@@ -18,7 +18,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.functional.env import FunctionalEnv
 from jaxdqn.envs.functional_by_id import functional_env, functional_form, with_observations
 from jaxdqn.envs.gymnasium.wrappers import make_env_fn, name_of, running_statistics, spec_of_env
-from jaxdqn.envs.vector.stepper import ACTION_MASK
+from jaxdqn.envs.vector.episodes import has_action_masks
 from jaxdqn.evaluation.trained_agent import build_eval_fn, check_same_env
 from jaxdqn.learner import Params
 from jaxdqn.loops.assemble import assemble_agent, free_memory, rollout_stats_of
@@ -63,14 +63,6 @@ def inspect_env(env: gym.Env, frame_stack: int | None = None) -> AgentSpec:
     """
     assert isinstance(env.action_space, gym.spaces.Discrete)  # `make_env_fn` has checked it
     return AgentSpec(int(env.action_space.n), spec_of_env(env, frame_stack))
-
-
-def has_action_masks(env: gym.Env) -> bool:
-    """Return whether an environment gives masks of its allowed actions, in `info` of its reset."""
-    try:
-        return ACTION_MASK in env.reset()[1]
-    except Exception:  # the first reset of the run raises it again, with the environment's name
-        return False
 
 
 def set_up_run(
@@ -121,8 +113,9 @@ def set_up_run(
             exchange.local = machine_and_container()
         sharing = sharing_of(exchange.gathered, group.index)
         with group.exchange() as exchange:
-            free = free_memory(config, sharing)
-            exchange.local = with_capacity(config, spec.obs, free.for_obs).planned_capacity
+            free, masked = free_memory(config, sharing), has_action_masks(env)
+            num_masked = spec.num_actions if masked else None
+            exchange.local = with_capacity(config, spec.obs, free.for_obs, num_masked=num_masked).planned_capacity
         config = dataclasses.replace(config, capacity=min(exchange.gathered))
         with group.exchange():
             setup = make_setup(
@@ -133,6 +126,7 @@ def set_up_run(
                 rollout=rollout,
                 fresh=saved is None and group.is_first,
                 free=free,
+                masked=masked,
             )
     if saved is None:
         learner, actor = setup.state.learner, setup.state.actor
@@ -153,6 +147,7 @@ def make_setup(
     rollout: RolloutAhead | None = None,
     fresh: bool = True,
     free: FreeMemory | None = None,
+    masked: bool | None = None,
 ) -> RunSetup:
     """Make an agent for an environment.
 
@@ -165,6 +160,7 @@ def make_setup(
         fresh: Whether this process must compute the statistics of frames. If not, no rollout is played: the state on
             disk, or that of the first process, replaces them.
         free: Memory that replay may use; None measures it, for a process that shares it with no other.
+        masked: The result of `has_action_masks`; None calls it.
 
     Raises:
         ValueError: If the environment or the sizes cannot be used.
@@ -172,6 +168,8 @@ def make_setup(
     obs, functional = spec.obs, None
     if config.loop == "device":
         functional = _functional_form(config, env, spec, overrides.env_fn is not None)
+        masked = functional.action_mask is not None
+    masked = has_action_masks(env) if masked is None else masked
     channels = obs.seen_shape[-1] if stats_frames(config, obs) else 0
     config, agent = assemble_agent(
         config,
@@ -180,7 +178,7 @@ def make_setup(
         obs_stats=ObservationStats(np.zeros(channels), np.ones(channels)) if channels else None,  # replaced below
         free=free or free_memory(config),
         num_processes=jax.process_count(),
-        action_masks=has_action_masks(env) if functional is None else functional.action_mask is not None,
+        action_masks=masked,
         overrides=overrides.of_agent(),
     )
     if fresh:

@@ -6,19 +6,24 @@ import json
 import tarfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from rings import RECORD
 from whole_runs import VECTORS, finish, table
 
 import jaxdqn
+from jaxdqn.agent.making import make_agent
 from jaxdqn.checkpoints.agent_files import AgentSpec
 from jaxdqn.checkpoints.compatibility import OLD_VALUES, config_of_file
+from jaxdqn.checkpoints.run_state import States
 from jaxdqn.cli.main import main
 from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.observations import ObsSpec
 from jaxdqn.presets import PRESETS
 from jaxdqn.storage.checksums import amend, read_manifest
+from jaxdqn.types import Rows
 
 NEW = ("eval_env", "colour", "value_bias", "symmetries_of", "epsilon_frames", "max_episode_steps")
 
@@ -136,3 +141,18 @@ def test_former_names_of_presets_and_a_network_still_work(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(["train", name, "--total-frames", "-1"])
         assert "total_frames -1" in capsys.readouterr().err
+
+
+def test_rows_of_a_version_without_masks_allow_every_action(tmp_path):
+    config = Config(pixels=False, num_envs=2, capacity=64, total_frames=64, warmup_frames=0, batch_size=8)
+    sizes = {"num_actions": 3, "obs_shape": (1,), "obs_dtype": np.float32}
+    before, now = make_agent(config, **sizes), make_agent(config, **sizes, action_masks=True)
+    zeros = np.zeros((5, 2))
+    steps = np.repeat(np.arange(5, dtype=np.int32), 2).reshape(5, 2)
+    rows = Rows(np.zeros((5, 2, 1), np.float32), np.int32(zeros), np.float32(zeros), zeros > 0, zeros > 0, steps)
+    state = before.observe(before.init(jax.random.key(0)), rows)
+    states = States(tmp_path, keep=1, with_replay=True)
+    states.save(10, state, RECORD)
+    loaded, _ = states.load(states.newest(), now, now.init(jax.random.key(1)))
+    assert loaded.replay.rows.mask[:5].all()
+    assert loaded.replay.rows.mask.shape == (32, 2, 3)

@@ -70,7 +70,8 @@ def test_half_of_the_windows_are_mirrored_with_their_actions_and_the_others_unch
     both = random_stacks(2, 4, 100, 3, 8, 4)
     action = np.random.default_rng(1).integers(0, 3, (4, 100))
     ones = jnp.ones((4, 100))
-    batch = Batch(jnp.asarray(both[0]), jnp.asarray(action), ones, ones, jnp.asarray(both[1]))
+    masks = np.random.default_rng(2).integers(0, 2, (2, 4, 100, 3), dtype=bool)
+    batch = Batch(jnp.asarray(both[0]), jnp.asarray(action), ones, ones, jnp.asarray(both[1]), *jnp.asarray(masks))
     mirrored = mirror_batch(jax.random.key(1), batch, 3)
     turned = 0
     for index in np.ndindex(4, 100):
@@ -78,6 +79,8 @@ def test_half_of_the_windows_are_mirrored_with_their_actions_and_the_others_unch
         image = all(np.array_equal(new, old[index][:, ::-1]) for new, old in zip(frames, both, strict=True))
         assert image or all(np.array_equal(new, old[index]) for new, old in zip(frames, both, strict=True))
         assert int(mirrored.action[index]) == (2 - action[index] if image else action[index])
+        for new, old in zip((mirrored.mask, mirrored.next_mask), masks, strict=True):
+            np.testing.assert_array_equal(new[index], old[index][::-1] if image else old[index])
         turned += image
     assert abs(turned - 200) < 50  # five standard deviations
     assert mirrored.reward is batch.reward

@@ -8,7 +8,7 @@ from histories import random_history
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdqn.replay.priorities import EPSILON
+from jaxdqn.replay.priorities import EPSILON, move_priorities, no_priorities, set_priorities
 from jaxdqn.replay.ring import make_replay
 from jaxdqn.types import Rows
 
@@ -170,8 +170,19 @@ def test_a_row_among_a_million_is_drawn_as_often_as_its_priority_says():
     assert np.bincount(index % 128, minlength=128).max() < 16 + 4.5 * 4
 
 
-def test_a_negative_exponent_is_refused():
-    with pytest.raises(ValueError, match=r"priority_alpha -1\.0 must be 0 or above"):
+def test_the_sign_of_a_priority_is_ignored_and_what_is_not_finite_stays_visible():
+    state = move_priorities(no_priorities(3), jnp.zeros((3, 1), bool), jnp.ones((3, 1), bool), alpha=ALPHA)
+    index = jnp.arange(3)
+    up, down = (set_priorities(state, index, sign * jnp.array([1.0, 2.0, 3.0]), alpha=ALPHA) for sign in (1, -1))
+    jax.tree.map(np.testing.assert_array_equal, up, down)
+    broken = set_priorities(state, index, jnp.array([1.0, jnp.nan, 3.0]), alpha=ALPHA)
+    broken = set_priorities(broken, index, jnp.ones(3), alpha=ALPHA)
+    assert np.isnan(broken.largest).all()
+
+
+@pytest.mark.parametrize("alpha", [-1.0, 1.5])
+def test_an_exponent_outside_0_to_1_is_refused(alpha):
+    with pytest.raises(ValueError, match=rf"priority_alpha {alpha} must be between 0 and 1"):
         make_replay(
             capacity=24,
             num_envs=2,
@@ -180,5 +191,5 @@ def test_a_negative_exponent_is_refused():
             batch_shape=(1, 1),
             n_steps=1,
             gamma=0.5,
-            priority_alpha=-1.0,
+            priority_alpha=alpha,
         )

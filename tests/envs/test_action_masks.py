@@ -17,7 +17,7 @@ from jaxdqn.algorithms import with_algorithm
 from jaxdqn.envs.functional.adapters import GymnasiumEnv
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
-from jaxdqn.replay.capacity import row_bytes
+from jaxdqn.replay.capacity import check_capacity, row_bytes, with_capacity
 
 # Two steps, three actions. What is not allowed would pay more than anything else.
 MAZE = Table(
@@ -183,8 +183,47 @@ def test_masks_that_are_wrong_are_refused(first, later, says):
     envs.close()
 
 
+class Short(gym.Env):
+    """Episodes of one step with reward 1; the final observation has a mask only if it is asked for."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, truncates):
+        self.truncates = truncates
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {"action_mask": np.array([0, 1])}
+
+    def step(self, action):
+        return np.ones(1, np.float32), 1.0, not self.truncates, self.truncates, {}
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+def test_a_terminal_state_needs_no_mask_and_a_truncated_one_does(num_envs, mode):
+    def collect(truncates):
+        envs = gym.vector.SyncVectorEnv([lambda: Short(truncates)] * num_envs, autoreset_mode=mode)
+        return Collector(envs, seed=0).collect(lambda obs, mask: np.ones(num_envs, int), 4)[0]
+
+    rows = collect(truncates=False)
+    np.testing.assert_array_equal(rows.last[:, 0], [False, True, False, True])
+    assert rows.mask[rows.last].all()
+    np.testing.assert_array_equal(rows.mask[~rows.last], [[False, True]] * 2 * num_envs)
+    if mode != AutoresetMode.SAME_STEP:  # there the final mask is in `final_info`, which is optional
+        with pytest.raises(ValueError, match="in reset and not in step"):
+            collect(truncates=True)
+
+
 def test_a_mask_takes_a_byte_for_each_action():
     assert row_bytes((4,), np.float32, num_actions=18) == row_bytes((4,), np.float32) + 18
+    obs = jaxdqn.ObsSpec((4,), np.float32)
+    config = dataclasses.replace(CONFIG, capacity=None, total_frames=100_000)
+    plain, masked = (with_capacity(config, obs, 10**6, num_masked=masked).capacity for masked in (None, 18))
+    assert masked / plain == pytest.approx((16 + 14) / (16 + 14 + 18), rel=1e-3)
+    check_capacity(dataclasses.replace(config, capacity=1000), obs, 30_008)
+    with pytest.raises(ValueError, match="capacity 1000 needs 48,008 bytes"):
+        check_capacity(dataclasses.replace(config, capacity=1000), obs, 30_008, num_masked=18)
 
 
 def test_random_actions_are_uniform_over_the_allowed_ones():

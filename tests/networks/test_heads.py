@@ -1,5 +1,7 @@
 """Heads that estimate distributions, noisy layers, layer norm: formulas against NumPy, and what is random."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,6 +169,19 @@ def test_every_layer_of_the_heads_is_noisy_with_noise_of_its_own():
     )
     outputs = {name: layer["__call__"][0] for name, layer in state["intermediates"].items() if name != "__call__"}
     assert np.abs(outputs["advantage_first"] - outputs["value_first"]).max() > 1e-3
+
+
+def test_the_first_noisy_layers_compute_in_bfloat16_if_the_network_does():
+    heads = DuelingHeads(3, noisy_sigma=0.5, dtype=jnp.bfloat16)
+    params = random_params(heads, FEATURES)
+    noise = {"noise": jax.random.key(1)}
+    values = heads.apply(params, FEATURES, rngs=noise).q_values
+    assert values.dtype == jnp.float32
+    exact = DuelingHeads(3, noisy_sigma=0.5).apply(params, FEATURES, rngs=noise).q_values
+    np.testing.assert_allclose(values, exact, atol=0.1)
+    program = jax.jit(heads.apply).lower(params, FEATURES).as_text()
+    assert len(re.findall(r"stablehlo.dot_general.*bf16", program)) == 2
+    assert len(re.findall(r"stablehlo.dot_general.*f32>", program)) == 4
 
 
 def test_the_online_selecting_and_target_network_of_an_update_have_three_independent_noises():

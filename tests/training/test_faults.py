@@ -21,6 +21,7 @@ from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.envs.vector.workers import WorkerError
 from jaxdqn.loops.assemble import make_device_run
 from jaxdqn.loops.device_loop import device_loop
+from jaxdqn.loops.finite import check_state_finite
 
 
 class Spoiled(probes.TerminatingChain):
@@ -76,6 +77,15 @@ def test_non_finite_parameters_are_not_saved(tmp_path):
     with pytest.raises(FloatingPointError, match=r"a parameter is not finite|is (nan|inf)"):
         finish(jaxdqn.train(config))
     assert States(tmp_path / "run" / "states", keep=2, with_replay=True).newest().manifest.frames == 32
+
+
+def test_a_priority_that_is_not_finite_is_reported():
+    config = jaxdqn.Config(pixels=False, total_frames=64, warmup_frames=0, capacity=64, batch_size=8, prioritized=True)
+    state = jaxdqn.make_agent(config, num_actions=2, obs_shape=(4,), obs_dtype=np.float32).init(jax.random.key(0))
+    check_state_finite(state, 32)
+    priorities = state.replay.priorities._replace(largest=jnp.array([jnp.nan]))
+    with pytest.raises(FloatingPointError, match="the objective's priority is not finite in the updates before frame"):
+        check_state_finite(state._replace(replay=state.replay._replace(priorities=priorities)), 32)
 
 
 class NanAtFirst(probes.OneStep):

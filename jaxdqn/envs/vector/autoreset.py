@@ -62,10 +62,12 @@ class NextStepAutoreset(gym.vector.VectorWrapper):
         if reset.any():
             first, first_infos = self.env.reset(options={"reset_mask": np.array(reset)})
             obs[shown] = first[shown]
-            if masks is not None:
+            if "action_mask" in first_infos:
+                masks = np.ones_like(first_infos["action_mask"]) if masks is None else masks
                 masks[shown] = first_infos["action_mask"][shown]
         if masks is not None:
-            infos = {**infos, "action_mask": masks}
+            gave = infos.get("_action_mask", np.full(self.num_envs, "action_mask" in infos))
+            infos = {**infos, "action_mask": masks, "_action_mask": gave | shown}
         self._ended = ended
         return obs, np.where(shown, 0.0, reward), terminated & ~shown, truncated & ~shown, infos
 

@@ -60,6 +60,14 @@ def mask_of(info: Any) -> dict[str, Any]:
     return {ACTION_MASK: np.asarray(info[ACTION_MASK])} if isinstance(info, dict) and ACTION_MASK in info else {}
 
 
+def has_action_masks(env: gym.Env) -> bool:
+    """Return whether an environment gives masks of its allowed actions, in `info` of its reset."""
+    try:
+        return ACTION_MASK in env.reset()[1]
+    except Exception:  # the first reset of the run raises it again, with the environment's name
+        return False
+
+
 class _WithoutInfoFn:
     """Build an environment in a `WithoutInfo` wrapper; a class, so that it can be sent to a worker process."""
 
@@ -157,6 +165,9 @@ class EpisodeStepper(Stepper):
         makers = [lambda env=env: env for env in self.playing]
         mode = gym.vector.AutoresetMode.NEXT_STEP
         super().__init__(gym.vector.SyncVectorEnv(makers, autoreset_mode=mode), **options)
+
+    def _idle(self) -> np.ndarray:
+        return np.array([env.index is None for env in self.playing])
 
     def finished(self, ended: EpisodeEnds) -> dict[int, Episode]:
         """Return the episodes that ended in the newest step, by the index of their seed."""

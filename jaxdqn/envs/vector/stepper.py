@@ -112,7 +112,7 @@ class Stepper:
             raise
         # Copy: environments may write the results of the next step into the same arrays.
         reward, terminated, truncated = np.array(reward), np.array(terminated), np.array(truncated)
-        mask = self._mask_of(infos)
+        mask = self._mask_of(infos, terminated)
         checked = self._check_and_cast("observation", obs, frames)
         step_result = StepResult(checked, reward, terminated, truncated, mask=mask)
         return self._advance(self.cursor, actions, step_result, frames)
@@ -123,23 +123,32 @@ class Stepper:
         step_result = StepResult(now.obs, zeros, zeros.astype(bool), zeros.astype(bool), mask=now.mask)
         return self._advance(now._replace(last=np.ones(len(zeros), bool)), np.asarray(actions), step_result, 0)
 
-    def _mask_of(self, infos: Any) -> np.ndarray | None:
+    def _mask_of(self, infos: Any, terminated: Any = False) -> np.ndarray | None:
         """Return the masks `[N, A]` of allowed actions; None if the environments have none.
+
+        An environment may leave out the mask of a terminal state, in which no action is taken.
 
         Raises:
             ValueError: If only some calls give a mask, or it has another shape than `[N, A]`.
         """
+        num_envs, num_actions = self.envs.num_envs, self.envs.single_action_space.n  # type: ignore[attr-defined]
         given = isinstance(infos, dict) and ACTION_MASK in infos
-        if given != self._masked:
-            given_in, other = ("step", "reset") if given else ("reset", "step")
+        # gymnasium collects the masks of its copies, with zeros for those that gave none, and says which gave one.
+        gave = infos.get(f"_{ACTION_MASK}", np.ones(num_envs, bool)) if given else np.zeros(num_envs, bool)
+        if gave.any() if not self._masked else not (gave | terminated | self._idle()).all():
+            given_in, other = ("reset", "step") if self._masked else ("step", "reset")
             fault = f"gives info['action_mask'] in {given_in} and not in {other}: give it in both"
             raise ValueError(f"env {self._env_name()} {fault}")
-        if not given:
+        if not self._masked:
             return None
-        mask, num_actions = np.asarray(infos[ACTION_MASK]), self.envs.single_action_space.n  # type: ignore[attr-defined]
-        if mask.shape != (self.envs.num_envs, num_actions):
+        mask = np.asarray(infos[ACTION_MASK]) if given else np.ones((num_envs, num_actions), bool)
+        if mask.shape != (num_envs, num_actions):
             raise ValueError(f"env {self._env_name()} gives an action_mask {mask.shape[1:]} for {num_actions} actions")
-        return mask != 0
+        return (mask != 0) | ~gave[:, None]
+
+    def _idle(self) -> Any:
+        """Return which environments are idle `[N]`: they give no mask."""
+        return False
 
     def _seeds_for_envs(self, seeds: list[int] | None) -> Any:
         """Return the seeds for `envs.reset`: all of them, or the first if the environments take only one."""
