@@ -39,6 +39,7 @@ from .evaluation.evaluator import Evaluation as Evaluation
 from .evaluation.evaluator import Evaluator as Evaluator
 from .evaluation.trained_agent import TrainedAgent as TrainedAgent
 from .evaluation.trained_agent import load as load
+from .exploration import allowed_values as allowed_values
 from .exploration import constant_epsilon as constant_epsilon
 from .exploration import epsilon_greedy as epsilon_greedy
 from .exploration import exponential_epsilon as exponential_epsilon

@@ -81,7 +81,7 @@ class AlgorithmFields:
     prioritized: bool = False
     """Draw transitions from replay in proportion to their priority: their newest TD error."""
     priority_alpha: float = 0.6
-    """Exponent of priorities; 0 draws uniformly."""
+    """Exponent of priorities, from 0 (uniform draws) to 1."""
     priority_beta: float = 0.4
     """Exponent of importance weights at the start of the run."""
     priority_beta_end: float = 1.0
