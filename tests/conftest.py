@@ -1,7 +1,6 @@
 """Check shapes and types of signatures in every test, and share compiled programs between tests."""
 
 import atexit
-import dataclasses
 import os
 import shutil
 import subprocess
@@ -51,13 +50,40 @@ TYPE_CHECKED = (
 install_import_hook([f"jaxdqn.{name}" for name in TYPE_CHECKED.split()], "beartype.beartype")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cheap_runs():
+    """Make runs cheap, also those of fixtures of a module.
+
+    Runs write empty pictures, which saves a second each, unless a test is marked with `pictures`.
+
+    Runs of one config, also those of `make_device_run`, share an agent, which is pure: it is compiled once. The sizes
+    of each run are still checked. In a test that is marked with `makes_agents`, each run makes its own agent.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxdqn.training.artifacts.draw_curve", lambda runs, path, **options: path.write_bytes(b""))
+        patch.setattr("jaxdqn.training.artifacts.record_gif", lambda agent, path, **options: path.write_bytes(b""))
+        patch.setattr("jaxdqn.loops.assemble.agent_of", _shared_agent)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch):
-    """Runs write empty pictures, which saves a second each, unless a test is marked with `pictures`."""
+def whole_runs_if_marked(request, monkeypatch):
+    """Undo what `cheap_runs` does in a test with one of its marks."""
     if request.node.get_closest_marker("pictures"):
-        return
-    monkeypatch.setattr("jaxdqn.training.artifacts.draw_curve", lambda runs, path, **options: path.write_bytes(b""))
-    monkeypatch.setattr("jaxdqn.training.artifacts.record_gif", lambda agent, path, **options: path.write_bytes(b""))
+        draw_pictures(monkeypatch)
+    if request.node.get_closest_marker("makes_agents"):
+        from jaxdqn.parallel.parallel_agent import agent_of
+
+        monkeypatch.setattr("jaxdqn.loops.assemble.agent_of", agent_of)
+
+
+def draw_pictures(monkeypatch):
+    """Let runs draw their pictures."""
+    from jaxdqn.reporting.gif import record_gif
+    from jaxdqn.reporting.plots import draw_curve
+
+    monkeypatch.setattr("jaxdqn.training.artifacts.draw_curve", draw_curve)
+    monkeypatch.setattr("jaxdqn.training.artifacts.record_gif", record_gif)
 
 
 @pytest.fixture
@@ -76,25 +102,22 @@ def default_compilation(monkeypatch):
     compilation.compiler_options.cache_clear()
 
 
-@pytest.fixture(autouse=True)
-def shared_agents(request, monkeypatch):
-    """Runs of one config, also those of `make_device_run`, share an agent, which is pure: it is compiled once.
-
-    The sizes of each run are still checked. In a test that is marked with `makes_agents`, each run makes its own agent.
-    """
-    if not request.node.get_closest_marker("makes_agents"):
-        monkeypatch.setattr("jaxdqn.loops.assemble.agent_of", _shared_agent)
-
-
 _AGENTS: dict = {}
+
+# Fields that `make_agent` does not read if it is given the spec of the observations.
+_IRRELEVANT = """
+env eval_env output seed pixels colour frame_size frame_stack normalisation_frames symmetries_of loop collector
+evaluate_every evaluation_episodes max_episode_steps greedy_params log_every checkpoint_every checkpoint_seconds
+stop_seconds keep checkpoint_replay restart_workers
+""".split()
 
 
 def _shared_agent(config, *, obs_stats=None, bytes_available=None, **how):
     from jaxdqn.parallel.parallel_agent import agent_of
 
     stats = None if obs_stats is None else tuple(np.asarray(part).tobytes() for part in obs_stats)
-    irrelevant = {"output": None, "evaluate_every": 0, "checkpoint_every": 0, "log_every": 0, "keep": 1, "seed": 0}
-    key = (dataclasses.replace(config, **irrelevant), stats, *how.items())
+    relevant = tuple(value for name, value in vars(config).items() if name not in _IRRELEVANT)
+    key = (relevant, stats, *how.items())
     if key not in _AGENTS:
         _AGENTS[key] = agent_of(config, obs_stats=obs_stats, **how)
     if bytes_available is not None and _AGENTS[key].replay.num_bytes > bytes_available * config.num_devices:

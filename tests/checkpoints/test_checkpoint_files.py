@@ -76,7 +76,7 @@ def test_after_a_resume_only_checked_files_are_reused(tmp_path):
 @pytest.mark.parametrize("loop", ["host", "device"])
 def test_states_are_also_written_after_checkpoint_seconds(tmp_path, monkeypatch, loop):
     options = {} if loop == "device" else {"env_fn": probes.Delayed}
-    shared = {"loop": loop, "total_frames": 112, "checkpoint_every": 0, "keep": 100}
+    shared = {"loop": loop, "checkpoint_every": 0, "keep": 100}
 
     def open_states(name, **fields):
         run = tmp_path / name
@@ -86,7 +86,7 @@ def test_states_are_also_written_after_checkpoint_seconds(tmp_path, monkeypatch,
     monkeypatch.setattr("jaxdqn.loops.device_loop.CHUNK_SECONDS", 0.0)  # a chunk is a batch
     clock = iter(range(10_000))  # advances by a second at each call
     monkeypatch.setattr("jaxdqn.training.state_saver.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
-    assert open_states("by the clock", checkpoint_seconds=3.0) == [48, 96, 112]
+    assert open_states("by the clock", checkpoint_seconds=3.0) == [*range(48, 320, 48), 320]
     assert atomic.read_json(tmp_path / "by the clock" / "config.json")["checkpoint_seconds"] == 3.0
 
 

@@ -106,7 +106,7 @@ def test_resumed_run_equals_an_uninterrupted_one(config, how, tmp_path):
 @pytest.mark.slow
 def test_resume_refuses_a_running_run_and_deletes_nothing(tmp_path):
     run = tmp_path / "run"
-    steps = jaxdqn.train(config_in(run, total_frames=128))
+    steps = jaxdqn.train(config_in(run))
     next(steps)
     with pytest.raises(ValueError, match="is being trained by this process"):
         next(jaxdqn.resume(run))
@@ -122,7 +122,7 @@ def test_resume_refuses_a_running_run_and_deletes_nothing(tmp_path):
     assert (run / "agent.gif").is_file()
     shutil.rmtree(run / "states")
     before = (run / "metrics.csv").read_bytes()
-    with pytest.raises(ValueError, match="is complete at frame 128 and has no state"):
+    with pytest.raises(ValueError, match="is complete at frame 320 and has no state"):
         finish(jaxdqn.resume(run))
     assert (run / "metrics.csv").read_bytes() == before
     jaxdqn.load(run)

@@ -21,7 +21,7 @@ from jaxdqn.signals import Stop
 
 def newest_two(tmp_path):
     run = tmp_path / "run"
-    finish(jaxdqn.train(config_in(run, total_frames=128)), stop_after=112)
+    finish(jaxdqn.train(config_in(run)), stop_after=112)
     return run, [path.name for path in States(run / "states", keep=2, with_replay=True).all()]
 
 
@@ -53,7 +53,7 @@ def test_state_with_any_damaged_file_is_not_loaded(tmp_path):
     files[0].write_bytes(b"")
     notes = []
     last = finish(jaxdqn.resume(run, say=notes.append))
-    assert last.progress.frames == 128
+    assert last.progress.frames == 320
     assert len(notes) == 1
     assert str(files[0]) in notes[0]
     assert older in notes[0]
@@ -107,16 +107,16 @@ def test_state_of_another_config_network_or_format_is_refused_with_the_differenc
     finally:
         run_manifest.FORMAT -= 1
     finish(jaxdqn.resume(run, say=quiet))
-    with pytest.raises(ValueError, match="complete at frame 128: resume with --total-frames above that"):
+    with pytest.raises(ValueError, match="complete at frame 320: resume with --total-frames above that"):
         finish(jaxdqn.resume(run))
-    longer = finish(jaxdqn.resume(run, total_frames=160, say=pytest.fail))
-    assert longer.progress.frames == 160
-    assert [int(row["frames"]) for row in table(run / "evaluations.csv")] == [128, 160]
+    longer = finish(jaxdqn.resume(run, total_frames=352, say=pytest.fail))
+    assert longer.progress.frames == 352
+    assert [int(row["frames"]) for row in table(run / "evaluations.csv")] == [320, 352]
 
 
 @pytest.mark.slow
 def test_without_saved_replay_the_ring_is_filled_again_and_missed_updates_are_not_made_up(tmp_path):
-    config = config_in(tmp_path / "run", total_frames=320, checkpoint_replay=False)
+    config = config_in(tmp_path / "run", checkpoint_replay=False)
     finish(jaxdqn.train(config), stop_after=200)
     assert not (tmp_path / "run" / "states" / "0000000192" / "replay").exists()
     notes = []

@@ -27,7 +27,7 @@ if "Theirs-v0" not in gym.registry:
 def strange_run(tmp_path, monkeypatch):
     """Make a run whose config names an environment that imports a module, which creates the file `imported`."""
     run = tmp_path / "run"
-    with jaxdqn.train(config_in(run, checkpoint_every=32, total_frames=96)) as steps:
+    with jaxdqn.train(config_in(run, checkpoint_every=32)) as steps:
         while next(steps).progress.frames < 64:
             pass
     path = run / "config.json"

@@ -1,5 +1,7 @@
 """The functions of an agent, used directly: jitted, scanned, vmapped, and without the loop."""
 
+from functools import lru_cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +29,9 @@ CONFIG = Config(
 )
 
 
-def build(**changes):
-    return make_agent(CONFIG, num_actions=3, obs_shape=(5,), obs_dtype=np.float32, **changes)
+@lru_cache  # an agent is pure: its programs are compiled once
+def build():
+    return make_agent(CONFIG, num_actions=3, obs_shape=(5,), obs_dtype=np.float32)
 
 
 def some_rows(length, num_envs=2, seed=0):
@@ -170,7 +173,7 @@ def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_accep
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_learn_changes_nothing_if_the_ring_cannot_be_sampled(compiled):
-    agent = make_agent(CONFIG, num_actions=2, obs_shape=(3,), obs_dtype=np.float32)
+    agent = build()
     state = agent.init(jax.random.key(0))
     before = jax.tree.map(np.asarray, (state.learner, state.actor.params, jax.random.key_data(state.key)))
     learned, metrics = (jax.jit(agent.learn) if compiled else agent.learn)(state)

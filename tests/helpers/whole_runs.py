@@ -8,7 +8,7 @@ from jaxdqn.config import Config
 
 VECTORS = Config(
     pixels=False,
-    total_frames=512,
+    total_frames=500,  # rounded up to 512
     num_envs=4,
     batch_size=16,
     capacity=512,
