@@ -105,11 +105,13 @@ def default_compilation(monkeypatch):
 _AGENTS: dict = {}
 
 # Fields that `make_agent` does not read if it is given the spec of the observations.
-_IRRELEVANT = """
-env eval_env output seed pixels colour frame_size frame_stack normalisation_frames symmetries_of loop collector
-evaluate_every evaluation_episodes max_episode_steps greedy_params log_every checkpoint_every checkpoint_seconds
-stop_seconds keep checkpoint_replay restart_workers
-""".split()
+_IRRELEVANT = frozenset(
+    """
+    env eval_env output seed pixels colour frame_size frame_stack normalisation_frames symmetries_of loop collector
+    evaluate_every evaluation_episodes max_episode_steps greedy_params log_every checkpoint_every checkpoint_seconds
+    stop_seconds keep checkpoint_replay restart_workers
+    """.split()  # noqa: SIM905
+)
 
 
 def _shared_agent(config, *, obs_stats=None, bytes_available=None, **how):
