@@ -1,7 +1,7 @@
 """Compare every algorithm of the DQN family on one task, with the same seeds and settings, and time their updates.
 
-    python3 experiments/algorithms.py --task cartpole --seeds 100 101 102 --output runs/algorithms-cartpole [-- FLAGS]
-    python3 experiments/algorithms.py --task breakout --seeds 100 101 102 --output runs/algorithms-breakout
+    python3 experiments/algorithms.py --task cartpole --seeds 200 201 202 --output runs/algorithms-cartpole [-- FLAGS]
+    python3 experiments/algorithms.py --task breakout --seeds 200 201 202 --output runs/algorithms-breakout
 
 Arguments: `--task` (`cartpole`: pixel CartPole; `breakout`: MinAtar's Breakout, from gymnax), `--seeds`, `--only
 ALGORITHM ...`, `--together` (seeds in one program), `--every` (frames between evaluations), `--episodes` (of an
@@ -95,7 +95,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Train, time and report."""
     jaxdqn.register_env(BREAKOUT, functional=make_breakout)
     make_table = partial(report_costs, rounds=10)
-    run_variants("algorithms", VARIANTS, __doc__, seeds=[100, 101, 102], args=args, tasks=TASKS, make_table=make_table)
+    run_variants("algorithms", VARIANTS, __doc__, seeds=[200, 201, 202], args=args, tasks=TASKS, make_table=make_table)
 
 
 if __name__ == "__main__":
