@@ -67,7 +67,11 @@ LONGER = (
     "two pixels",
     "floats, channels first",
 )
-MARKS = {**dict.fromkeys(LONGER, pytest.mark.long), "colour, normalised, shifted, mirrored": pytest.mark.several}
+MARKS = {
+    **dict.fromkeys(LONGER, pytest.mark.long),
+    "colour, normalised, shifted, mirrored": pytest.mark.several,
+    "boolean grid": pytest.mark.several,
+}
 
 
 @pytest.mark.slow
