@@ -132,7 +132,7 @@ def test_c51_recovers_the_histogram_of_the_return():
 
 @pytest.mark.parametrize(("v_max", "count"), [(1.0, 1), pytest.param(None, 0, marks=pytest.mark.long)])
 def test_a_run_warns_once_if_the_support_does_not_suit_the_returns(tmp_path, v_max, count):
-    config = dataclasses.replace(VECTORS, total_frames=1_024, frames_per_batch=16, distribution="c51", v_max=v_max)
+    config = dataclasses.replace(VECTORS, total_frames=2_000, frames_per_batch=32, distribution="c51", v_max=v_max)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         finish(config, tmp_path / "run")
