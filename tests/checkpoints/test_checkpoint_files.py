@@ -73,7 +73,7 @@ def test_after_a_resume_only_checked_files_are_reused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loop", ["host", "device"])
+@pytest.mark.parametrize("loop", ["host", pytest.param("device", marks=pytest.mark.long)])
 def test_states_are_also_written_after_checkpoint_seconds(tmp_path, monkeypatch, loop):
     options = {} if loop == "device" else {"env_fn": probes.Delayed}
     shared = {"loop": loop, "checkpoint_every": 0, "keep": 100}

@@ -103,7 +103,12 @@ def test_throughput_measures_installed_peers_and_names_missing_ones(monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("loop", "collector"), [pytest.param("host", "sync", marks=pytest.mark.long), ("host", "async"), ("device", "sync")]
+    ("loop", "collector"),
+    [
+        pytest.param("host", "sync", marks=pytest.mark.long),
+        pytest.param("host", "async", marks=pytest.mark.long),
+        ("device", "sync"),
+    ],
 )
 def test_our_demo_reports_speed_and_peak_memory(loop, collector, monkeypatch):
     demo = script("jaxdqn_demo")

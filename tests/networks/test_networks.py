@@ -183,7 +183,7 @@ def test_row_moments_equal_those_computed_by_hand():
 
 def test_the_motion_network_is_small_has_lecuns_initialisation_and_sees_differences():
     network = motion_cnn(2)
-    params = network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 4)))["params"]
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 4)))["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) == 152_163
     layers = {**params, **params["DuelingHeads_0"]}
     for layer in ("Conv_0", "Conv_1", "Conv_2", "first", "value_1"):

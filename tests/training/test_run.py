@@ -90,6 +90,7 @@ def test_the_last_agent_has_the_params_at_the_end_of_training(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, last.params, end.progress.state.learner.target_params)
 
 
+@pytest.mark.long
 @pytest.mark.makes_agents
 def test_the_same_seed_repeats_a_run(vector_run, tmp_path):
     again = finish(VECTORS, tmp_path / "again")
