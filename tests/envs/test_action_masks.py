@@ -96,7 +96,7 @@ def test_noise_and_soft_policies_respect_masks(name):
     rows = state.agent.replay.rows
     taken = np.take_along_axis(np.asarray(rows.mask), np.asarray(rows.action)[..., None], axis=2)[..., 0]
     assert np.all(taken | np.asarray(rows.last))
-    play = jaxdqn.make_device_evaluation(run.env, run.agent.q_values, episodes=8)
+    play = jaxdqn.make_device_evaluation(run.env, run.agent.q_values, episodes=8, frame_stack=None)
     assert np.all(np.asarray(play(state.agent.learner.params, jax.random.key(1))) <= 1.0)
 
 
@@ -105,9 +105,9 @@ def test_masks_are_in_checkpoints(tmp_path):
     config = dataclasses.replace(CONFIG, total_frames=512, evaluate_every=0, checkpoint_every=256, prioritized=True)
     ends = []
     for name, stop_after in (("one", None), ("two", 288)):
-        steps = jaxdqn.train(dataclasses.replace(config, output=str(tmp_path / name)), env_fn=on_the_host)
+        steps = jaxdqn.train(dataclasses.replace(config, output=str(tmp_path / name)), env_fn=on_the_device)
         ends.append(finish(steps, stop_after))
-    ends[1] = finish(jaxdqn.resume(tmp_path / "two", env_fn=on_the_host))
+    ends[1] = finish(jaxdqn.resume(tmp_path / "two", env_fn=on_the_device))
     assert equal(*(end.progress.state for end in ends))
     assert ends[0].progress.state.replay.rows.mask.any()
 
