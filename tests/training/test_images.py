@@ -70,7 +70,7 @@ LONGER = (
 MARKS = {
     **dict.fromkeys(LONGER, pytest.mark.long),
     "colour, normalised, shifted, mirrored": pytest.mark.several,
-    "boolean grid": pytest.mark.several,
+    "boolean grid": pytest.mark.long,
 }
 
 
