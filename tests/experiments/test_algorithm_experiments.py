@@ -32,9 +32,8 @@ def test_algorithms_trains_each_on_the_same_seeds_and_tables_returns_and_costs(t
     assert stop.value.code == 2
 
 
-@pytest.mark.filterwarnings(
-    "ignore:scatter inputs have incompatible types:FutureWarning"
-)  # gymnax writes 1 to booleans
+# gymnax writes 1 to booleans.
+@pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning")
 def test_breakout_of_the_comparison_is_truncated_at_its_time_limit():
     algorithms = script("algorithms")
     env = algorithms.make_breakout()
