@@ -18,11 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.command_line import split_flags
+from shared.command_line import config_of, split_flags
 
 import jaxdqn
 from jaxdqn.checkpoints.agent_files import Checkpoints
-from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.evaluation.trained_agent import read_config
 from jaxdqn.presets import PRESETS
@@ -44,10 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.episodes < 1:
         parser.error(f"--episodes {options.episodes} must be at least 1")
     try:
-        given = parse_config(flags, PRESETS[options.preset])
-        for name in ("seed", "output"):
-            if getattr(given, name) != getattr(PRESETS[options.preset], name):
-                raise ValueError(f"--{name} is set by the experiment: use --seeds and --output, before --")
+        given = config_of(flags, PRESETS[options.preset])
         runs = {seed: options.output / f"seed{seed}" for seed in options.seeds}
         configs = {seed: dataclasses.replace(given, seed=seed, output=str(run)) for seed, run in runs.items()}
         finished = {seed: is_finished(run, configs[seed]) for seed, run in runs.items()}

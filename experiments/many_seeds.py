@@ -16,11 +16,10 @@ import math
 import time
 from collections.abc import Sequence
 
-from shared.command_line import positive, split_flags
+from shared.command_line import config_of, positive, split_flags
 from shared.seeds import train_side_by_side
 from shared.variants import collect_rows, make_parser, report
 
-from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.presets import PRESETS
 
 
@@ -33,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cartpole")
     options = parser.parse_args(words)
     try:
-        config = parse_config(flags, PRESETS[options.preset])
+        config = config_of(flags, PRESETS[options.preset])
         rates = options.learning_rates or [config.learning_rate]
         for rate in rates:
             if not 0 < rate < math.inf or rates.count(rate) > 1:

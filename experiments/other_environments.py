@@ -69,14 +69,17 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.seeds is not None:
         tasks = [task._replace(seeds=tuple(options.seeds)) for task in tasks]
     rows: list[dict[str, Any]] = []
-    for task in tasks:
-        for seed in task.seeds:
-            try:
-                rows.append(score(make_config(task, seed, options.output), task, options.episodes))
-            except ValueError as error:
-                parser.error(str(error))
+    try:
+        runs = [(task, make_config(task, seed, options.output)) for task in tasks for seed in task.seeds]
+        finished = [is_finished(Path(str(config.output)), config) for _, config in runs]
+        for (task, config), done in zip(runs, finished, strict=True):
+            if not done:
+                train(config)
+            rows.append(score(config, task, options.episodes))
             print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
             write(options.output / "other_environments.csv", rows)
+    except ValueError as error:
+        parser.error(str(error))
     print(table(tasks, rows))
     draw(tasks, options.output)
 
@@ -93,10 +96,8 @@ def run_folder(task: Task, seed: int, output: Path) -> Path:
 
 
 def score(config: Config, task: Task, episodes: int) -> dict[str, Any]:
-    """Train a run unless it is finished, and score its best agent on seeds that training and selection did not use."""
+    """Score a run's best agent on seeds that training and selection did not use."""
     run = Path(str(config.output))
-    if not is_finished(run, config):
-        train(config)
     found = jaxdqn.load(run).evaluate(episodes, seed=0)
     seconds = read_table(run / "evaluations.csv")[-1]["elapsed_seconds"]
     return {

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from jaxdqn.cli.train_flags import parse_config
+from jaxdqn.config import Config
+
+SEEDS_AND_OUTPUT = {"--seed": "--seeds", "--output": "--output"}
+"""Flags of `jaxdqn train` that an experiment over seeds sets, and its own argument for each."""
 
 
 def split_flags(args: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -16,6 +22,24 @@ def split_flags(args: Sequence[str] | None) -> tuple[list[str], list[str]]:
     words = list(sys.argv[1:] if args is None else args)
     at = words.index("--") if "--" in words else len(words)
     return words[:at], words[at + 1 :]
+
+
+def config_of(flags: Sequence[str], base: Config, replaced: Mapping[str, str] = SEEDS_AND_OUTPUT) -> Config:
+    """Return the config of some flags of `jaxdqn train`.
+
+    Args:
+        flags: The words after `--`.
+        base: The config that they change.
+        replaced: Flags that the experiment sets itself, and its own argument for each.
+
+    Raises:
+        ValueError: If a flag is unknown or invalid, or one that the experiment sets.
+    """
+    for word in flags:
+        name = word.split("=")[0]
+        if name in replaced:
+            raise ValueError(f"{name} is set by the experiment: use {replaced[name]}, before --")
+    return parse_config(flags, base)
 
 
 def positive(word: str) -> int:

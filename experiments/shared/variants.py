@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 from jaxdqn.presets import PRESETS
 from jaxdqn.reporting.plots import COLOURS, read_table
 from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.storage.atomic import atomic_write, write_json
-from shared.command_line import positive, split_flags
+from shared.command_line import config_of, positive, split_flags
 from shared.seeds import Scores, bootstrap_interval, interquartile_mean, train_side_by_side, write_table
 
 SOLVED = 475.0
@@ -84,7 +83,7 @@ def run_variants(
     options = parser.parse_args(words)
     chosen = [variant for variant in variants if variant.name in options.only]
     try:
-        config = parse_config(flags, tasks[getattr(options, "task", next(iter(tasks)))])
+        config = config_of(flags, tasks[getattr(options, "task", next(iter(tasks)))])
         configs = [dataclasses.replace(config, **variant.changes) for variant in chosen]
         for variant, variant_config in zip(chosen, configs, strict=True):
             save_settings(options, variant, variant_config)

@@ -65,7 +65,8 @@ def initialize(options: DistributedOptions) -> None:
             )
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
-        if "defined" in reason:  # JAX: an option must be defined, by the user or by a known cluster
+        unset = None in (options.coordinator, options.num_processes, options.process_id)
+        if unset and "defined" in reason:  # JAX: an option must be defined, by the user or by a known cluster
             reason = "no cluster found: give --coordinator HOST:PORT --num-processes N --process-id I"
         raise ValueError(f"--distributed: {reason}") from error
     finally:
