@@ -31,11 +31,8 @@ class Cost(NamedTuple):
 
 def filled(agent: Agent, config: Config, obs: jaxdqn.ObsSpec, num_actions: int) -> AgentState:
     """Return an agent's state with a full ring of random rows, in episodes of 200 steps."""
-    state, slots, rng = (
-        agent.init(jax.random.key(0)),
-        config.planned_capacity // config.num_envs,
-        np.random.default_rng(0),
-    )
+    state, rng = agent.init(jax.random.key(0)), np.random.default_rng(0)
+    slots = config.planned_capacity // config.num_envs
     length = min(slots, 500)
     shape = (length, config.num_envs)
     values = rng.integers(0, 256, (*shape, *obs.shape), np.uint8)
@@ -57,9 +54,8 @@ def filled(agent: Agent, config: Config, obs: jaxdqn.ObsSpec, num_actions: int) 
 
 def learning_of(config: Config, obs: jaxdqn.ObsSpec, num_actions: int) -> Callable[[], Any]:
     """Return a function that samples and updates as often as a run does after each batch."""
-    stats = (
-        jaxdqn.ObservationStats(np.full(obs.stack or 1, 0.5), np.full(obs.stack or 1, 0.3)) if obs.is_image else None
-    )
+    channels = obs.stack or 1
+    stats = jaxdqn.ObservationStats(np.full(channels, 0.5), np.full(channels, 0.3)) if obs.is_image else None
     agent = jaxdqn.make_agent(config, num_actions=num_actions, obs=obs, obs_stats=stats)
     state = filled(agent, config, obs, num_actions)
 
