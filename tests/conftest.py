@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inh
 # Tracing makes many objects that stay: collecting less often takes 198 and not 223 s of CPU time in tests/training and
 # tests/loops.
 gc.set_threshold(100_000, 50, 100)
+
+# A shell without job control starts background commands with Ctrl-C ignored, and the tests of Ctrl-C need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # By default a GPU multiplies float32 in TF32, which differs from NumPy and PyTorch by 1e-3.
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
