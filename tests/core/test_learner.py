@@ -125,8 +125,8 @@ def test_micro_batches_give_the_update_of_the_whole_batch(size, double):
         update = make_update(two_layers, objective, optimizer, tau=0.5, micro_batch_size=micro_batch_size)
         return update(init_learner(params, optimizer), Sample(batch, weight=jnp.arange(1.0, 9.0)))
 
-    # Sums of order 1 are made in another order, and priorities are differences of values up to 2: atol is 2 of the steps
-    # of 2.4e-7 that float32 has there.
+    # Sums of order 1 are made in another order, and priorities are differences of values up to 2: atol is twice the
+    # step of float32 there, 2.4e-7.
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=5e-7), run(size), run(None))
 
 
