@@ -48,7 +48,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
 # `--hypothesis-profile long` tests thousands of histories of the ring.
-settings.register_profile("short", max_examples=40)
+settings.register_profile("short", max_examples=60)
 settings.register_profile("long", max_examples=2_000)
 settings.load_profile("short")
 

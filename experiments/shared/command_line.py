@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
 
-SEEDS_AND_OUTPUT = {"--seed": "--seeds", "--output": "--output"}
+_REPLACED = {"--seed": "--seeds", "--output": "--output"}
 """Flags of `jaxdqn train` that an experiment over seeds sets, and its own argument for each."""
 
 
@@ -24,21 +24,20 @@ def split_flags(args: Sequence[str] | None) -> tuple[list[str], list[str]]:
     return words[:at], words[at + 1 :]
 
 
-def config_of(flags: Sequence[str], base: Config, replaced: Mapping[str, str] = SEEDS_AND_OUTPUT) -> Config:
+def config_of(flags: Sequence[str], base: Config) -> Config:
     """Return the config of some flags of `jaxdqn train`.
 
     Args:
         flags: The words after `--`.
         base: The config that they change.
-        replaced: Flags that the experiment sets itself, and its own argument for each.
 
     Raises:
         ValueError: If a flag is unknown or invalid, or one that the experiment sets.
     """
     for word in flags:
         name = word.split("=")[0]
-        if name in replaced:
-            raise ValueError(f"{name} is set by the experiment: use {replaced[name]}, before --")
+        if name in _REPLACED:
+            raise ValueError(f"{name} is set by the experiment: use {_REPLACED[name]}, before --")
     return parse_config(flags, base)
 
 

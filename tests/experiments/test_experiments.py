@@ -64,7 +64,8 @@ def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys
     main([*words, "--", *TINY])
     assert len(evaluations.read_text().splitlines()) == 3
     assert f"{tmp_path / 'seed1'} was interrupted: training it from scratch" in capsys.readouterr().out
-    for flags, says in ((["--gamma", "0.5"], "another config"), (["--seed=0"], "--seed is set by the experiment")):
+    own = "--seed is set by the experiment"
+    for flags, says in ((["--gamma", "0.5"], "another config"), (["--seed", "7"], own), (["--seed=0"], own)):
         with pytest.raises(SystemExit) as stop:
             main([*words, "--", *TINY, *flags])
         assert stop.value.code == 2
