@@ -49,8 +49,14 @@ def test_one_device_needs_no_parallel_agent():
 
 
 @pytest.mark.slow
-@pytest.mark.several
-@pytest.mark.parametrize(("which", "count"), [("short", 4), ("rest", 10)], ids=["short", "rest"])
+@pytest.mark.parametrize(
+    ("which", "count"),
+    [
+        pytest.param("short", 4, marks=pytest.mark.several),
+        pytest.param("medium", 6, marks=pytest.mark.several),
+        pytest.param("long", 4, marks=pytest.mark.long),
+    ],
+)
 def test_checks_pass_on_four_devices(which, count):
     """Run the checks of `tests/checks/parallel_checks.py` in a process with four devices."""
     path = Path(__file__).parent / "checks" / "parallel_checks.py"

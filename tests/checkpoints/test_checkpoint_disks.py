@@ -45,7 +45,7 @@ def test_damaged_file_is_written_again(tmp_path, damage, keep):
     ring.check()
 
 
-@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("keep", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_flipped_bit_is_repaired_within_a_few_states(tmp_path, keep):
     """Only the content shows it: size and modification time are unchanged."""
     ring = Ring(tmp_path, keep)

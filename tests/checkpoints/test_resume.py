@@ -49,7 +49,7 @@ def bytes_of(found):
     ("config", "how"),
     [
         pytest.param(RAINBOW, {}, marks=pytest.mark.several),
-        pytest.param(DEVICE, {}, marks=pytest.mark.several),
+        pytest.param(DEVICE, {}, marks=pytest.mark.long),
         pytest.param(STORED, {}, marks=pytest.mark.several),
         pytest.param(dataclasses.replace(VECTORS, loop="device"), {}, marks=pytest.mark.long),
         pytest.param(VECTORS, {}, marks=pytest.mark.long),

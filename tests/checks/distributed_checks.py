@@ -88,7 +88,6 @@ SHORT = (
 )
 MEDIUM = (
     two_processes_resume_bit_for_bit,
-    device_loop_steps_different_environments_in_each_process,
     faults.error_of_one_process_is_raised_on_all,
     faults.killed_process_ends_the_others,
     faults.sigterm_to_one_process_ends_all_with_a_state,

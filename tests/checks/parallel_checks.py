@@ -2,7 +2,7 @@
 
     PYTHONPATH=experiments:tests/helpers JAX_NUM_CPU_DEVICES=4 python3 tests/checks/parallel_checks.py
 
-`test_parallel.py` runs them; by default only the quicker ones (`short`).
+An argument selects a group: `short`, `medium` or `long`. `test_parallel.py` runs each group.
 """
 
 import dataclasses
@@ -171,20 +171,24 @@ SHORT = (
     draw_followed_by_augment_equals_sample,
     available_memory_is_that_of_all_devices_together,
 )
-REST = (
+MEDIUM = (
     updates.update_of_frames_matches_one_device_and_needs_one_all_reduce,
-    updates.update_of_colours_matches_one_device_and_needs_one_all_reduce,
     updates.update_of_rainbow_matches_one_device_and_needs_one_all_reduce,
-    updates.update_of_m_iqn_matches_one_device_and_needs_one_all_reduce,
     updates.priorities_of_four_devices_weigh_samples_like_those_of_one_ring,
     device_loop_runs_on_all_devices,
     pmap_trains_with_the_same_functions,
-    counters_are_equal_on_one_two_and_four_devices,
     parameters_stay_equal_on_all_devices_and_learn_the_value,
+)
+LONG = (
+    updates.update_of_colours_matches_one_device_and_needs_one_all_reduce,
+    updates.update_of_m_iqn_matches_one_device_and_needs_one_all_reduce,
+    counters_are_equal_on_one_two_and_four_devices,
     run_on_four_devices_resumes_bit_for_bit,
 )
 
+GROUPS = {"short": SHORT, "medium": MEDIUM, "long": LONG}
+
 if __name__ == "__main__":
-    for check in {"short": SHORT, "rest": REST}.get(" ".join(sys.argv[1:]), (*SHORT, *REST)):
+    for check in GROUPS[sys.argv[1]] if sys.argv[1:] else (*SHORT, *MEDIUM, *LONG):
         check()
         print(check.__name__, flush=True)

@@ -67,7 +67,7 @@ def test_optimal_values_of_the_maze_are_those_worked_out_by_hand():
     ("env_fn", "changes"),
     [
         (on_the_host, {}),
-        pytest.param(on_the_host, {"collector": "async"}, marks=pytest.mark.several),
+        pytest.param(on_the_host, {"collector": "async"}, marks=pytest.mark.long),
         pytest.param(on_the_host, {"replay_storage": "host", "prioritized": True}, marks=pytest.mark.long),
         pytest.param(on_the_device, {"loop": "device"}, marks=pytest.mark.several),
         pytest.param(on_the_device, {"loop": "host"}, marks=pytest.mark.long),

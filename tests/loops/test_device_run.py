@@ -46,8 +46,8 @@ def pixel_run():
 @pytest.mark.parametrize(
     "which",
     [
-        pytest.param("run", marks=pytest.mark.long),
-        pytest.param("rainbow_run", marks=pytest.mark.several),
+        pytest.param("run", marks=pytest.mark.several),
+        pytest.param("rainbow_run", marks=pytest.mark.long),
         pytest.param("m_iqn_run", marks=pytest.mark.long),
         pytest.param("pixel_run", marks=pytest.mark.long),
     ],
