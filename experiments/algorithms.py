@@ -19,10 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from shared.seeds import bootstrap_interval, interquartile_mean, markdown, write_table
+from shared.seeds import markdown, write_table
 from shared.update_costs import Cost, costs
-from shared.variants import Rows, Variant, curves, run_variants
+from shared.variants import Rows, Variant, return_cells, run_variants
 
 import jaxdqn
 from jaxdqn.algorithms import ALGORITHMS
@@ -65,14 +64,7 @@ def table(rows: Rows, names: Sequence[str], found: dict[str, Cost]) -> list[dict
     """Return a row for each algorithm: returns with 95 % bootstrap intervals over seeds, and costs."""
     lines = []
     for name in names:
-        runs = list(curves(rows, name).values())
-        line: dict[str, Any] = {"algorithm": name, "seeds": len(runs)}
-        for column, values in (
-            ("last return", np.array([[run[-1][1]] for run in runs])),
-            ("mean of all evaluations", np.array([[np.mean([mean for _, mean in run])] for run in runs])),
-        ):
-            low, high = bootstrap_interval(values)
-            line[column] = f"{interquartile_mean(values):.1f} [{low:.1f}, {high:.1f}]"
+        line = {"algorithm": name, **return_cells(rows, name)}
         cost = found[name]
         lines.append({**line, "time of an update": f"{cost.time:.2f}", "arithmetic": f"{cost.operations:.2f}"})
     return lines

@@ -17,7 +17,7 @@ from jaxdqn.presets import PRESETS
 CARTPOLE = PRESETS["cartpole"]
 
 VARIANTS = (
-    Variant("preset", {}),
+    Variant("preset"),
     Variant("learning rate stays", {"learning_rate_end": CARTPOLE.learning_rate}),
     Variant("target 5 times as fast", {"tau": 5 * CARTPOLE.tau}),
     Variant("target 5 times as slow", {"tau": CARTPOLE.tau / 5}),

@@ -28,8 +28,8 @@ def bootstrap_past_ends(reward: Array, terminated: Array, last: Array, gamma: fl
 
 
 VARIANTS = (
-    Variant("correct", {}),
-    Variant("past the end", {}, bootstrap_past_ends),
+    Variant("correct"),
+    Variant("past the end", pieces={"returns": bootstrap_past_ends}),
 )
 
 

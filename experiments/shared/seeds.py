@@ -16,7 +16,6 @@ import optax
 import jaxdqn
 from jaxdqn.config import Config
 from jaxdqn.loops.device_run import DeviceRun, RunState
-from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.schedules import config_optimizer
 from jaxdqn.storage.atomic import atomic_write
 
@@ -50,9 +49,9 @@ def train_side_by_side(
     seeds: Sequence[int],
     *,
     factors: Sequence[float] | None = None,
-    returns: NStepReturn = n_step_return,
     every: int = 1_500,
     episodes: int = 10,
+    **pieces: Any,
 ) -> Iterator[Scores]:
     """Train one run for each seed, all in one program, and evaluate them with greedy episodes during training.
 
@@ -60,9 +59,9 @@ def train_side_by_side(
         config: The config of the runs; its seed is not used for them.
         seeds: The seed of each run.
         factors: A factor on the learning rate of each run; None leaves it unchanged.
-        returns: The n-step targets. See `make_agent`.
         every: Frames between two evaluations; the last one is at the end.
         episodes: Episodes of an evaluation, on the functional environment.
+        pieces: Pieces of the agent's own. See `make_device_run`.
 
     Returns:
         An iterator over the scores of all runs. Iterating over it trains the runs.
@@ -70,7 +69,7 @@ def train_side_by_side(
     Raises:
         ValueError: Before the first iteration, if the config cannot run, or the replays of all runs do not fit.
     """
-    run = jaxdqn.make_device_run(config, optimizer=scaled_optimizer(config), returns=returns, num_seeds=len(seeds))
+    run = jaxdqn.make_device_run(config, optimizer=scaled_optimizer(config), num_seeds=len(seeds), **pieces)
     return _train(run, config, seeds, factors, every, episodes)
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,6 @@ import numpy as np
 from jaxdqn.config import Config
 from jaxdqn.presets import PRESETS
 from jaxdqn.reporting.plots import COLOURS, read_table
-from jaxdqn.returns import NStepReturn, n_step_return
 from jaxdqn.storage.atomic import atomic_write, write_json
 from shared.command_line import config_of, positive, split_flags
 from shared.seeds import Scores, bootstrap_interval, interquartile_mean, train_side_by_side, write_table
@@ -33,12 +33,12 @@ class Variant(NamedTuple):
     Attributes:
         name: Name in tables and figures.
         changes: Changed fields of the config.
-        returns: The n-step targets. See `make_agent`.
+        pieces: Pieces of the agent's own, as keywords of `make_device_run`.
     """
 
     name: str
-    changes: dict[str, Any]
-    returns: NStepReturn = n_step_return
+    changes: Mapping[str, Any] = MappingProxyType({})
+    pieces: Mapping[str, Any] = MappingProxyType({})
 
 
 def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
@@ -93,9 +93,9 @@ def run_variants(
         missing = [seed for seed in options.seeds if not csv_path(options.output, variant.name, seed).exists()]
         for first in range(0, len(missing), options.together):
             seeds = missing[first : first + options.together]
-            kwargs = {"every": options.every, "episodes": options.episodes, "returns": variant.returns}
+            kwargs = {"every": options.every, "episodes": options.episodes}
             try:
-                scores = train_side_by_side(variant_config, seeds, **kwargs)
+                scores = train_side_by_side(variant_config, seeds, **kwargs, **variant.pieces)
             except ValueError as error:
                 parser.error(str(error))
             rows = collect_rows([variant.name] * len(seeds), seeds, scores)
@@ -180,6 +180,19 @@ def table(rows: Rows, names: Sequence[str]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def return_cells(rows: Rows, name: str) -> dict[str, Any]:
+    """Return the number of seeds of a variant, its last return and the mean of all its evaluations, with intervals."""
+    runs = list(curves(rows, name).values())
+    cells: dict[str, Any] = {"seeds": len(runs)}
+    for column, values in (
+        ("last return", np.array([[run[-1][1]] for run in runs])),
+        ("mean of all evaluations", np.array([[np.mean([mean for _, mean in run])] for run in runs])),
+    ):
+        low, high = bootstrap_interval(values)
+        cells[column] = f"{interquartile_mean(values):.1f} [{low:.1f}, {high:.1f}]"
+    return cells
 
 
 def curves(rows: Rows, name: str) -> dict[int, list[tuple[int, float]]]:

@@ -1,6 +1,7 @@
 """Short versions of the experiments on the device, and the numbers that they report."""
 
 import csv
+import dataclasses
 import sys
 from importlib import import_module as script
 from types import SimpleNamespace
@@ -51,8 +52,6 @@ def test_many_seeds_trains_all_seeds_and_learning_rates_and_reports_them(tmp_pat
 
 @pytest.mark.long
 def test_a_factor_on_the_learning_rate_equals_training_with_that_learning_rate(tmp_path):
-    import dataclasses
-
     import jax
 
     seeds = script("shared.seeds")
@@ -113,13 +112,38 @@ def test_variants_are_trained_once_compared_and_checked_for_other_settings(tmp_p
 
 
 def test_the_settings_of_the_collapse_experiment_are_valid_and_different():
-    import dataclasses
-
     from jaxdqn.presets import PRESETS
 
     configs = [dataclasses.replace(PRESETS["cartpole"], **each.changes) for each in script("collapse").VARIANTS]
     assert configs[0] == PRESETS["cartpole"]
     assert len(set(configs)) == len(configs)
+
+
+def test_levers_change_one_thing_each():
+    levers = script("cartpole_levers")
+    for variant in levers.VARIANTS[1:]:
+        assert len(variant.changes) + len(variant.pieces) == 1, variant.name
+        assert dataclasses.replace(levers.CARTPOLE, **variant.changes) != levers.CARTPOLE or variant.pieces
+
+
+def test_the_table_of_levers_counts_seeds_that_reach_475(tmp_path):
+    rows = [
+        {"variant": "a", "seed": seed, "frames": frames, "mean": mean}
+        for seed, means in ((0, (100, 480, 300)), (1, (475, 200, 300)), (2, (0, 474.9, 300)))
+        for frames, mean in zip((1_000, 2_000, 3_000), means, strict=True)
+    ]
+    text = script("cartpole_levers").table(rows, ["a"], configs=[], folder=tmp_path)
+    assert text.splitlines()[-1].startswith("| a | 2 | 2,000 | 3 | 300.0 [300.0, 300.0] |")
+    assert rows_of(tmp_path / "cartpole_levers_table.csv")[0]["reach 475"] == "2"
+
+
+@pytest.mark.several
+def test_a_lever_may_be_a_network(tmp_path, capsys):
+    words = ["--only", "half the channels", "--seeds", "5", "--episodes", "1", "--output", str(tmp_path)]
+    tiny = "--total-frames 64 --batch-size 4 --updates-per-batch 1 --warmup-frames 32 --frame-size 44"
+    script("cartpole_levers").main([*words, "--", *tiny.split(), "--normalisation-frames", "20", "--n-steps", "2"])
+    assert rows_of(tmp_path / "cartpole_levers.csv")[0]["variant"] == "half the channels"
+    assert "| half the channels | 0 | - | 1 |" in capsys.readouterr().out
 
 
 def test_tables_and_interquartile_means_match_values_computed_by_hand():
