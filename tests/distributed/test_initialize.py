@@ -11,6 +11,7 @@ import pytest
 import jaxdqn
 from jaxdqn.distributed import bind_address as coordinator
 from jaxdqn.distributed.bind_address import choose_bind_address, resolve_cluster
+from jaxdqn.distributed.initialize import initialize
 from jaxdqn.distributed.options import DistributedOptions
 
 
@@ -132,6 +133,23 @@ def test_port_in_use_is_refused():
         for address, bind in ((f"127.0.0.1:{port}", None), ("203.0.113.7:1", f"127.0.0.1:{port}")):
             with pytest.raises(ValueError, match=rf"{port}: port {port} of 127.0.0.1: Address already in use: choose"):
                 bind_address(address, bind)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "^--distributed: no cluster found: give --coordinator HOST:PORT --num-processes N --process-id I$"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 1}, "^--distributed: a port must be defined$"),
+    ],
+)
+def test_only_an_option_that_is_unset_is_reported_as_missing(options, says, monkeypatch):
+    def fail(**_):
+        raise ValueError("a port must be\n defined")
+
+    monkeypatch.setattr("jax.distributed.initialize", fail)
+    monkeypatch.setattr("jax.config.update", lambda *_: None)
+    with pytest.raises(ValueError, match=says):
+        initialize(DistributedOptions(distributed=True, **options))
 
 
 def test_unset_options_are_taken_from_the_cluster(monkeypatch):
