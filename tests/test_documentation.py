@@ -137,7 +137,7 @@ def test_the_table_of_other_environments_is_their_results():
         assert line in PAGES["docs/results.md"]
 
 
-@pytest.mark.parametrize("name", ["algorithm_costs", "algorithms_cartpole_table"])
+@pytest.mark.parametrize("name", ["algorithm_costs", "algorithms_cartpole_table", "algorithms_breakout_table"])
 def test_tables_of_the_family_are_their_results(name):
     assert markdown(rows_of(name)) in PAGES["docs/results.md"]
 

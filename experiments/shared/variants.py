@@ -218,6 +218,9 @@ def draw(rows: Rows, names: Sequence[str], output: Path) -> None:
     for panel, name in zip(panels.flat, names, strict=False):
         draw_panel(panel, curves(rows, name))
         panel.set_title(name, fontsize=10)
+    means = [row["mean"] for row in rows if row["variant"] in names]
+    low, high = min(0.0, *means), max(0.0, *means)
+    panels[0, 0].set_ylim(low - 0.03 * (high - low) * (low < 0), high + 0.03 * (high - low) + 1e-9)  # axes are shared
     figure.supxlabel("frames", fontsize=10)
     figure.supylabel("greedy return", fontsize=10)
     with atomic_write(output) as partial:
@@ -234,7 +237,6 @@ def draw_panel(panel: Any, runs: dict[int, list[tuple[int, float]]]) -> None:
     intervals = np.array([bootstrap_interval(column[:, None]) for column in values.T])
     panel.plot(frames, [interquartile_mean(column) for column in values.T], **style(lw=2))
     panel.fill_between(frames, *intervals.T, **style(alpha=0.15, lw=0))
-    panel.set_ylim(0, None)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)
     panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import sys
+from contextlib import nullcontext
 from importlib import import_module as script
 from types import SimpleNamespace
 
@@ -124,6 +125,26 @@ def test_levers_change_one_thing_each():
     for variant in levers.VARIANTS[1:]:
         assert len(variant.changes) + len(variant.pieces) == 1, variant.name
         assert dataclasses.replace(levers.CARTPOLE, **variant.changes) != levers.CARTPOLE or variant.pieces
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0])
+def test_no_curve_of_a_later_panel_is_cut(scale, tmp_path, monkeypatch):
+    """The panels share their axes, and a later variant may have returns that are larger, or negative."""
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    rows = [
+        {"variant": name, "seed": 0, "frames": frames, "mean": scale * size * frames}
+        for name, size in (("small", 1), ("large", 7))
+        for frames in (10, 20)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script("shared.variants"), "atomic_write", lambda path: nullcontext(path))
+        script("shared.variants").draw(rows, ["small", "large"], tmp_path / "a.png")
+    for panel in drawn[0].axes:
+        low, high = panel.get_ylim()
+        assert low <= min(0, scale * 140) < max(0, scale * 140) <= high
 
 
 def test_the_table_of_levers_counts_seeds_that_reach_475(tmp_path):
