@@ -61,6 +61,12 @@ TYPE_CHECKED = (
 install_import_hook([f"jaxdqn.{name}" for name in TYPE_CHECKED.split()], "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items):
+    """Put files with slow tests first, so that both processes of pytest-xdist end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cheap_runs():
     """Make runs cheap, also those of fixtures of a module.
