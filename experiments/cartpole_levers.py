@@ -2,8 +2,8 @@
 
     python3 experiments/cartpole_levers.py --seeds 5 6 7 8 9 --output runs/cartpole-levers [-- FLAGS]
 
-Arguments: `--seeds` (those that choose, see `experiments/seeds.toml`), `--only VARIANT ...`, `--together` (seeds in one
-program), `--every` (frames between evaluations), `--episodes` (of an evaluation), `--output`; FLAGS are flags of
+Arguments: `--seeds` (those that choose settings, not those that show them), `--only VARIANT ...`, `--together` (seeds
+in one program), `--every` (frames between evaluations), `--episodes` (of an evaluation), `--output`; FLAGS are flags of
 `jaxdqn train`. All runs are on the device loop, with 8,000 frames, over which the schedules run too. It writes
 `cartpole_levers.csv` (one row for each evaluation), `cartpole_levers.png` and `cartpole_levers_table.csv`, and prints
 that table: how many seeds had an evaluation at 475 or more, the median frame of the first one, the last return and the

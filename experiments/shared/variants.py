@@ -218,9 +218,8 @@ def draw(rows: Rows, names: Sequence[str], output: Path) -> None:
     for panel, name in zip(panels.flat, names, strict=False):
         draw_panel(panel, curves(rows, name))
         panel.set_title(name, fontsize=10)
-    means = [row["mean"] for row in rows if row["variant"] in names]
-    low, high = min(0.0, *means), max(0.0, *means)
-    panels[0, 0].set_ylim(low - 0.03 * (high - low) * (low < 0), high + 0.03 * (high - low) + 1e-9)  # axes are shared
+    low, high = panels[0, 0].get_ylim()  # of all panels: they share their axes
+    panels[0, 0].set_ylim(low if any(row["mean"] < 0 for row in rows) else 0, max(high, 0))
     figure.supxlabel("frames", fontsize=10)
     figure.supylabel("greedy return", fontsize=10)
     with atomic_write(output) as partial:

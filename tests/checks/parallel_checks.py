@@ -2,7 +2,7 @@
 
     PYTHONPATH=experiments:tests/helpers JAX_NUM_CPU_DEVICES=4 python3 tests/checks/parallel_checks.py
 
-An argument selects a group: `short`, `medium` or `long`. `test_parallel.py` runs each group.
+Arguments select groups: `short`, `medium`, `long`. `test_parallel.py` runs each group.
 """
 
 import dataclasses
@@ -189,6 +189,7 @@ LONG = (
 GROUPS = {"short": SHORT, "medium": MEDIUM, "long": LONG}
 
 if __name__ == "__main__":
-    for check in GROUPS[sys.argv[1]] if sys.argv[1:] else (*SHORT, *MEDIUM, *LONG):
-        check()
-        print(check.__name__, flush=True)
+    for group in sys.argv[1:] or GROUPS:
+        for check in GROUPS[group]:
+            check()
+            print(check.__name__, flush=True)
