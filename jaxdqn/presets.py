@@ -50,17 +50,18 @@ PRESETS: dict[str, Config] = _Presets(
     {
         "cartpole": Config(
             **_CARTPOLE,
-            network="motion",
+            network="padded-motion",
             normalisation_frames=200,
             random_shift=2,
             mirror=True,
             symmetries_of="CartPole-v1",
-            total_frames=18_000,
+            total_frames=15_000,
             batch_size=32,
-            updates_per_batch=32,
-            capacity=18_000,
+            capacity=15_000,
             n_steps=10,
-            evaluate_every=3000,
+            prioritized=True,
+            tau=0.01,
+            evaluate_every=1000,
         ),
         "torchrl-demo": Config(
             **_TORCHRL,

@@ -75,7 +75,7 @@ def grid_cnn(num_actions: int, *, value_bias: float = 0.0, dtype: DTypeLike | No
 def motion_cnn(
     num_actions: int, *, value_bias: float = 2.0, channels: int = 1, dtype: DTypeLike | None = None
 ) -> DuelingCNN:
-    """Return the network of the preset `cartpole`, with fewer multiply-adds and with frame differences as input.
+    """Return a small network for pixel CartPole, with frame differences as input.
 
     Kernels and strides are those of Mnih et al. (2015), which need less than a quarter of the multiply-adds of
     TorchRL's network; the initialisation is LeCun's. Frame differences have a gain of 4 (on pixel CartPole a gain of 10
@@ -93,6 +93,19 @@ def motion_cnn(
         moments=True,
         dtype=dtype,
     )
+
+
+def padded_motion_cnn(
+    num_actions: int, *, value_bias: float = 2.0, channels: int = 1, dtype: DTypeLike | None = None
+) -> DuelingCNN:
+    """Return the network of the preset `cartpole`: `motion_cnn` with half the channels, on images widened by 48 columns.
+
+    Without padding, kernels see what is near an edge from fewer places than what is in the middle. On pixel CartPole,
+    the pole's angle as learned at |x| < 1 explained 0.15 of its variance at |x| > 1.4 (R2 of a linear regression on the
+    features); with 24 copies of the edge columns on each side, 0.94. 62,995 parameters for 64x64x4 and two actions.
+    """
+    network = motion_cnn(num_actions, value_bias=value_bias, channels=channels, dtype=dtype)
+    return network.clone(features=(16, 32, 32), edge_columns=24)
 
 
 def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -> nn.Module:
@@ -128,6 +141,7 @@ def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -
         "nature": partial(nature_cnn, num_actions),
         "grid": partial(grid_cnn, num_actions),
         "motion": partial(motion_cnn, num_actions, channels=obs.channels),
+        "padded-motion": partial(padded_motion_cnn, num_actions, channels=obs.channels),
         "torchrl": partial(DuelingCNN, num_actions),
     }[name](value_bias=bias, dtype=dtype).clone(**heads)
     if side < network.smallest_frame:

@@ -70,6 +70,7 @@ class DuelingCNN(nn.Module):
         variance: Initial variance of weights times `fan_in`; 1 is LeCun's, 1/3 TorchRL's.
         motion_gain: Gain of `frame_differences`, which replace the frames; None: the frames themselves.
         channels: Channels of one frame, for `frame_differences`.
+        edge_columns: Copies of the leftmost column at the left of images, and of the rightmost one at their right.
         moments: Whether the heads receive the `row_moments` of the last feature maps instead of the maps.
         implementation: How to compute convolutions; None: by backend.
         dtype: Dtype in which convolutions and the heads' first layer compute; parameters and values are always float32.
@@ -87,6 +88,7 @@ class DuelingCNN(nn.Module):
     variance: float = TORCH_VARIANCE
     motion_gain: float | None = None
     channels: int = 1
+    edge_columns: int = 0
     moments: bool = False
     implementation: Implementation | None = None
     dtype: DTypeLike | None = None
@@ -105,7 +107,9 @@ class DuelingCNN(nn.Module):
     @nn.compact
     def __call__(self, obs: Float[Array, "B H W C"], taus: Float[Array, "B N"] | None = None) -> QOutputs:
         """Return the outputs for a batch of normalised frame stacks; `taus` is for implicit quantiles only."""
-        x = obs if self.motion_gain is None else frame_differences(obs, self.motion_gain, self.channels)
+        sides = ((0, 0), (0, 0), (self.edge_columns,) * 2, (0, 0))
+        x = jnp.pad(obs, sides, mode="edge") if self.edge_columns else obs
+        x = x if self.motion_gain is None else frame_differences(x, self.motion_gain, self.channels)
         # As in the heads: the first bias has PyTorch's initialisation, the others are 0.
         bias_init = fan_in_uniform(self.kernel_sizes[0] ** 2 * x.shape[-1])
         for features, size, stride in zip(self.features, self.kernel_sizes, self.strides, strict=True):
