@@ -23,7 +23,7 @@ from shared.command_line import config_of, split_flags
 import jaxdqn
 from jaxdqn.checkpoints.agent_files import Checkpoints
 from jaxdqn.config import Config
-from jaxdqn.evaluation.trained_agent import read_config
+from jaxdqn.evaluation.loading import read_config
 from jaxdqn.presets import PRESETS
 from jaxdqn.reporting.plots import draw_curve, read_table
 from jaxdqn.storage.atomic import atomic_write

@@ -37,8 +37,9 @@ from .envs.vector.stepper import Stepper as Stepper
 from .evaluation.device_evaluation import make_device_evaluation as make_device_evaluation
 from .evaluation.evaluator import Evaluation as Evaluation
 from .evaluation.evaluator import Evaluator as Evaluator
+from .evaluation.loading import load as load
+from .evaluation.pretrained import load_pretrained as load_pretrained
 from .evaluation.trained_agent import TrainedAgent as TrainedAgent
-from .evaluation.trained_agent import load as load
 from .exploration import allowed_values as allowed_values
 from .exploration import constant_epsilon as constant_epsilon
 from .exploration import epsilon_greedy as epsilon_greedy
@@ -62,6 +63,7 @@ from .networks.apply import make_apply as make_apply
 from .networks.architectures import grid_cnn as grid_cnn
 from .networks.architectures import motion_cnn as motion_cnn
 from .networks.architectures import nature_cnn as nature_cnn
+from .networks.architectures import padded_motion_cnn as padded_motion_cnn
 from .networks.architectures import small_cnn as small_cnn
 from .networks.convolution import Conv as Conv
 from .networks.dueling import DuelingCNN as DuelingCNN

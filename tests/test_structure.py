@@ -12,8 +12,8 @@ PACKAGE = ROOT / "jaxdqn"
 FILES = [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
 # Packages and modules in their order: each imports from its own line and the lines above only.
 LAYERS = [
-    "types versions config config_checks config_fields algorithms presets compilation resume_command signals "
-    "standard_streams",
+    "types versions config config_checks config_fields algorithms presets pretrained compilation resume_command "
+    "signals standard_streams",
     "storage",
     "distributed",
     "preprocessing returns exploration",

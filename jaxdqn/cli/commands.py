@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jaxdqn
-from jaxdqn.cli.flags import Evaluate, Play, Plot, Resume, parse
+from jaxdqn.cli.flags import AgentSource, Evaluate, Play, Plot, Resume, parse
 from jaxdqn.cli.runner import Stopped, in_one_line, show_run
 from jaxdqn.cli.train_flags import parse_train
 from jaxdqn.config import Config
 from jaxdqn.distributed.options import DistributedOptions
 from jaxdqn.presets import PRESETS, RENAMED
+from jaxdqn.pretrained import PRETRAINED
 from jaxdqn.signals import defer_ctrl_c
 
 if TYPE_CHECKING:
+    from jaxdqn.evaluation.trained_agent import TrainedAgent
     from jaxdqn.training.context import RunControl
     from jaxdqn.training.obs_stats import RolloutAhead
 
@@ -30,7 +32,8 @@ USAGE = f"""usage: jaxdqn COMMAND ...
                                    and with --env X neutral defaults for X)
   resume RUN [--total-frames N]    resume a run that was stopped
   evaluate RUN [--episodes N]      play whole greedy episodes with a run's best agent
-  play RUN [--output agent.gif]    draw an episode, with the action values beside it
+  play RUN [--output agent.gif]    draw an episode, with the action values beside it;
+                                   both take --pretrained {"|".join(PRETRAINED)} in place of RUN
   plot RUN... [--output FILE]      draw the learning curves of runs
   doctor                           check that this machine has what a run needs
 
@@ -82,7 +85,7 @@ def resume(args: Sequence[str]) -> None:
     options = parse(Resume, "resume", args)
     options.check()
     with defer_ctrl_c():
-        from jaxdqn.evaluation.trained_agent import read_config
+        from jaxdqn.evaluation.loading import read_config
         from jaxdqn.training.context import NO_OVERRIDES, ResumeOptions
         from jaxdqn.training.run_steps import resume_steps
         from jaxdqn.training.training_run import TrainingRun
@@ -106,22 +109,24 @@ def evaluate(args: Sequence[str]) -> None:
     with defer_ctrl_c():
         from jaxdqn.cli.console import count_of, mean_with_error
         from jaxdqn.distributed.devices import find_devices
-        from jaxdqn.evaluation.trained_agent import load
 
+    options.check()
     find_devices()
     if sys.stderr.isatty():
         print(f"playing {options.episodes} episodes ...", file=sys.stderr)
-    agent = load(options.run, options.checkpoint, env=options.env)
+    agent = _load_agent(options)
     max_steps = agent.config.max_episode_steps if options.max_episode_steps is None else options.max_episode_steps
     with _faults_in_one_line("evaluation stopped"):
         kwargs: dict[str, Any] = {"max_episode_steps": max_steps, "say": lambda line: print(line, file=sys.stderr)}
         result = agent.evaluate(options.episodes, options.seed, **kwargs)
     if options.json:
-        fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
+        fields: dict[str, Any] = {"pretrained": options.pretrained, "seed": options.seed}
+        if options.pretrained is None:
+            fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
         figures = {name: value for name, value in result._asdict().items() if not name.startswith("screening_")}
         print(json.dumps({**fields, "max_episode_steps": max_steps, **figures}))
         return
-    print(f"{count_of(result.episodes, 'greedy episode')} of the {options.checkpoint} agent of {options.run}")
+    print(f"{count_of(result.episodes, 'greedy episode')} of {options.title}")
     error = " (standard error)" if result.episodes > 1 else ""
     print(f"mean {mean_with_error(result)}{error}, median {result.median:g}")
     print(f"min {result.min:g}, max {result.max:g}")
@@ -137,17 +142,29 @@ def play(args: Sequence[str]) -> None:
     with defer_ctrl_c():
         from jaxdqn.distributed.devices import find_devices
         from jaxdqn.envs.vector.episodes import CutEpisode
-        from jaxdqn.evaluation.trained_agent import load
         from jaxdqn.reporting.gif import draw_episode
 
+    options.check()
     find_devices()
     if options.max_episode_steps < 1:
         raise ValueError(f"--max-episode-steps {options.max_episode_steps} must be at least 1")
-    agent = load(options.run, options.checkpoint, env=options.env)
+    agent = _load_agent(options)
     with _faults_in_one_line("playing stopped"):
         episode = draw_episode(agent, options.output, seed=options.seed, longest=options.max_episode_steps)
     cut = f", cut after {episode.length:,} steps" if isinstance(episode, CutEpisode) else ""
     print(f"{options.output}: an episode of return {episode.raw_return:g}{cut}")
+
+
+def _load_agent(options: AgentSource) -> TrainedAgent:
+    if options.pretrained is not None:
+        with defer_ctrl_c():
+            from jaxdqn.evaluation.pretrained import load_pretrained
+
+        return load_pretrained(options.pretrained, env=options.env)
+    with defer_ctrl_c():
+        from jaxdqn.evaluation.loading import load
+
+    return load(str(options.run), options.checkpoint, env=options.env)
 
 
 @contextlib.contextmanager

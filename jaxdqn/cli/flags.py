@@ -17,6 +17,7 @@ import tyro
 from jaxdqn.config import RENAMED_NETWORK
 from jaxdqn.distributed.options import DistributedOptions
 from jaxdqn.presets import PRESETS, RENAMED
+from jaxdqn.pretrained import PRETRAINED
 
 T = TypeVar("T")
 
@@ -38,37 +39,56 @@ class Resume(DistributedOptions):
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Play whole greedy episodes on the real environment and report raw returns."""
+class AgentSource:
+    """Which agent: that of a run, or one that the package contains."""
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of a run."""
-    episodes: int = 100
-    """Episodes to play."""
+    run: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
+    """Folder of a run, or --pretrained in its place."""
+    pretrained: Literal[PRETRAINED] | None = None
+    """An agent that the package contains."""
     checkpoint: Literal["best", "last"] = "best"
     """Which of the run's agents."""
     env: str | None = None
-    """Gymnasium id to play on; None takes the run's, which must be named here if it imports a module (module:Id)."""
+    """Gymnasium id to play on; None takes the agent's, which must be named here if it imports a module (module:Id)."""
+
+    def check(self) -> None:
+        """Raise `ValueError` if this names no agent, or two."""
+        names = "|".join(PRETRAINED)
+        if self.run is None and self.pretrained is None:
+            raise ValueError(f"name the folder of a run, or --pretrained {names}")
+        if self.run is not None and self.pretrained is not None:
+            raise ValueError(f"RUN {str(self.run)!r} and --pretrained {self.pretrained} are two agents: name one")
+        if self.pretrained is not None and self.checkpoint != "best":
+            raise ValueError(f"--checkpoint {self.checkpoint} needs a run: a pretrained agent is one agent")
+
+    @property
+    def title(self) -> str:
+        """What the agent is called in messages."""
+        if self.pretrained is not None:
+            return f"the pretrained agent {self.pretrained}"
+        return f"the {self.checkpoint} agent of {self.run}"
+
+
+@dataclass(frozen=True)
+class Evaluate(AgentSource):
+    """Play whole greedy episodes on the real environment and report raw returns."""
+
+    episodes: int = 100
+    """Episodes to play."""
     seed: int = 0
     """Seed from which the episodes' seeds are spawned; training and selection never use those."""
     max_episode_steps: int | None = None
-    """Steps after which an episode is cut, and counts as truncated; None takes the run's."""
+    """Steps after which an episode is cut, and counts as truncated; None takes the agent's."""
     json: bool = False
     """Print one line of JSON as the last line."""
 
 
 @dataclass(frozen=True)
-class Play:
+class Play(AgentSource):
     """Draw one greedy episode as a GIF, with the action values beside it."""
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of a run."""
     output: Path = Path("agent.gif")
     """The GIF to write."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which of the run's agents."""
-    env: str | None = None
-    """Gymnasium id to play on; None takes the run's, which must be named here if it imports a module (module:Id)."""
     seed: int = 0
     """Seed of the episode."""
     max_episode_steps: int = 1000

@@ -98,7 +98,7 @@ def motion_cnn(
 def padded_motion_cnn(
     num_actions: int, *, value_bias: float = 2.0, channels: int = 1, dtype: DTypeLike | None = None
 ) -> DuelingCNN:
-    """Return the network of the preset `cartpole`: `motion_cnn` with half the channels, on images widened by 48 columns.
+    """Return the network of the preset `cartpole`: `motion_cnn` with half the channels, on images 48 columns wider.
 
     Without padding, kernels see what is near an edge from fewer places than what is in the middle. On pixel CartPole,
     the pole's angle as learned at |x| < 1 explained 0.15 of its variance at |x| > 1.4 (R2 of a linear regression on the

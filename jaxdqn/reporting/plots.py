@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxdqn.evaluation.trained_agent import read_config
+from jaxdqn.evaluation.loading import read_config
 from jaxdqn.storage.atomic import atomic_write, read_json
 
 COLOURS = (

@@ -11,8 +11,8 @@ from jaxdqn.checkpoints.agent_files import Checkpoints
 from jaxdqn.checkpoints.run_manifest import LogPosition
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.evaluation.evaluator import Evaluation, Evaluator
+from jaxdqn.evaluation.loading import load
 from jaxdqn.evaluation.selection import Selection
-from jaxdqn.evaluation.trained_agent import load
 from jaxdqn.loops.progress import Progress
 from jaxdqn.objectives.categorical import MASS_OUTSIDE
 from jaxdqn.reporting.gif import record_gif

@@ -14,7 +14,7 @@ from jaxdqn.checkpoints.run_manifest import RunManifest
 from jaxdqn.config import Config
 from jaxdqn.distributed.process_group import ProcessGroup
 from jaxdqn.envs.vector.worker_process import exit_if_imported_by_worker
-from jaxdqn.evaluation.trained_agent import read_config
+from jaxdqn.evaluation.loading import read_config
 from jaxdqn.training.context import Overrides, ResumeOptions, RunControl
 from jaxdqn.training.obs_stats import RolloutAhead
 from jaxdqn.training.resume_checks import check_envs, check_overrides, check_saved_state, check_total

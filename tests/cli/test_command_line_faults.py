@@ -134,7 +134,7 @@ def test_an_error_of_the_machine_prints_one_line_and_has_its_exit_code(error, co
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("jaxdqn.evaluation.trained_agent.load", fail)
+    monkeypatch.setattr("jaxdqn.evaluation.loading.load", fail)
     monkeypatch.setattr("jaxdqn.training.run_steps.train_steps", fail)
     for words in (["evaluate", "x"], ["train", *TINY]):
         assert command(*words) == code
