@@ -29,6 +29,7 @@ from jaxdqn.config import Config
 from jaxdqn.envs.functional.env import FunctionalEnv
 from jaxdqn.presets import PRESETS
 
+SEEDS = [200, 201, 202]
 BREAKOUT = "MinAtar/Breakout-v1"
 TASKS = {
     "cartpole": dataclasses.replace(PRESETS["cartpole"], total_frames=6_000, capacity=6_000),
@@ -87,7 +88,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Train, time and report."""
     jaxdqn.register_env(BREAKOUT, functional=make_breakout)
     make_table = partial(report_costs, rounds=10)
-    run_variants("algorithms", VARIANTS, __doc__, seeds=[200, 201, 202], args=args, tasks=TASKS, make_table=make_table)
+    run_variants("algorithms", VARIANTS, __doc__, seeds=SEEDS, args=args, tasks=TASKS, make_table=make_table)
 
 
 if __name__ == "__main__":

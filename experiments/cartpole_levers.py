@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import optax
 from shared.seeds import markdown, write_table
 from shared.variants import SOLVED, Rows, Variant, curves, return_cells, run_variants
 
@@ -24,28 +25,48 @@ from jaxdqn.config import Config
 from jaxdqn.networks.architectures import motion_cnn
 from jaxdqn.presets import PRESETS
 
+SEEDS = [5, 6, 7, 8, 9]
 CARTPOLE = dataclasses.replace(PRESETS["cartpole"], total_frames=8_000, capacity=8_000)
-NARROW = motion_cnn(2).clone(features=(16, 32, 32))
+RATE = CARTPOLE.learning_rate
+UNPADDED = motion_cnn(2).clone(features=(16, 32, 32))
+ADAMW = optax.adamw(optax.linear_schedule(RATE, CARTPOLE.learning_rate_end, 3_500), weight_decay=1e-2)
 
 VARIANTS = (
     Variant("preset"),
-    Variant("iqn", {"distribution": "iqn"}),
-    Variant("qr", {"distribution": "qr"}),
-    Variant("half the channels", pieces={"network": NARROW}),
+    # what the preset has, left out
+    Variant("network without edge columns", pieces={"network": UNPADDED}),
+    Variant("network motion", {"network": "motion"}),
+    Variant("uniform replay", {"prioritized": False}),
+    Variant("no shifts", {"random_shift": 0}),
+    Variant("no mirror images", {"mirror": False}),
+    Variant("no double Q", {"double": False}),
+    Variant("online parameters", {"greedy_params": "online"}),
+    Variant("learning rate stays", {"learning_rate_end": RATE}),
+    # its numbers
+    Variant("shifts by 3", {"random_shift": 3}),
+    Variant("8 updates", {"updates_per_batch": 8}),
+    Variant("32 updates", {"updates_per_batch": 32}),
+    Variant("batches of 64", {"batch_size": 64}),
     Variant("5 steps", {"n_steps": 5}),
     Variant("20 steps", {"n_steps": 20}),
     Variant("gamma 0.98", {"gamma": 0.98}),
     Variant("gamma 0.995", {"gamma": 0.995}),
-    Variant("no shifts", {"random_shift": 0}),
-    Variant("shifts by 1", {"random_shift": 1}),
-    Variant("batches of 64", {"batch_size": 64}),
-    Variant("16 updates", {"updates_per_batch": 16}),
-    Variant("64 updates", {"updates_per_batch": 64}),
-    Variant("learning rate 2e-3", {"learning_rate": 2e-3}),
-    Variant("learning rate 5e-4", {"learning_rate": 5e-4}),
+    Variant("learning rate 2e-3", {"learning_rate": 2 * RATE}),
+    Variant("learning rate 5e-4", {"learning_rate": RATE / 2}),
+    Variant("target half as fast", {"tau": CARTPOLE.tau / 2}),
+    Variant("target 5 times as fast", {"tau": 5 * CARTPOLE.tau}),
     Variant("epsilon from 0.3", {"epsilon_start": 0.3}),
+    Variant("epsilon ends at 0.05", {"epsilon_end": 0.05}),
+    Variant("stacks of 6", {"frame_stack": 6}),
+    # other pieces
+    Variant("target copied every 100", {"target_period": 100}),
     Variant("layer norm", {"layer_norm": True}),
-    Variant("target twice as fast", {"tau": 2 * CARTPOLE.tau}),
+    Variant("no weight decay", {"weight_decay": 0.0}),
+    Variant("AdamW", pieces={"optimizer": ADAMW}),
+    Variant("iqn", {"distribution": "iqn"}),
+    Variant("qr", {"distribution": "qr"}),
+    Variant("c51", {"distribution": "c51"}),
+    Variant("noisy layers", {"noisy": True}),
 )
 
 
@@ -65,7 +86,7 @@ def table(rows: Rows, names: Sequence[str], *, configs: Sequence[Config], folder
 def main(args: Sequence[str] | None = None) -> None:
     """Train and report."""
     tasks = {"cartpole": CARTPOLE}
-    run_variants("cartpole_levers", VARIANTS, __doc__, seeds=[5, 6, 7, 8, 9], args=args, tasks=tasks, make_table=table)
+    run_variants("cartpole_levers", VARIANTS, __doc__, seeds=SEEDS, args=args, tasks=tasks, make_table=table)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
     python3 experiments/n_step_ends.py --seeds 0 1 2 3 --output runs/n-step-ends [-- FLAGS]
 
-Arguments: see `collapse.py`. Within `n` steps of a terminal state TorchRL's targets add the estimated value of that
-state. The true value is 0 by definition, and no update ever corrects the estimate. Here the same agents are trained
-with both targets on the functional CartPole; all other settings are equal, including the seeds. It writes
-`n_step_ends.csv` (one row for each evaluation) and `n_step_ends.png`, and prints a table.
+Arguments: `--seeds`, `--only VARIANT ...`, `--together` (seeds in one program), `--every` (frames between evaluations),
+`--episodes` (of an evaluation), `--output`; FLAGS are flags of `jaxdqn train`. Within `n` steps of a terminal state
+TorchRL's targets add the estimated value of that state. The true value is 0 by definition, and no update ever corrects
+the estimate. Here the same agents are trained with both targets on the functional CartPole; all other settings are
+equal, including the seeds. It writes `n_step_ends.csv` (one row for each evaluation) and `n_step_ends.png`, and prints
+a table.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from cartpole_pixels import is_finished, train, write
+from cartpole_pixels import is_finished, train
 from shared.command_line import positive
+from shared.seeds import write_table
 
 import jaxdqn
 from jaxdqn.cli.train_flags import parse_config
@@ -77,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 train(config)
             rows.append(score(config, task, options.episodes))
             print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
-            write(options.output / "other_environments.csv", rows)
+            write_table(options.output / "other_environments.csv", rows)
     except ValueError as error:
         parser.error(str(error))
     print(table(tasks, rows))

@@ -1,7 +1,6 @@
 """The README and `docs/`: their numbers are those of the code, their links exist, their API reference is complete."""
 
 import ast
-import csv
 import re
 import textwrap
 from pathlib import Path
@@ -11,23 +10,18 @@ import numpy as np
 import other_environments
 import pytest
 import scaling
+from csv_files import rows_of
 from shared import variants
 from shared.seeds import markdown
 
 import jaxdqn
 from jaxdqn.cli.commands import COMMANDS
-from jaxdqn.networks.architectures import motion_cnn
+from jaxdqn.networks.architectures import padded_motion_cnn
 from jaxdqn.networks.dueling import DuelingCNN
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "experiments" / "results"
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]}
 LINKED = {**PAGES, **{name: (ROOT / name).read_text() for name in ("CONTRIBUTING.md", "CHANGELOG.md")}}
-
-
-def rows_of(name):
-    with (RESULTS / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_readme_and_the_examples_are_short():
@@ -99,32 +93,37 @@ def test_the_command_line_page_lists_the_commands():
     assert set(re.findall(r"^\| `jaxdqn (\w+)", PAGES["docs/command-line.md"], re.MULTILINE)) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
-def test_the_table_of_cartpole_is_its_results(page):
-    rows = rows_of("results")
-    assert len(rows) == 5
-    for row in rows:
-        line = next(line for line in PAGES[page].splitlines() if line.startswith(f"| {row['seed']} |"))
-        assert f"{int(row['solved_frames']):,} frames, {row['solved_seconds']} s" in line
-        for which in ("best", "last"):
-            same = which == "last" and row["best_frames"] == row["last_frames"]
-            score = f"{row[which + '_mean']} ± {row[which + '_standard_error']}"
-            assert ("the same" if same else score) in line
+def test_the_tables_of_cartpole_are_its_results():
+    for name in ("cartpole", "cartpole_host"):
+        assert markdown(rows_of(f"{name}_table")) in PAGES["docs/results.md"]
+        for row in rows_of(name):
+            assert results_line(row) in PAGES["docs/results.md"].splitlines()
+
+
+def results_line(row):
+    """A seed's line of the table in docs/results.md."""
+    agents = [
+        f"{row[f'{which}_mean']} ± {row[f'{which}_standard_error']}, at least {float(row[f'{which}_min']):g}"
+        for which in ("best", "last")
+    ]
+    if row["best_frames"] == row["last_frames"]:
+        agents[1] = "the same"
+    first = f"{int(row['solved_frames']):,} frames, {row['solved_seconds']} s"
+    return f"| {' | '.join([row['seed'], first, row['last_evaluation_seconds'] + ' s', *agents])} |"
 
 
 def test_sizes_of_networks_are_those_of_the_code():
     for network, size, page in (
         (DuelingCNN(2), "1,262,691", "docs/torchrl.md"),
-        (motion_cnn(2), "152,163", "docs/default-preset.md"),
+        (padded_motion_cnn(2), "62,995", "docs/default-preset.md"),
     ):
         shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 64, 64, 4), np.float32))
         assert f"{sum(x.size for x in jax.tree.leaves(shapes)):,}" == size
         assert size in PAGES[page]
 
 
-@pytest.mark.parametrize("name", ["n_step_ends", "collapse"])
-def test_tables_of_experiments_are_their_results(name):
-    found = [{**row, "frames": int(row["frames"]), "mean": float(row["mean"])} for row in rows_of(name)]
+def test_the_table_of_n_step_ends_is_its_results():
+    found = [{**row, "frames": int(row["frames"]), "mean": float(row["mean"])} for row in rows_of("n_step_ends")]
     for line in variants.table(found, list(dict.fromkeys(row["variant"] for row in found))).splitlines():
         assert line in PAGES["docs/results.md"]
 
@@ -140,6 +139,10 @@ def test_the_table_of_other_environments_is_their_results():
 @pytest.mark.parametrize("name", ["algorithm_costs", "algorithms_cartpole_table", "algorithms_breakout_table"])
 def test_tables_of_the_family_are_their_results(name):
     assert markdown(rows_of(name)) in PAGES["docs/results.md"]
+
+
+def test_the_table_of_levers_is_its_results():
+    assert markdown(rows_of("cartpole_levers_table")) in PAGES["docs/default-preset.md"]
 
 
 @pytest.mark.slow

@@ -32,9 +32,17 @@ class Scores(NamedTuple):
     returns: np.ndarray
 
 
-def scaled_optimizer(config: Config) -> optax.GradientTransformation:
-    """Return the config's optimizer with a factor on its updates, in its state so that each vmapped run has its own."""
-    return optax.chain(config_optimizer(config), optax.inject_hyperparams(optax.scale)(step_size=1.0))
+def scaled_optimizer(
+    config: Config, optimizer: optax.GradientTransformation | None = None
+) -> optax.GradientTransformation:
+    """Return an optimizer with a factor on its updates, in its state so that each vmapped run has its own.
+
+    Args:
+        config: The config.
+        optimizer: The optimizer; None: the config's.
+    """
+    optimizer = config_optimizer(config) if optimizer is None else optimizer
+    return optax.chain(optimizer, optax.inject_hyperparams(optax.scale)(step_size=1.0))
 
 
 def with_learning_rate(state: RunState, factor: Any) -> RunState:
@@ -51,6 +59,7 @@ def train_side_by_side(
     factors: Sequence[float] | None = None,
     every: int = 1_500,
     episodes: int = 10,
+    optimizer: optax.GradientTransformation | None = None,
     **pieces: Any,
 ) -> Iterator[Scores]:
     """Train one run for each seed, all in one program, and evaluate them with greedy episodes during training.
@@ -61,6 +70,7 @@ def train_side_by_side(
         factors: A factor on the learning rate of each run; None leaves it unchanged.
         every: Frames between two evaluations; the last one is at the end.
         episodes: Episodes of an evaluation, on the functional environment.
+        optimizer: In place of the config's.
         pieces: Pieces of the agent's own. See `make_device_run`.
 
     Returns:
@@ -69,7 +79,7 @@ def train_side_by_side(
     Raises:
         ValueError: Before the first iteration, if the config cannot run, or the replays of all runs do not fit.
     """
-    run = jaxdqn.make_device_run(config, optimizer=scaled_optimizer(config), num_seeds=len(seeds), **pieces)
+    run = jaxdqn.make_device_run(config, optimizer=scaled_optimizer(config, optimizer), num_seeds=len(seeds), **pieces)
     return _train(run, config, seeds, factors, every, episodes)
 
 
@@ -126,6 +136,12 @@ def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, draws: int = 
     means = [interquartile_mean(values[rng.integers(len(values), size=len(values))]) for _ in range(draws)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def mean_with_interval(values: np.ndarray) -> str:
+    """Return the interquartile mean of `values [S, E]` and its 95 % bootstrap interval as text."""
+    low, high = bootstrap_interval(values)
+    return f"{interquartile_mean(values):.1f} [{low:.1f}, {high:.1f}]"
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -19,7 +19,14 @@ from jaxdqn.presets import PRESETS
 from jaxdqn.reporting.plots import COLOURS, read_table
 from jaxdqn.storage.atomic import atomic_write, write_json
 from shared.command_line import config_of, positive, split_flags
-from shared.seeds import Scores, bootstrap_interval, interquartile_mean, train_side_by_side, write_table
+from shared.seeds import (
+    Scores,
+    bootstrap_interval,
+    interquartile_mean,
+    mean_with_interval,
+    train_side_by_side,
+    write_table,
+)
 
 SOLVED = 475.0
 Rows = list[dict[str, Any]]
@@ -190,8 +197,7 @@ def return_cells(rows: Rows, name: str) -> dict[str, Any]:
         ("last return", np.array([[run[-1][1]] for run in runs])),
         ("mean of all evaluations", np.array([[np.mean([mean for _, mean in run])] for run in runs])),
     ):
-        low, high = bootstrap_interval(values)
-        cells[column] = f"{interquartile_mean(values):.1f} [{low:.1f}, {high:.1f}]"
+        cells[column] = mean_with_interval(values)
     return cells
 
 

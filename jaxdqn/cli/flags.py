@@ -55,7 +55,7 @@ class AgentSource:
         """Raise `ValueError` if this names no agent, or two."""
         names = "|".join(PRETRAINED)
         if self.run is None and self.pretrained is None:
-            raise ValueError(f"name the folder of a run, or --pretrained {names}")
+            raise ValueError(f"RUN is missing: name the folder of a run, or use --pretrained {names}")
         if self.run is not None and self.pretrained is not None:
             raise ValueError(f"RUN {str(self.run)!r} and --pretrained {self.pretrained} are two agents: name one")
         if self.pretrained is not None and self.checkpoint != "best":

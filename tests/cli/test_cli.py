@@ -88,7 +88,7 @@ def test_the_default_preset_trains_on_pixels(capsys, tmp_path, monkeypatch):
     cheap = ["--updates-per-batch", "2", "--evaluation-episodes", "1", "--output", str(tmp_path / "run")]
     assert call(capsys, "train", *small, *cheap)[0] == 0
     fields = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (fields["random_shift"], fields["mirror"], fields["network"]) == (2, True, "motion")
+    assert (fields["random_shift"], fields["mirror"], fields["network"]) == (2, True, "padded-motion")
     last = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].split(",")
     assert last[:2] == ["128", "6"]
 

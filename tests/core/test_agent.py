@@ -159,7 +159,8 @@ def test_each_preset_has_a_network_of_its_size(preset, size):
 
 
 @pytest.mark.parametrize(
-    ("network", "smallest"), [("motion", 36), ("nature", 36), ("cnn", 27), ("torchrl", 20), ("grid", 3)]
+    ("network", "smallest"),
+    [("motion", 36), ("padded-motion", 36), ("nature", 36), ("cnn", 27), ("torchrl", 20), ("grid", 3)],
 )
 def test_frames_too_small_for_the_network_are_refused_and_the_smallest_are_accepted(network, smallest):
     with pytest.raises(

@@ -1,10 +1,10 @@
 """Short versions of the comparison of algorithms and of what they cost."""
 
-import csv
 from importlib import import_module as script
 
 import numpy as np
 import pytest
+from csv_files import read_rows
 
 import jaxdqn
 from jaxdqn.algorithms import ALGORITHMS
@@ -20,8 +20,7 @@ TINY = [
 def test_algorithms_trains_each_on_the_same_seeds_and_tables_returns_and_costs(tmp_path, capsys):
     words = ["--only", "dqn", "qr", "--seeds", "0", "1", "--together", "2", "--every", "128", "--episodes", "2"]
     script("algorithms").main([*words, "--output", str(tmp_path), "--", *TINY])
-    with (tmp_path / "algorithms_table.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(tmp_path / "algorithms_table.csv")
     assert [row["algorithm"] for row in rows] == ["dqn", "qr"]
     assert rows[0]["arithmetic"] == "1.00"
     assert float(rows[1]["arithmetic"]) > 1.2

@@ -1,6 +1,5 @@
 """Short versions of the experiments on the device, and the numbers that they report."""
 
-import csv
 import dataclasses
 import sys
 from importlib import import_module as script
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from csv_files import read_rows
 
 import jaxdqn
 
@@ -20,17 +20,12 @@ TINY = [
 ]
 
 
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.several
 def test_many_seeds_trains_all_seeds_and_learning_rates_and_reports_them(tmp_path, capsys):
     main = script("many_seeds").main
     words = ["--seeds", "2", "--learning-rates", "1e-3", "1e-9", "--every", "128", "--episodes", "3"]
     main([*words, "--output", str(tmp_path), "--", *TINY])
-    rows = rows_of(tmp_path / "many_seeds.csv")
+    rows = read_rows(tmp_path / "many_seeds.csv")
     assert [row["frames"] for row in rows] == ["128"] * 4 + ["256"] * 4
     assert {row["variant"] for row in rows} == {"learning rate 0.001", "learning rate 1e-09"}
     assert (tmp_path / "many_seeds.png").stat().st_size > 10_000
@@ -88,7 +83,7 @@ def test_variants_are_trained_once_compared_and_checked_for_other_settings(tmp_p
     ends, variants = script("n_step_ends"), script("shared.variants")
     words = ["--seeds", "0", "1", "--together", "2", "--every", "128", "--episodes", "2", "--output", str(tmp_path)]
     variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*words, "--", *TINY])
-    rows = rows_of(tmp_path / "n_step_ends.csv")
+    rows = read_rows(tmp_path / "n_step_ends.csv")
     assert len(rows) == 2 * 2 * 2
     assert {row["variant"] for row in rows} == {"correct", "past the end"}
     assert "| past the end | 0 of 2 | - |" in capsys.readouterr().out
@@ -108,15 +103,7 @@ def test_variants_are_trained_once_compared_and_checked_for_other_settings(tmp_p
     # Only the requested runs are shown: one variant and one seed of those in the folder.
     one = [*words[:2], *words[3:], "--only", "correct"]
     variants.run_variants("n_step_ends", ends.VARIANTS, ends.__doc__, seeds=[0], args=[*one, "--", *TINY])
-    assert {(row["variant"], row["seed"]) for row in rows_of(tmp_path / "n_step_ends.csv")} == {("correct", "0")}
-
-
-def test_the_settings_of_the_collapse_experiment_are_valid_and_different():
-    from jaxdqn.presets import PRESETS
-
-    configs = [dataclasses.replace(PRESETS["cartpole"], **each.changes) for each in script("collapse").VARIANTS]
-    assert configs[0] == PRESETS["cartpole"]
-    assert len(set(configs)) == len(configs)
+    assert {(row["variant"], row["seed"]) for row in read_rows(tmp_path / "n_step_ends.csv")} == {("correct", "0")}
 
 
 def test_levers_change_one_thing_each():
@@ -124,6 +111,8 @@ def test_levers_change_one_thing_each():
     for variant in levers.VARIANTS[1:]:
         assert len(variant.changes) + len(variant.pieces) == 1, variant.name
         assert dataclasses.replace(levers.CARTPOLE, **variant.changes) != levers.CARTPOLE or variant.pieces
+    names = [variant.name for variant in levers.VARIANTS]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("scale", [1.0, -1.0])
@@ -152,16 +141,17 @@ def test_the_table_of_levers_counts_seeds_that_reach_475(tmp_path):
     ]
     text = script("cartpole_levers").table(rows, ["a"], configs=[], folder=tmp_path)
     assert text.splitlines()[-1].startswith("| a | 2 | 2,000 | 3 | 300.0 [300.0, 300.0] |")
-    assert rows_of(tmp_path / "cartpole_levers_table.csv")[0]["reach 475"] == "2"
+    assert read_rows(tmp_path / "cartpole_levers_table.csv")[0]["reach 475"] == "2"
 
 
 @pytest.mark.several
-def test_a_lever_may_be_a_network(tmp_path, capsys):
-    words = ["--only", "half the channels", "--seeds", "5", "--episodes", "1", "--output", str(tmp_path)]
+@pytest.mark.parametrize("name", ["network without edge columns", "AdamW"])
+def test_a_lever_may_be_a_network_or_an_optimizer(name, tmp_path, capsys):
+    words = ["--only", name, "--seeds", "5", "--episodes", "1", "--output", str(tmp_path)]
     tiny = "--total-frames 64 --batch-size 4 --updates-per-batch 1 --warmup-frames 32 --frame-size 44"
     script("cartpole_levers").main([*words, "--", *tiny.split(), "--normalisation-frames", "20", "--n-steps", "2"])
-    assert rows_of(tmp_path / "cartpole_levers.csv")[0]["variant"] == "half the channels"
-    assert "| half the channels | 0 | - | 1 |" in capsys.readouterr().out
+    assert read_rows(tmp_path / "cartpole_levers.csv")[0]["variant"] == name
+    assert f"| {name} | 0 | - | 1 |" in capsys.readouterr().out
 
 
 def test_tables_and_interquartile_means_match_values_computed_by_hand():

@@ -1,12 +1,12 @@
 """Short versions of the experiments on the host."""
 
-import csv
 import json
 import re
 import sys
 from importlib import import_module as script
 
 import pytest
+from csv_files import read_rows
 
 import jaxdqn
 
@@ -28,8 +28,7 @@ def test_other_environments_scores_runs_with_neutral_defaults_and_trains_none_tw
         returns = r"\d+\.\d ± \d+\.\d"
         assert re.search(rf"\| CartPole-v1 \| 1,500 \| 475 \| 0, 1 \| {returns}, {returns} \| \d+ \|", out)
     assert "frame" not in out.split("env CartPole-v1")[0]  # nothing was trained the second time
-    with (tmp_path / "other_environments.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(tmp_path / "other_environments.csv")
     assert [(row["env"], row["seed"], row["episodes"]) for row in rows] == [
         ("CartPole-v1", "0", "2"),
         ("CartPole-v1", "1", "2"),
@@ -45,8 +44,7 @@ def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys
     main = script("cartpole_pixels").main
     words = ["--seeds", "0", "1", "--episodes", "3", "--output", str(tmp_path)]
     main([*words, "--", *TINY])
-    with (tmp_path / "results.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(tmp_path / "cartpole.csv")
     assert [row["seed"] for row in rows] == ["0", "1"]
     for row in rows:
         run = tmp_path / f"seed{row['seed']}"
@@ -55,9 +53,16 @@ def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys
             assert float(row[f"{which}_mean"]) == pytest.approx(mean, abs=0.05)
         assert int(row["best_frames"]) == json.loads((run / "checkpoints" / "index.json").read_text())["best"]
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+    (summary,) = read_rows(tmp_path / "cartpole_table.csv")
+    assert summary["seeds"] == "2"
+    assert summary["best agent at 475 or more"] == "0 of 2"
+    scores = tmp_path / "seed0" / "scores_3.json"
+    scores.write_text(scores.read_text().replace('"best_min": ', '"best_min": 1'))
     trained = (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns
     main([*words, "--", *TINY])
     assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
+    again = read_rows(tmp_path / "cartpole.csv")
+    assert again[0]["best_min"] == f"1{rows[0]['best_min']}"  # of the file: no agent is scored twice
     # An interrupted run is trained from scratch; a run of another config is left unchanged.
     evaluations = tmp_path / "seed1" / "evaluations.csv"
     evaluations.write_text("\n".join(evaluations.read_text().splitlines()[:2]) + "\n")

@@ -10,7 +10,7 @@ import pytest
 
 from jaxdqn.agent.making import make_agent
 from jaxdqn.config import Config
-from jaxdqn.networks.architectures import make_network, motion_cnn
+from jaxdqn.networks.architectures import make_network, motion_cnn, padded_motion_cnn
 from jaxdqn.networks.dueling import (
     DuelingCNN,
     DuelingHeads,
@@ -195,6 +195,18 @@ def test_the_motion_network_is_small_has_lecuns_initialisation_and_sees_differen
     plain = DuelingCNN(2, kernel_sizes=(8, 4, 3), strides=(4, 2, 1), moments=True)
     seen = plain.apply({"params": params}, frame_differences(obs, 4.0)).q_values
     np.testing.assert_allclose(network.apply({"params": params}, obs).q_values, seen, rtol=1e-5, atol=1e-5)
+
+
+def test_the_padded_network_sees_images_with_copies_of_their_edge_columns():
+    network = padded_motion_cnn(2)
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 4)))
+    assert sum(x.size for x in jax.tree.leaves(params)) == 62_995
+    obs = jax.random.normal(jax.random.key(1), (3, 64, 64, 4))
+    wide = jnp.concatenate([obs[:, :, :1].repeat(24, 2), obs, obs[:, :, -1:].repeat(24, 2)], axis=2)
+    plain = motion_cnn(2).clone(features=(16, 32, 32))
+    seen = plain.apply(params, wide).q_values
+    np.testing.assert_allclose(network.apply(params, obs).q_values, seen, rtol=1e-5, atol=1e-5)
+    assert np.abs(seen - plain.apply(params, obs).q_values).max() > 1e-3
 
 
 def test_bfloat16_is_used_up_to_the_first_dense_layer_and_values_are_float32():
