@@ -1,0 +1,81 @@
+"""Make the agents that the package contains, from runs that the commands below trained.
+
+    python3 experiments/pretrained_agents.py cartpole RUN
+    python3 experiments/pretrained_agents.py ball RUN
+
+Arguments: the agent's name, the folder of a run of its command, `--episodes` (100, for its figures), `--output`
+(jaxdqn/pretrained). The best agent of the run is written and read again; the figures are those of the agent that was
+read, on seeds that training and selection did not use. A run of another command is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from shared.command_line import positive
+
+import jaxdqn
+from jaxdqn.checkpoints.agent_files import Checkpoints
+from jaxdqn.cli.train_flags import parse_config
+from jaxdqn.config import Config
+from jaxdqn.evaluation.loading import read_config
+from jaxdqn.evaluation.pretrained import FOLDER, read_agent, write_agent
+from jaxdqn.presets import PRESETS
+from jaxdqn.storage.atomic import read_json
+
+COMMANDS = {
+    "cartpole": "jaxdqn train cartpole --seed 100",
+    "ball": "jaxdqn train --env jaxdqn/Ball-v0 --total-frames 40000 --seed 10",
+}
+
+
+def config_of_command(command: str) -> Config:
+    """Return the config of a command `jaxdqn train [PRESET] [--flags]`."""
+    _, _, *words = shlex.split(command)
+    preset = PRESETS[words.pop(0)] if words and not words[0].startswith("-") else None
+    return parse_config(words, preset)
+
+
+def check_run(run: Path, command: str) -> None:
+    """Raise `ValueError` if a run is not of a command."""
+    found, wanted = read_config(run), config_of_command(command)
+    chosen = {"output": None, "capacity": None} if wanted.capacity is None else {"output": None}
+    if dataclasses.replace(found, **chosen) != dataclasses.replace(wanted, **chosen):
+        raise ValueError(f"{run} is not a run of {command!r}: train that one")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Parse the command line, write the agent, print its figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", choices=COMMANDS)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--episodes", type=positive, default=100)
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    options = parser.parse_args(args)
+    try:
+        check_run(options.run, COMMANDS[options.name])
+        agent = jaxdqn.load(options.run)
+        facts: dict[str, Any] = {
+            "command": COMMANDS[options.name],
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "frames": Checkpoints(options.run / "checkpoints").index()["best"],
+            "versions": {name: v for name, v in read_json(options.run / "versions.json").items() if name != "platform"},
+        }
+        write_agent(options.output, options.name, agent, facts)
+        played = read_agent(options.output, options.name).evaluate(options.episodes, seed=0)
+    except ValueError as error:
+        parser.error(str(error))
+    figures = {name: round(getattr(played, name), 1) for name in ("mean", "standard_error", "median", "min", "max")}
+    write_agent(options.output, options.name, agent, {**facts, "episodes": played.episodes, **figures})
+    size = (options.output / f"{options.name}.npz").stat().st_size
+    print(f"{options.name}: {figures} over {played.episodes} episodes, {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
