@@ -3,21 +3,24 @@
     python3 experiments/cartpole_twin.py [--trajectories 1000] [--states 10000] [--transfer RUN ...]
 
 Arguments: `--trajectories` for the physics, `--states` for the pictures, `--output` for the folder. With `--transfer`
-the best and the last agent of each RUN play `--episodes` (100) on both. It prints a line for each comparison and writes
-`picture.png` for the state that differs most: gymnasium's frame, ours, and the difference.
+the best and the last agent of each RUN play `--episodes` (100) on both. It prints the comparisons and writes
+`cartpole_twin.csv`, `cartpole_transfer.csv` and `cartpole_twin.png`, the state that differs most: gymnasium's frame,
+ours, and the difference.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gymnasium as gym
 import jax
 import numpy as np
 from PIL import Image
 from shared.command_line import count, positive
+from shared.seeds import markdown, write_table
 
 import jaxdqn
 from jaxdqn.envs.functional.cartpole import MAX_THETA, MAX_X, CartPoleState, cartpole_step, make_cartpole
@@ -25,6 +28,7 @@ from jaxdqn.envs.functional.cartpole_rendering import cartpole_frame
 from jaxdqn.evaluation.device_evaluation import make_device_evaluation
 from jaxdqn.evaluation.trained_agent import TrainedAgent
 from jaxdqn.preprocessing import preprocess_frame
+from jaxdqn.storage.atomic import atomic_write
 
 BALANCING_WEIGHTS = np.array([1.0, 1.66, 18.7, 3.5])
 """A linear policy that balances the pole: it pushes right if the dot product with the state is above 0."""
@@ -127,7 +131,7 @@ def compare_pictures(states: int) -> Picture:
     return Picture(float(difference.mean()), high, int(difference.max()), worst, (float(x[at]), float(theta[at])))
 
 
-def transfer(agent: TrainedAgent, episodes: int) -> dict[str, Any]:
+def transfer(agent: TrainedAgent, episodes: int) -> dict[str, str]:
     """Return the mean and the lowest return of an agent on gymnasium's environment and on ours.
 
     Raises:
@@ -142,14 +146,12 @@ def transfer(agent: TrainedAgent, episodes: int) -> dict[str, Any]:
     ours = np.asarray(jaxdqn.jit(play)(None, jax.random.key(2**31)))
     theirs = agent.evaluate(episodes, seed=0)
     return {
-        "gymnasium": theirs.mean,
-        "gymnasium_min": theirs.min,
-        "ours": float(ours.mean()),
-        "ours_min": float(ours.min()),
+        "on gymnasium's, drawn by pygame": f"{theirs.mean:.1f}, at least {theirs.min:g}",
+        "on ours": f"{ours.mean():.1f}, at least {ours.min():g}",
     }
 
 
-def main() -> None:
+def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line, compare, print."""
     parser = argparse.ArgumentParser(description="Compare our CartPole with gymnasium's.")
     parser.add_argument("--trajectories", type=count, default=1_000, help="0 skips the physics")
@@ -157,28 +159,33 @@ def main() -> None:
     parser.add_argument("--transfer", nargs="*", default=[], metavar="RUN", help="runs whose agents play on both")
     parser.add_argument("--episodes", type=positive, default=100, help="episodes of each agent on each environment")
     parser.add_argument("--output", type=Path, default=Path("runs/cartpole-twin"))
-    options = parser.parse_args()
+    options = parser.parse_args(args)
+    figures: list[dict[str, str]] = []
     if options.trajectories:
-        print("physics  " + as_line(compare_physics(options.trajectories)._asdict()))
+        physics = compare_physics(options.trajectories)._asdict()
+        figures += [{"what": f"physics: {name}", "value": f"{value:g}"} for name, value in physics.items()]
     if options.states:
         found = compare_pictures(options.states)
-        options.output.mkdir(parents=True, exist_ok=True)
         worst = Image.fromarray(found.worst).resize((3 * 320, 320), Image.Resampling.NEAREST)
-        worst.save(options.output / "picture.png")
-        largest = f"largest {found.largest} of 255, at {found.state}"
-        print(f"picture  mean {found.mean:.4f}  99.9 % {found.high:g}  {largest}")
+        with atomic_write(options.output / "cartpole_twin.png") as partial:
+            worst.save(partial, format="PNG")
+        for name in ("mean", "high", "largest"):
+            figures.append({"what": f"picture: {name}", "value": f"{getattr(found, name):.3g}"})
+    if figures:
+        write_table(options.output / "cartpole_twin.csv", figures)
+        print(markdown(figures))
+    rows = []
     for run in options.transfer:
         for which in ("best", "last"):
             try:
-                scores = transfer(jaxdqn.load(run, which), options.episodes)
+                agent = jaxdqn.load(run, which)
+                played = transfer(agent, options.episodes)
+                rows.append({"trained with": f"--loop {agent.config.loop}", "agent": which, **played})
             except ValueError as error:
                 parser.error(str(error))
-            print(f"{run} {which}  {as_line(scores)}", flush=True)
-
-
-def as_line(figures: dict[str, Any]) -> str:
-    """Return names and values as one line."""
-    return "  ".join(f"{name} {value:g}" for name, value in figures.items())
+    if rows:
+        write_table(options.output / "cartpole_transfer.csv", rows)
+        print(markdown(rows))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Measure what a checkpoint with replay costs: time that training waits, memory, and bytes on disk.
 
-    python3 experiments/checkpoint_cost.py --rows 100000
+    python3 experiments/checkpoint_cost.py --rows 100000 --output runs/checkpoint-cost
 
-The argument `--rows` is the size of the ring. It is filled with frames of CartPole, and then with noise, which cannot
-be compressed. Each is saved three times, with 3,000 new rows before the second and the third time, and loaded.
+Arguments: `--rows`, the size of the ring; `--output`, for `checkpoint_cost.csv`. The ring is filled with frames of
+CartPole, and then with noise, which cannot be compressed. Each is saved three times, with `--new-rows` (3,000) before
+the second and the third time, and loaded.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import argparse
 import dataclasses
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import psutil
 from shared.command_line import positive
+from shared.seeds import markdown, write_table
 
 import jaxdqn
 from jaxdqn.agent.agent import AgentState
@@ -60,7 +63,7 @@ def measure(rows: int, *, noise: bool, new_rows: int = 3_000) -> Cost:
     state = fill_replay(run, rows, noise)
     with tempfile.TemporaryDirectory() as folder:
         states = States(Path(folder) / "states", keep=2, with_replay=True)
-        small = state._replace(replay=state.replay._replace(size=jax.numpy.int32(256)))
+        small = state._replace(replay=state.replay._replace(size=jax.numpy.minimum(256, state.replay.size)))
         States(Path(folder) / "warm-up", keep=1, with_replay=True).save(1, small, RECORD)  # imports and compilation
         before = peak_bytes(reset=True)
         began = time.monotonic()
@@ -108,21 +111,34 @@ def peak_bytes(*, reset: bool = False) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def main() -> None:
+def row_of(content: str, cost: Cost) -> dict[str, str]:
+    """Return the measurements of one ring as a row of the table."""
+    return {
+        "content": content,
+        "replay": f"{cost.replay_bytes / 1e6:.0f} MB",
+        "first": f"{cost.first_seconds:.2f} s",
+        "second": f"{cost.second_seconds:.2f} s",
+        "from the third on": f"{cost.third_seconds:.2f} s",
+        "on disk": f"{cost.disk_bytes / 1e6:.1f} MB",
+        "additional memory": f"{cost.extra_bytes / cost.replay_bytes:.2f} times replay",
+        "verified and loaded": f"{cost.load_seconds:.2f} s",
+    }
+
+
+def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description="Measure what a checkpoint with replay costs.")
     parser.add_argument("--rows", type=positive, default=100_000, help="size of the ring")
-    options = parser.parse_args()
-    for noise in (False, True):
-        cost = measure(options.rows, noise=noise)
-        print(
-            f"{'noise' if noise else 'frames of CartPole'}: replay {cost.replay_bytes / 1e6:.0f} MB; first "
-            f"{cost.first_seconds:.2f} s, after 3,000 new rows {cost.second_seconds:.2f} s, after 3,000 more "
-            f"{cost.third_seconds:.2f} s; extra memory "
-            f"{cost.extra_bytes / cost.replay_bytes:.2f} times replay; on disk {cost.disk_bytes / 1e6:.1f} MB; "
-            f"verified and loaded in {cost.load_seconds:.2f} s",
-            flush=True,
-        )
+    parser.add_argument("--new-rows", type=positive, default=3_000, help="new rows before the second and the third")
+    parser.add_argument("--output", type=Path, default=Path("runs/checkpoint-cost"))
+    options = parser.parse_args(args)
+    contents = {"frames of CartPole": False, "noise, which does not compress": True}
+    rows = [
+        row_of(content, measure(options.rows, noise=noise, new_rows=options.new_rows))
+        for content, noise in contents.items()
+    ]
+    write_table(options.output / "checkpoint_cost.csv", rows)
+    print(markdown(rows))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Compare the cost of an all-reduce with that of an update: calculated for GPUs, measured for processes of one machine.
 
-    python3 experiments/scaling.py                  prints the table of the README
-    python3 experiments/scaling.py --processes 2    also measures updates of one process and of two, with a core each
+    python3 experiments/scaling.py                  calculates, and writes scaling.csv
+    python3 experiments/scaling.py --processes 2    also measures, for one process and two: scaling_measured.csv
 
-Arguments: `--processes`, and for the measurement `--preset` (cartpole) and `--turns` (of eight updates each).
+Arguments: `--processes`, `--output` for the files, and for the measurement `--presets` (cartpole and torchrl) and
+`--turns` (of eight updates each).
 
 Weak scaling: each device keeps its batch, and more devices make the batch of an update larger. A ring all-reduce of G
 bytes over n devices takes 2 (n - 1) steps of G / n bytes each: 2 (n - 1) (G / (n bandwidth) + latency) seconds.
@@ -21,12 +22,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 from shared.command_line import positive
+from shared.seeds import markdown, write_table
 
 import jaxdqn
 from jaxdqn.parallel.mesh import AXIS, make_mesh
@@ -99,19 +102,22 @@ def batch_for(cost: UpdateCost, link: Link) -> int:
     return round(update * FLOPS_A_SECOND / cost.flops)
 
 
-def table() -> str:
-    """Return the calculated costs as the Markdown table of the README."""
-    lines = [
-        f"| preset | sent an update | link | all-reduce | batch of a device at which it is {ALL_REDUCE_SHARE:.0%} |",
-        "|---|---|---|---|---|",
-    ]
+def table() -> list[dict[str, str]]:
+    """Return the calculated costs, a row for each preset and link."""
+    rows = []
     for preset in ("cartpole", "torchrl"):
         cost = update_cost(preset)
-        for index, link in enumerate(LINKS):
-            first = f"`{preset}` | {cost.gradient_bytes / 1e6:.2f} MB" if index == 0 else " | "
-            seconds = all_reduce_seconds(cost.gradient_bytes, link)
-            lines.append(f"| {first} | {link.name} | {seconds * 1e3:.3f} ms | {batch_for(cost, link):,} |")
-    return "\n".join(lines)
+        for link in LINKS:
+            rows.append(
+                {
+                    "preset": f"`{preset}`",
+                    "sent an update": f"{cost.gradient_bytes / 1e6:.2f} MB",
+                    "link": link.name,
+                    "all-reduce": f"{all_reduce_seconds(cost.gradient_bytes, link) * 1e3:.3f} ms",
+                    f"batch of a device at which it is {ALL_REDUCE_SHARE:.0%}": f"{batch_for(cost, link):,}",
+                }
+            )
+    return rows
 
 
 def _agent(config: jaxdqn.Config) -> jaxdqn.Agent:
@@ -140,27 +146,27 @@ def measure(preset: str, count: int, turns: int, *, joined: bool) -> dict[str, f
         free_socket.bind(("127.0.0.1", 0))
         port = free_socket.getsockname()[1]
     for index in range(count):
-        words = [sys.executable, __file__, "--preset", preset, "--turns", str(turns), "--core", str(index)]
+        words = [sys.executable, __file__, "--presets", preset, "--turns", str(turns), "--core", str(index)]
         words += ["--port", str(port), "--processes", str(count)] if joined else ["--port", str(port + index)]
         processes.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
     results = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
     return {name: max(result[name] for result in results) for name in results[0]}
 
 
-def measured(preset: str, count: int, turns: int) -> str:
-    """Return a report of measured update times: one process, several separate ones, and several joined ones."""
+def measured(preset: str, count: int, turns: int) -> dict[str, str]:
+    """Return measured times of an update: one process, several separate ones, and several joined ones."""
     alone = measure(preset, 1, turns, joined=False)["update"] * 1e3
     separate = measure(preset, count, turns, joined=False)["update"] * 1e3
     joined = {name: value * 1e3 for name, value in measure(preset, count, turns, joined=True).items()}
-    return "\n".join(
-        (
-            f"{preset}, 32 transitions and a core for each process, milliseconds of an update:",
-            f"one process {alone:.1f}, {count} separate processes {separate:.1f}, joined {joined['update']:.1f};",
-            f"an all-reduce alone {joined['all_reduce']:.1f}.",
-            f"Efficiency of {count} joined processes: {separate / joined['update']:.2f} measured, "
-            f"{separate / (separate + joined['all_reduce']):.2f} from the sum of update and all-reduce.",
-        )
-    )
+    return {
+        "preset": f"`{preset}`",
+        "one process": f"{alone:.1f} ms",
+        f"{count} separate processes": f"{separate:.1f} ms",
+        f"{count} joined": f"{joined['update']:.1f} ms",
+        "all-reduce alone": f"{joined['all_reduce']:.1f} ms",
+        "efficiency": f"{separate / joined['update']:.2f}",
+        "expected of the sum": f"{separate / (separate + joined['all_reduce']):.2f}",
+    }
 
 
 def run_process(options: argparse.Namespace) -> dict[str, float]:
@@ -168,7 +174,7 @@ def run_process(options: argparse.Namespace) -> dict[str, float]:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[options.core]})
     index = options.core if options.processes > 1 else 0
     jax.distributed.initialize(f"127.0.0.1:{options.port}", options.processes, index)
-    base = PRESETS[options.preset]
+    base = PRESETS[options.presets[0]]
     config = dataclasses.replace(
         base,
         num_envs=options.processes,
@@ -209,7 +215,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Print the table, and the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=positive, default=1, help="number of processes to compare with one")
-    parser.add_argument("--preset", choices=list(PRESETS), default="cartpole", help="preset whose network is measured")
+    presets = {"nargs": "+", "choices": list(PRESETS), "default": ["cartpole", "torchrl"]}
+    parser.add_argument("--presets", **presets, help="presets whose networks are measured")  # type: ignore[arg-type]
+    parser.add_argument("--output", type=Path, default=Path("runs/scaling"))
     parser.add_argument("--turns", type=positive, default=20, help="measurements, of eight updates each")
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -219,9 +227,13 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.core is not None:
         print(json.dumps(run_process(options)))
         return
-    print(table())
+    rows = table()
+    write_table(options.output / "scaling.csv", rows)
+    print(markdown(rows))
     if options.processes > 1:
-        print(measured(options.preset, options.processes, options.turns))
+        rows = [measured(preset, options.processes, options.turns) for preset in options.presets]
+        write_table(options.output / "scaling_measured.csv", rows)
+        print(markdown(rows))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Compare our speed and memory with those of other libraries ("peers"), timed in the same run.
 
     python3 -m pip install -e '.[bench]'
-    python3 experiments/throughput.py [--json] [--only update replay] [--rounds 7]
+    python3 experiments/throughput.py [--json] [--only update replay] [--rounds 7] [--output runs/throughput]
 
 Arguments: `--only` chooses the parts, `--rounds` the number of measurements, `--json` prints one object for each row.
+The rows are written to `throughput.csv` in the folder `--output`, too.
 Our code and the peer are called alternately, and the medians are compared: `ratio` is our cost divided by the peer's,
 so below 1 ours is better. Rows whose peer is not installed say so. The rows of the whole loop run `jaxdqn_demo.py` and
 `torchrl_demo.py`, which takes a few minutes.
@@ -23,7 +24,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from shared.command_line import positive
+from shared.seeds import write_table
 from shared.throughput_device import device_rows
 from shared.throughput_rows import (
     Row,
@@ -147,16 +151,18 @@ def main() -> None:
     """Parse the command line, run, print."""
     parser = argparse.ArgumentParser(description="Compare our speed and memory with those of other libraries.")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
-    parser.add_argument("--rounds", type=int, default=7, help="number of measurements")
+    parser.add_argument("--rounds", type=positive, default=7, help="number of measurements")
+    parser.add_argument("--output", type=Path, default=Path("runs/throughput"))
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error(f"--rounds {options.rounds} must be at least 1")
     if not options.json:
         print(f"{'name':32} {'ours':>10} {'peer':>10} {'ratio':>6}  unit")
+    found: list[dict[str, Any]] = []
     for part in options.only:
         for row in PARTS[part](options.rounds):
-            print(json.dumps({**row._asdict(), "ratio": row.ratio}) if options.json else line(row), flush=True)
+            found.append({**row._asdict(), "ratio": row.ratio})
+            print(json.dumps(found[-1]) if options.json else line(row), flush=True)
+            write_table(options.output / "throughput.csv", found)
 
 
 def line(row: Row) -> str:

@@ -1,7 +1,6 @@
 """Short versions of the experiments on the device, and the numbers that they report."""
 
 import dataclasses
-import sys
 from importlib import import_module as script
 from types import SimpleNamespace
 
@@ -171,17 +170,16 @@ def test_tables_and_interquartile_means_match_values_computed_by_hand():
     assert seeds.bootstrap_interval(np.full((4, 3), 5.0)) == (5, 5)
 
 
-def test_the_twin_experiment_prints_its_comparisons_and_writes_a_picture(tmp_path, monkeypatch, capsys):
+def test_the_twin_experiment_prints_its_comparisons_and_writes_a_picture(tmp_path, capsys):
     twin = script("cartpole_twin")
-    monkeypatch.setattr(sys, "argv", ["x", "--trajectories", "2", "--states", "5", "--output", str(tmp_path)])
-    twin.main()
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("physics  steps ")
-    assert said[1].startswith("picture  mean 0.0")
-    assert (tmp_path / "picture.png").stat().st_size > 1_000
-    monkeypatch.setattr(sys, "argv", ["x", "--trajectories", "0", "--states", "0", "--transfer", str(tmp_path / "no")])
+    twin.main(["--trajectories", "2", "--states", "5", "--output", str(tmp_path)])
+    rows = {row["what"]: float(row["value"]) for row in read_rows(tmp_path / "cartpole_twin.csv")}
+    assert rows["physics: step_error"] < 3
+    assert 0 < rows["picture: mean"] < 0.1
+    assert "| physics: steps |" in capsys.readouterr().out
+    assert (tmp_path / "cartpole_twin.png").stat().st_size > 1_000
     with pytest.raises(SystemExit) as stop:
-        twin.main()
+        twin.main(["--trajectories", "0", "--states", "0", "--transfer", str(tmp_path / "no")])
     assert stop.value.code == 2
     assert "does not exist" in capsys.readouterr().err
     with pytest.raises(ValueError, match="trained on Acrobot-v1 and not on CartPole-v1"):

@@ -79,11 +79,12 @@ def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys
 
 
 @pytest.mark.several
-def test_throughput_measures_installed_peers_and_names_missing_ones(monkeypatch, capsys):
+def test_throughput_measures_installed_peers_and_names_missing_ones(monkeypatch, tmp_path, capsys):
     rows = script("shared.throughput_rows")
     monkeypatch.setattr(rows, "has", lambda *packages: False)
     throughput = script("throughput")
-    monkeypatch.setattr(sys, "argv", ["throughput.py", "--json", "--rounds", "1", "--only", "replay", "preprocess"])
+    short = ["throughput.py", "--rounds", "1", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*short, "--json", "--only", "replay", "preprocess"])
     throughput.main()
     found = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert set(found) == {
@@ -91,6 +92,9 @@ def test_throughput_measures_installed_peers_and_names_missing_ones(monkeypatch,
         *("grey_resize_pillow", "grey_resize_torch"),
     }
     assert all(row["ours"] > 0 and row["unit"] for row in found.values())
+    written = {row["name"]: row for row in read_rows(tmp_path / "throughput.csv")}
+    assert written.keys() == found.keys()
+    assert all(float(written[name]["ours"]) == row["ours"] for name, row in found.items())
     for name in ("replay_add_32", "replay_sample_256", "grey_resize_torch"):
         assert found[name]["peer"] is found[name]["ratio"] is None
         assert found[name]["note"] == "the peer needs pip install -e '.[bench]'"
@@ -98,7 +102,7 @@ def test_throughput_measures_installed_peers_and_names_missing_ones(monkeypatch,
     assert pillow["ratio"] == pytest.approx(pillow["ours"] / pillow["peer"])
     assert found["replay_bytes_torchrl"]["ratio"] < 1 / 30
     for words, says in (
-        (["--rounds", "0"], "--rounds 0 must be at least 1"),
+        (["--rounds", "0"], "0 must be at least 1"),
         (["--only", "nothing"], "invalid choice"),
     ):
         monkeypatch.setattr(sys, "argv", ["throughput.py", *words])
