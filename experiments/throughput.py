@@ -28,6 +28,7 @@ from typing import Any
 
 from shared.command_line import positive
 from shared.seeds import write_table
+from shared.throughput_convolution import convolution_rows
 from shared.throughput_device import device_rows
 from shared.throughput_rows import (
     Row,
@@ -137,6 +138,7 @@ def start_rows(rounds: int) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
     "update": update_rows,
+    "convolution": convolution_rows,
     "act": act_rows,
     "replay": replay_rows,
     "preprocess": preprocess_rows,

@@ -10,6 +10,8 @@ from .augmentation import augment_batch as augment_batch
 from .augmentation import mirror_batch as mirror_batch
 from .augmentation import random_shift as random_shift
 from .augmentation import shift_batch as shift_batch
+from .averaging import polyak_update as polyak_update
+from .averaging import polynomial_average as polynomial_average
 from .compilation import compiler_options as compiler_options
 from .compilation import jit as jit
 from .config import Config as Config
@@ -51,7 +53,6 @@ from .learner import LearnerState as LearnerState
 from .learner import init_learner as init_learner
 from .learner import make_optimizer as make_optimizer
 from .learner import make_update as make_update
-from .learner import polyak_update as polyak_update
 from .loops.assemble import make_device_run as make_device_run
 from .loops.device_loop import device_loop as device_loop
 from .loops.device_run import DeviceRun as DeviceRun

@@ -62,8 +62,8 @@ class Config(AlgorithmFields, EnvFields):
     """Episodes of an evaluation; a quarter are played first, and the rest only if the agent can be the best so far."""
     max_episode_steps: int = 27_000
     """Steps after which an evaluation episode is cut and counts as truncated."""
-    greedy_params: Literal["online", "target"] = "target"
-    """Parameters of the greedy agent that is evaluated and saved: online, or target (their Polyak average)."""
+    greedy_params: Literal["online", "target", "average"] = "target"
+    """Parameters of the greedy agent that is evaluated and saved; average: over the newest 11 % of updates."""
     log_every: int = 0
     """Frames between rows of metrics.csv; 0: one row per collected batch."""
     checkpoint_every: int = 10_000

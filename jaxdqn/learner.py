@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
+from jaxdqn.averaging import polyak_update, polynomial_average
 from jaxdqn.compilation import jit
 from jaxdqn.networks.apply import Apply, NetworkKeys
 from jaxdqn.objectives.objective import Estimates, Objective
@@ -40,32 +41,29 @@ class LearnerState(NamedTuple):
         target_params: Polyak average or earlier copy of them.
         opt_state: State of the optimizer.
         num_updates: Updates done, int32.
+        average_params: `polynomial_average` of the online parameters; None: none is kept.
     """
 
     params: Params
     target_params: Params
     opt_state: optax.OptState
     num_updates: Int[Array, ""]
+    average_params: Params | None = None
+
+    def greedy_params(self, which: Literal["online", "target", "average"]) -> Params:
+        """Return the parameters of the greedy agent: see `Config.greedy_params`."""
+        return {"online": self.params, "target": self.target_params, "average": self.average_params}[which]
 
 
-def init_learner(params: Params, optimizer: optax.GradientTransformation) -> LearnerState:
-    """Return a learner before its first update; the target starts as a copy of the parameters."""
+def init_learner(params: Params, optimizer: optax.GradientTransformation, *, average: bool = False) -> LearnerState:
+    """Return a learner before its first update; the target, and the average if there is one, start as copies."""
     return LearnerState(
         params=params,
-        target_params=jax.tree.map(jnp.copy, params),
+        target_params=copy(params),
         opt_state=optimizer.init(params),
         num_updates=jnp.zeros((), jnp.int32),
+        average_params=copy(params) if average else None,
     )
-
-
-def polyak_update(params: Params, target_params: Params, tau: float) -> Params:
-    """Return the new target: `(1 - tau) target + tau params`, leaf by leaf.
-
-    References:
-        Polyak and Juditsky, Acceleration of stochastic approximation by averaging (1992); Lillicrap et al.,
-        Continuous control with deep reinforcement learning (2016), section 3.
-    """
-    return jax.tree.map(lambda new, old: old + tau * (new - old), params, target_params)
 
 
 def make_optimizer(
@@ -196,7 +194,9 @@ def make_update(
             due = updates % target_period == 0
             target_params = jax.tree.map(partial(jnp.where, due), target_params, state.target_params)
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
-        return LearnerState(params, target_params, opt_state, updates), metrics, priority
+        average = state.average_params
+        average = None if average is None else polynomial_average(params, average, updates)
+        return LearnerState(params, target_params, opt_state, updates, average), metrics, priority
 
     return jit(update, donate_argnums=0)
 

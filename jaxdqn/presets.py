@@ -61,6 +61,7 @@ PRESETS: dict[str, Config] = _Presets(
             n_steps=10,
             prioritized=True,
             tau=0.01,
+            greedy_params="average",
             evaluate_every=1000,
         ),
         "torchrl-demo": Config(

@@ -125,7 +125,7 @@ _AGENTS: dict = {}
 _IRRELEVANT = frozenset(
     """
     env eval_env output seed pixels colour frame_size frame_stack normalisation_frames symmetries_of loop collector
-    evaluate_every evaluation_episodes max_episode_steps greedy_params log_every checkpoint_every checkpoint_seconds
+    evaluate_every evaluation_episodes max_episode_steps log_every checkpoint_every checkpoint_seconds
     stop_seconds keep checkpoint_replay restart_workers
     """.split()  # noqa: SIM905
 )

@@ -94,7 +94,9 @@ def test_commands_run_in_a_short_form(tmp_path, monkeypatch):
         elif short[0] == "resume":
             short = ["resume", short[1], "--total-frames", "128"] if "--total-frames" in short else None
         elif short[0] in ("evaluate", "play"):
-            short = [*short[:2], "--max-episode-steps", "20", *(["--episodes", "2"] if short[0] == "evaluate" else [])]
+            agent = short[1:3] if short[1] == "--pretrained" else short[1:2]
+            episodes = ["--episodes", "2"] if short[0] == "evaluate" else []
+            short = [short[0], *agent, "--max-episode-steps", "20", *episodes]
         if short is not None:
             assert command(*short) == 0, short
     assert {words[0] for words in ran} == {"train", "resume", "evaluate", "play", "plot", "doctor"}

@@ -13,7 +13,7 @@ FILES = [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT /
 # Packages and modules in their order: each imports from its own line and the lines above only.
 LAYERS = [
     "types versions config config_checks config_fields algorithms presets pretrained compilation resume_command "
-    "signals standard_streams",
+    "signals standard_streams averaging",
     "storage",
     "distributed",
     "preprocessing returns exploration",

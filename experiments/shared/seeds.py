@@ -102,8 +102,7 @@ def _train(
             states = learn(states, length)
         done += length
         if done > run.warm_up_batches and (done % batches_between == 0 or done == config.num_batches):
-            learner = states.agent.learner
-            params = learner.target_params if config.greedy_params == "target" else learner.params
+            params = states.agent.learner.greedy_params(config.greedy_params)
             played = evaluate(params, jax.random.fold_in(jax.random.key(2**31), done))
             yield Scores(done * config.frames_per_batch, np.asarray(played))
 

@@ -27,10 +27,11 @@ def init_agent(
     new_params: Callable[[Key[Array, ""]], Params],
     optimizer: optax.GradientTransformation,
     new_ring: Callable[[], ReplayState],
+    average: bool = False,
 ) -> AgentState:
     """Return the first state of an agent; the key is consumed."""
     params_key, actor_key, sample_key = jax.random.split(key, 3)
-    learner = init_learner(new_params(params_key), optimizer)
+    learner = init_learner(new_params(params_key), optimizer, average=average)
     actor = ActorState(copy(learner.params), actor_key, jnp.zeros((), jnp.int32))
     return AgentState(learner=learner, replay=new_ring(), actor=actor, key=sample_key)
 

@@ -172,7 +172,15 @@ def make_agent(
     )
     return Agent(
         # One program: called eagerly, it would compile each random draw separately.
-        init=jit(partial(init_agent, new_params=new_params, optimizer=optimizer, new_ring=replay.init)),
+        init=jit(
+            partial(
+                init_agent,
+                new_params=new_params,
+                optimizer=optimizer,
+                new_ring=replay.init,
+                average=config.greedy_params == "average",
+            )
+        ),
         act=act,
         observe=partial(observe_rows, add=replay.add, storage=config.replay_storage),
         learn=partial(learn_agent, program=learn),

@@ -54,8 +54,7 @@ class Selection:
     def keep_last(self, progress: Progress, protected_frames: Set[int] = frozenset()) -> Params:
         """Save an agent as the last one, and return its parameters."""
         assert progress.state is not None  # loops always yield it at an evaluation
-        learner = progress.state.learner
-        params = learner.target_params if self._greedy_params == "target" else learner.params
+        params = progress.state.learner.greedy_params(self._greedy_params)
         self._checkpoints.save(params, self._spec, frames=progress.frames, protected_frames=protected_frames)
         return params
 

@@ -239,6 +239,7 @@ def _with_obs_stats(state: AgentState, obs_stats: ObservationStats) -> AgentStat
         new = put_obs_stats(params, obs_stats)
         return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), new, params)
 
-    params, target_params, acting = map(replace_stats, (learner.params, learner.target_params, actor.params))
-    learner = learner._replace(params=params, target_params=target_params)
+    kept = (learner.params, learner.target_params, learner.average_params, actor.params)
+    params, target_params, average, acting = (None if each is None else replace_stats(each) for each in kept)
+    learner = learner._replace(params=params, target_params=target_params, average_params=average)
     return state._replace(learner=learner, actor=actor._replace(params=acting))

@@ -7,7 +7,8 @@ import optax
 import pytest
 from updates import ONLINE, TARGET, hand_batch, hand_learner, linear, random_problem, two_layers
 
-from jaxdqn.learner import init_learner, make_optimizer, make_update, polyak_update
+from jaxdqn.averaging import polyak_update, polynomial_average
+from jaxdqn.learner import init_learner, make_optimizer, make_update
 from jaxdqn.objectives.losses import huber_loss
 from jaxdqn.objectives.q_learning import q_learning
 from jaxdqn.types import Sample
@@ -48,6 +49,39 @@ def test_polyak_moves_the_target_by_tau_towards_the_parameters():
     moved = polyak_update(params, target, 0.25)
     np.testing.assert_allclose(moved["w"], [4.0, 2.0], rtol=1e-7)  # 0.75 * 5 + 0.25 * 1
     np.testing.assert_allclose(moved["b"], 2.0, rtol=1e-7)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 8.0])
+def test_a_polynomial_average_has_the_weights_of_its_power(power):
+    history = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    average = {"w": jnp.full(3, 1e6)}  # what it was before the first update has no weight
+    for index, params in enumerate(history):
+        average = polynomial_average({"w": jnp.asarray(params)}, average, jnp.int32(index + 1), power)
+    # The weight of update i is (1 + p) / (i + p), times (j - 1) / (j + p) for each later update j.
+    weights = [
+        (1 + power) / (i + power) * np.prod([(j - 1) / (j + power) for j in range(i + 1, 201)]) for i in range(1, 201)
+    ]
+    assert sum(weights) == pytest.approx(1)
+    np.testing.assert_allclose(average["w"], weights @ history, atol=2e-3)
+    if power == 0:
+        np.testing.assert_allclose(average["w"], history.mean(axis=0), atol=2e-3)
+    assert np.sum(np.arange(1, 201) * weights) / 200 == pytest.approx((1 + power) / (2 + power), abs=0.01)
+
+
+def test_an_update_averages_its_new_parameters():
+    optimizer = optax.sgd(0.1)
+    update = make_update(linear, q_learning(double=False), optimizer, tau=0.25)
+    learner = init_learner({"w": jnp.array(ONLINE)}, optimizer, average=True)
+    learner.params["w"].block_until_ready()
+    first = update(learner, Sample(hand_batch()))[0]
+    one = np.array(first.params["w"])
+    np.testing.assert_array_equal(first.average_params["w"], one)  # of one update
+    second = update(first, Sample(hand_batch()))[0]
+    two = np.array(second.params["w"])
+    np.testing.assert_allclose(second.average_params["w"], 0.1 * one + 0.9 * two, rtol=1e-5)  # 9 / (2 + 8) is new
+    assert init_learner({"w": jnp.array(ONLINE)}, optimizer).average_params is None
+    greedy = [second.greedy_params(which) for which in ("online", "target", "average")]
+    assert greedy == [second.params, second.target_params, second.average_params]
 
 
 @pytest.mark.parametrize("max_norm", [None, 1.0, 3.5])

@@ -79,15 +79,13 @@ def test_a_trained_agent_returns_actions_and_evaluations(pixel_run):
     assert found.returns != agent.evaluate(episodes=6, seed=2).returns
 
 
-def test_the_last_agent_has_the_params_at_the_end_of_training(tmp_path):
-    config = dataclasses.replace(VECTORS, output=str(tmp_path / "run"), greedy_params="online")
+@pytest.mark.parametrize("which", ["online", "target", "average"])
+def test_the_last_agent_has_the_params_at_the_end_of_training(which, tmp_path):
+    config = dataclasses.replace(VECTORS, output=str(tmp_path / "run"), greedy_params=which)
     *_, end = jaxdqn.train(config)
-    last = jaxdqn.load(tmp_path / "run", "last")
-    jax.tree.map(np.testing.assert_array_equal, last.params, end.progress.state.learner.params)
-    polyak = dataclasses.replace(config, output=str(tmp_path / "polyak"), greedy_params="target")
-    *_, end = jaxdqn.train(polyak)
-    last = jaxdqn.load(tmp_path / "polyak", "last")
-    jax.tree.map(np.testing.assert_array_equal, last.params, end.progress.state.learner.target_params)
+    last, learner = jaxdqn.load(tmp_path / "run", "last"), end.progress.state.learner
+    jax.tree.map(np.testing.assert_array_equal, last.params, learner.greedy_params(which))
+    assert (learner.average_params is None) == (which != "average")
 
 
 @pytest.mark.long
