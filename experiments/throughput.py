@@ -22,9 +22,8 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from shared.command_line import positive
 from shared.seeds import write_table
@@ -80,10 +79,12 @@ def loop_rows(rounds: int) -> Iterator[Row]:
     for name in ours_flags:
         ours = median(name, "frames_per_second")
         assert ours is not None
-        yield Row(f"loop_seed_demo_{name}", 1 / ours, peer and 1 / peer, "s a frame", needs("torchrl"))
+        yield Row(f"frame of torchrl-demo, {name}", 1 / ours, peer and 1 / peer, "s", needs("torchrl") or "TorchRL")
     memory = median("async", "peak_bytes")
     assert memory is not None
-    yield Row("loop_peak_memory", memory, median("torchrl", "peak_bytes"), "bytes", "of the process that learns")
+    yield Row(
+        "peak memory of that process", memory, median("torchrl", "peak_bytes"), "bytes", needs("torchrl") or "TorchRL"
+    )
 
 
 def seconds_to_first_update(preset: str, cache: str) -> float:
@@ -130,10 +131,10 @@ def start_rows(rounds: int) -> Iterator[Row]:
                 peers.append(demo("torchrl_demo.py", "--frames", "256")["first_update_at"] - started)
     for preset, seconds in ours.items():
         peer = statistics.median(peers) if peers and preset == "torchrl-demo" else None
-        name = f"first_update_{preset.replace('-', '_')}"
-        note = needs("torchrl") if preset == "torchrl-demo" else "1,024 frames before it"
-        yield Row(f"{name}_cold", seconds[0], peer, "s", note or "ours once")
-        yield Row(f"{name}_warm", statistics.median(seconds[1:]), peer, "s", note)
+        name = f"start to first updates of {preset}"
+        note = (needs("torchrl") or "TorchRL") if preset == "torchrl-demo" else "includes 1,024 frames"
+        yield Row(f"{name}, nothing compiled", seconds[0], peer, "s", note)
+        yield Row(f"{name}, compiled before", statistics.median(seconds[1:]), peer, "s", note)
 
 
 PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
@@ -157,21 +158,36 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/throughput"))
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     options = parser.parse_args()
-    if not options.json:
-        print(f"{'name':32} {'ours':>10} {'peer':>10} {'ratio':>6}  unit")
-    found: list[dict[str, Any]] = []
+    found: list[Row] = []
     for part in options.only:
         for row in PARTS[part](options.rounds):
-            found.append({**row._asdict(), "ratio": row.ratio})
-            print(json.dumps(found[-1]) if options.json else line(row), flush=True)
-            write_table(options.output / "throughput.csv", found)
+            found.append(row)
+            write_table(options.output / "throughput.csv", table(found))
+            print(json.dumps({**row._asdict(), "ratio": row.ratio}) if options.json else line(row), flush=True)
 
 
 def line(row: Row) -> str:
-    """Return a row of the table."""
-    peer = "-" if row.peer is None else f"{row.peer:.4g}"
-    ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
-    return f"{row.name:32} {row.ours:>10.4g} {peer:>10} {ratio:>6}  {row.unit}" + (f" ({row.note})" if row.note else "")
+    """Return a row as a line of text."""
+    return "  ".join(cell for cell in cells(row).values() if cell)
+
+
+def table(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Return the rows as those of the table in docs/performance.md."""
+    return [cells(row) for row in rows]
+
+
+def cells(row: Row) -> dict[str, str]:
+    """Return a row's cells, with readable units."""
+    values = ["" if value is None else quantity(value, row.unit) for value in (row.ours, row.peer)]
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    return {"what": row.name, "ours": values[0], "peer": values[1], "ratio": ratio, "the peer is": row.note}
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return seconds or bytes with three digits."""
+    sizes = {"s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")), "bytes": ((1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))}[unit]
+    size, name = next((each for each in sizes if value >= each[0]), sizes[-1])
+    return f"{value / size:.3g} {name}"
 
 
 if __name__ == "__main__":

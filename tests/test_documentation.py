@@ -141,6 +141,16 @@ def test_tables_of_the_family_are_their_results(name):
     assert markdown(rows_of(name)) in PAGES["docs/results.md"]
 
 
+@pytest.mark.parametrize(("name", "page"), [("throughput", "performance"), ("checkpoint_cost", "checkpoints")])
+def test_tables_of_costs_are_their_results(name, page):
+    assert markdown(rows_of(name)) in PAGES[f"docs/{page}.md"]
+
+
+@pytest.mark.parametrize("name", ["cartpole_twin", "cartpole_transfer"])
+def test_tables_of_the_twin_are_their_results(name):
+    assert markdown(rows_of(name)) in PAGES["docs/results.md"]
+
+
 def test_the_table_of_levers_is_its_results():
     assert markdown(rows_of("cartpole_levers_table")) in PAGES["docs/default-preset.md"]
 

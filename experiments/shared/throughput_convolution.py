@@ -18,8 +18,8 @@ STEPS, BATCH = 4, 32
 def convolution_rows(rounds: int) -> Iterator[Row]:
     """Compare gradients of TorchRL's network inside `lax.scan`: `jaxdqn.Conv`, and the gradients that JAX derives."""
     found = median_seconds(rounds, ours=_make_call("channels_last"), peer=_make_call("xla"))
-    note = "the peer: the gradients that JAX derives, by jax.jit"
-    yield Row("convolution_gradient_scan", found["ours"] / STEPS, found["peer"] / STEPS, "s", note)
+    note = "the gradients that JAX derives, by jax.jit"
+    yield Row("gradient of TorchRL's network in a scan", found["ours"] / STEPS, found["peer"] / STEPS, "s", note)
 
 
 def _make_call(implementation: Implementation) -> Any:

@@ -47,8 +47,8 @@ def drawing_rows(rounds: int) -> Iterator[Row]:
     key = jax.random.key(0)
     found = median_seconds(rounds * 5, ours=lambda: ours(key), peer=lambda: theirs.step(actions)[1])
     theirs.close()
-    note = "the peer: gymnasium and pygame in one process, with our grey conversion and resizing"
-    yield Row("environment_frame_jax", found["ours"] / STEPS / NUM_ENVS, found["peer"] / NUM_ENVS, "s a frame", note)
+    note = "gymnasium and pygame in one process, with our grey conversion and resizing"
+    yield Row("frame of CartPole in JAX", found["ours"] / STEPS / NUM_ENVS, found["peer"] / NUM_ENVS, "s", note)
 
 
 def seeds_rows(rounds: int) -> Iterator[Row]:
@@ -57,8 +57,7 @@ def seeds_rows(rounds: int) -> Iterator[Row]:
     run = jaxdqn.make_device_run(config)
     together, alone = make_batch_call(run, SEEDS), make_batch_call(run, None)
     found = median_seconds(rounds, ours=together, peer=alone)
-    note = f"{found['ours'] / found['peer']:.2f} times one seed's time"
-    yield Row("eight_seeds", found["ours"], SEEDS * found["peer"], "s a batch of each", note)
+    yield Row("batch of 8 seeds of cartpole", found["ours"], SEEDS * found["peer"], "s", "one seed after another")
 
 
 def make_batch_call(run: DeviceRun, seeds: int | None) -> Callable[[], Any]:

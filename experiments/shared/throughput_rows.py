@@ -105,7 +105,9 @@ def update_rows(rounds: int) -> Iterator[Row]:
         found = median_seconds(rounds, **calls)
         for layout in ("contiguous", "channels_last"):
             peer_seconds = found[layout] / updates if layout in found else None
-            yield Row(f"update_b{size}_torch_{layout}", found["ours"] / updates, peer_seconds, "s", needs("torch"))
+            name = f"update of TorchRL's network, batch {size}"
+            note = needs("torch") or f"PyTorch, {layout.replace('_', ' ')}"
+            yield Row(name, found["ours"] / updates, peer_seconds, "s", note)
 
 
 def needs(*packages: str) -> str:
@@ -133,7 +135,7 @@ def act_rows(rounds: int) -> Iterator[Row]:
 
         calls["peer"] = peer
     found = median_seconds(rounds * 5, **calls)
-    yield Row("act_8", found["ours"], found.get("peer"), "s", needs("torch"))
+    yield Row("actions for 8 stacks", found["ours"], found.get("peer"), "s", needs("torch") or "PyTorch")
 
 
 def replay_rows(rounds: int) -> Iterator[Row]:
@@ -182,12 +184,22 @@ def replay_rows(rounds: int) -> Iterator[Row]:
         adds["peer"], samples["peer"] = peer_add, lambda: take(buffer, key)
     found = median_seconds(rounds * 5, **adds)
     yield Row(
-        "replay_add_32", found["ours"], found.get("peer"), "s", needs("flashbax") or "the peer stores two stacks a row"
+        "replay: adding 32 rows",
+        found["ours"],
+        found.get("peer"),
+        "s",
+        needs("flashbax") or "flashbax, given both stacks of a row",
     )
     found = median_seconds(rounds * 5, **samples)
-    yield Row("replay_sample_256", found["ours"], found.get("peer"), "s", needs("flashbax"))
+    yield Row(
+        "replay: sampling 256 windows",
+        found["ours"],
+        found.get("peer"),
+        "s",
+        needs("flashbax") or "flashbax, of whole transitions",
+    )
     per_row = agent.replay.num_bytes / capacity
-    yield Row("replay_bytes_torchrl", per_row, 2 * 4 * 64 * 64 * 4, "bytes a transition", "peer: two float32 stacks")
+    yield Row("replay: a transition", per_row, 2 * 4 * 64 * 64 * 4, "bytes", "TorchRL, two float32 stacks")
 
 
 def preprocess_rows(rounds: int) -> Iterator[Row]:
@@ -212,8 +224,8 @@ def preprocess_rows(rounds: int) -> Iterator[Row]:
         calls["torch"] = peer
     found = median_seconds(rounds * 5, **calls)
     for name in ("pillow", "torch"):
-        note = needs("torch") if name == "torch" else "Pillow rounds grey values before it resizes"
-        yield Row(f"grey_resize_{name}", found["ours"], found.get(name), "s", note)
+        note = needs("torch") or "PyTorch" if name == "torch" else "Pillow, which rounds grey values before it resizes"
+        yield Row("grey and resized frame", found["ours"], found.get(name), "s", note)
 
 
 def environment_rows(rounds: int) -> Iterator[Row]:
@@ -226,4 +238,4 @@ def environment_rows(rounds: int) -> Iterator[Row]:
     found = median_seconds(rounds * 10, **{name: lambda env=env: env.step(actions)[1] for name, env in envs.items()})
     for env in envs.values():
         env.close()
-    yield Row("environments_8_workers", found["ours"], found["peer"], "s a step", "the peer: ours in one process")
+    yield Row("step of 8 environments in processes", found["ours"], found["peer"], "s", "ours in one process")

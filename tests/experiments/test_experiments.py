@@ -86,21 +86,23 @@ def test_throughput_measures_installed_peers_and_names_missing_ones(monkeypatch,
     short = ["throughput.py", "--rounds", "1", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*short, "--json", "--only", "replay", "preprocess"])
     throughput.main()
-    found = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
-    assert set(found) == {
-        *("replay_add_32", "replay_sample_256", "replay_bytes_torchrl"),
-        *("grey_resize_pillow", "grey_resize_torch"),
-    }
-    assert all(row["ours"] > 0 and row["unit"] for row in found.values())
-    written = {row["name"]: row for row in read_rows(tmp_path / "throughput.csv")}
-    assert written.keys() == found.keys()
-    assert all(float(written[name]["ours"]) == row["ours"] for name, row in found.items())
-    for name in ("replay_add_32", "replay_sample_256", "grey_resize_torch"):
-        assert found[name]["peer"] is found[name]["ratio"] is None
-        assert found[name]["note"] == "the peer needs pip install -e '.[bench]'"
-    pillow = found["grey_resize_pillow"]
+    found = {(row["name"], row["note"]): row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert len(found) == 5
+    assert all(row["ours"] > 0 and row["unit"] in ("s", "bytes") for row in found.values())
+    missing = [row for (_, note), row in found.items() if note == "the peer needs pip install -e '.[bench]'"]
+    assert [row["name"] for row in missing] == [
+        *("replay: adding 32 rows", "replay: sampling 256 windows", "grey and resized frame"),
+    ]
+    assert all(row["peer"] is row["ratio"] is None for row in missing)
+    pillow = found["grey and resized frame", "Pillow, which rounds grey values before it resizes"]
     assert pillow["ratio"] == pytest.approx(pillow["ours"] / pillow["peer"])
-    assert found["replay_bytes_torchrl"]["ratio"] < 1 / 30
+    written = read_rows(tmp_path / "throughput.csv")
+    assert [row["what"] for row in written] == [name for name, _ in found]
+    assert written[2]["ours"].endswith(" kB")
+    assert float(written[2]["ratio"]) < 1 / 30
+    assert [throughput.quantity(*each) for each in ((0.0123, "s"), (2.5, "s"), (3e-7, "s"), (4110, "bytes"))] == [
+        *("12.3 ms", "2.5 s", "0.3 us", "4.11 kB"),
+    ]
     for words, says in (
         (["--rounds", "0"], "0 must be at least 1"),
         (["--only", "nothing"], "invalid choice"),
