@@ -57,7 +57,7 @@ VARIANTS = (
     Variant("target 5 times as fast", {"tau": 5 * CARTPOLE.tau}),
     Variant("epsilon from 0.3", {"epsilon_start": 0.3}),
     Variant("epsilon ends at 0.05", {"epsilon_end": 0.05}),
-    Variant("stacks of 6", {"frame_stack": 6}),
+    Variant("stacks of 4", {"frame_stack": 4}),
     # other pieces
     Variant("target copied every 100", {"target_period": 100}),
     Variant("layer norm", {"layer_norm": True}),

@@ -5,7 +5,7 @@
     agent = jaxdqn.make_agent(config, ...)                     # the pure functions
 
 The public names are listed in `__init__.pyi`. Each is imported when it is first used, so that `import jaxdqn` does not
-import JAX: a process that only steps environments starts six times faster.
+import JAX: a process that only steps environments starts sooner.
 """
 
 from importlib.metadata import version

@@ -9,7 +9,6 @@ from jaxdqn.config import Config
 # Common to all three presets, which learn CartPole from pixels.
 _CARTPOLE: dict[str, Any] = {
     "pixels": True,
-    "frame_stack": 4,
     "value_bias": 2.0,
     "weight_decay": 1e-5,
     "loss": "squared",
@@ -24,6 +23,7 @@ _CARTPOLE: dict[str, Any] = {
 # Common to both presets of TorchRL's tutorial.
 _TORCHRL: dict[str, Any] = {
     **_CARTPOLE,
+    "frame_stack": 4,
     "network": "torchrl",
     "normalisation_frames": 1000,
     "learning_rate": 2e-3,
@@ -50,6 +50,7 @@ PRESETS: dict[str, Config] = _Presets(
     {
         "cartpole": Config(
             **_CARTPOLE,
+            frame_stack=6,
             network="padded-motion",
             normalisation_frames=200,
             random_shift=2,

@@ -16,8 +16,8 @@ from shared.seeds import markdown
 
 import jaxdqn
 from jaxdqn.cli.commands import COMMANDS
-from jaxdqn.networks.architectures import padded_motion_cnn
-from jaxdqn.networks.dueling import DuelingCNN
+from jaxdqn.networks.architectures import make_network
+from jaxdqn.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]}
@@ -113,13 +113,12 @@ def results_line(row):
 
 
 def test_sizes_of_networks_are_those_of_the_code():
-    for network, size, page in (
-        (DuelingCNN(2), "1,262,691", "docs/torchrl.md"),
-        (padded_motion_cnn(2), "62,995", "docs/default-preset.md"),
-    ):
-        shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 64, 64, 4), np.float32))
+    for preset, size, page in (("torchrl", "1,262,691", "torchrl"), ("cartpole", "65,043", "default-preset")):
+        config = PRESETS[preset]
+        images = np.zeros((1, 64, 64, config.frame_stack), np.float32)
+        shapes = jax.eval_shape(make_network(config, 2).init, jax.random.key(0), images)
         assert f"{sum(x.size for x in jax.tree.leaves(shapes)):,}" == size
-        assert size in PAGES[page]
+        assert size in PAGES[f"docs/{page}.md"]
 
 
 def test_the_table_of_n_step_ends_is_its_results():
