@@ -22,14 +22,15 @@ from shared.seeds import markdown, write_table
 from shared.variants import SOLVED, Rows, Variant, curves, return_cells, run_variants
 
 from jaxdqn.config import Config
-from jaxdqn.networks.architectures import motion_cnn
+from jaxdqn.networks.architectures import padded_motion_cnn
 from jaxdqn.presets import PRESETS
 
 SEEDS = [5, 6, 7, 8, 9]
 CARTPOLE = dataclasses.replace(PRESETS["cartpole"], total_frames=8_000, capacity=8_000)
 RATE = CARTPOLE.learning_rate
-UNPADDED = motion_cnn(2).clone(features=(16, 32, 32))
-ADAMW = optax.adamw(optax.linear_schedule(RATE, CARTPOLE.learning_rate_end, 3_500), weight_decay=1e-2)
+UNPADDED = padded_motion_cnn(2).clone(edge_columns=0)
+UPDATES = (CARTPOLE.num_batches - CARTPOLE.warmup_frames // CARTPOLE.frames_per_batch) * CARTPOLE.updates_per_batch
+SCHEDULE = optax.linear_schedule(RATE, CARTPOLE.learning_rate_end, UPDATES)
 
 VARIANTS = (
     Variant("preset"),
@@ -40,7 +41,8 @@ VARIANTS = (
     Variant("no shifts", {"random_shift": 0}),
     Variant("no mirror images", {"mirror": False}),
     Variant("no double Q", {"double": False}),
-    Variant("online parameters", {"greedy_params": "online"}),
+    Variant("greedy target network", {"greedy_params": "target"}),
+    Variant("greedy online parameters", {"greedy_params": "online"}),
     Variant("learning rate stays", {"learning_rate_end": RATE}),
     # its numbers
     Variant("shifts by 3", {"random_shift": 3}),
@@ -62,7 +64,7 @@ VARIANTS = (
     Variant("target copied every 100", {"target_period": 100}),
     Variant("layer norm", {"layer_norm": True}),
     Variant("no weight decay", {"weight_decay": 0.0}),
-    Variant("AdamW", pieces={"optimizer": ADAMW}),
+    Variant("AdamW, decay 1e-2", pieces={"optimizer": optax.adamw(SCHEDULE, weight_decay=1e-2)}),
     Variant("iqn", {"distribution": "iqn"}),
     Variant("qr", {"distribution": "qr"}),
     Variant("c51", {"distribution": "c51"}),

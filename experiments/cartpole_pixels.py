@@ -2,11 +2,11 @@
 
     python3 experiments/cartpole_pixels.py --output runs/cartpole-pixels [-- FLAGS]
 
-Arguments: `--seeds` (100 to 119), `--preset` (cartpole), `--episodes` (100, to score an agent), `--output`; FLAGS are
-flags of `jaxdqn train`. Each seed is a separate run under the output folder. A seed that is already trained and scored
-with the same config is not repeated; an interrupted one is trained again from scratch. It writes `cartpole.csv` (one
-row for each seed), `cartpole_table.csv` (medians, worst seeds, and interquartile means with 95 % bootstrap intervals)
-and `curves.png`, and prints both tables.
+Arguments: `--seeds` (100 to 119), `--preset` (cartpole), `--episodes` (100, to score an agent), `--output`, `--name` of
+the tables (cartpole); FLAGS are flags of `jaxdqn train`. Each seed is a separate run under the output folder. A seed that is already trained and scored
+with the same config is not repeated; an interrupted one is trained again from scratch. It writes `NAME.csv` (one row
+for each seed), `NAME_table.csv` (medians, means, worst seeds, and with five seeds or more interquartile means with 95 %
+bootstrap intervals) and `curves.png`, and prints both tables.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from shared.command_line import config_of, positive, split_flags
-from shared.seeds import markdown, mean_with_interval, write_table
+from shared.seeds import interquartile_text, markdown, write_table
 from shared.variants import SOLVED, draw
 
 import jaxdqn
@@ -34,6 +34,13 @@ from jaxdqn.storage.atomic import read_json, write_json
 SEEDS = list(range(100, 120))
 """Seeds that chose no setting of the preset `cartpole`: see `seeds.toml`."""
 
+SCORES = (
+    *("solved_frames", "solved_seconds", "last_evaluation_seconds"),
+    *("best_frames", "best_mean", "best_standard_error", "best_min"),
+    *("last_frames", "last_mean", "last_standard_error", "last_min"),
+)
+"""What is reported about a seed: frames and seconds to the first evaluation at 475, and the agents' fresh episodes."""
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
@@ -43,33 +50,39 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cartpole")
     parser.add_argument("--episodes", type=positive, default=100, help="greedy episodes on new seeds to score an agent")
     parser.add_argument("--output", type=Path, default=Path("runs/cartpole-pixels"))
+    parser.add_argument("--name", default="cartpole", help="name of the tables")
     options = parser.parse_args(words)
     try:
         given = config_of(flags, PRESETS[options.preset])
         runs = {seed: options.output / f"seed{seed}" for seed in options.seeds}
         configs = {seed: dataclasses.replace(given, seed=seed, output=str(run)) for seed, run in runs.items()}
         finished = {seed: is_finished(run, configs[seed]) for seed, run in runs.items()}
+        rows = []
+        for seed, run in runs.items():
+            if not finished[seed]:
+                train(configs[seed])
+            rows.append(scored(run, seed, options.episodes))
+            print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+            write_table(options.output / f"{options.name}.csv", rows)
     except ValueError as error:
         parser.error(str(error))
-    rows = []
-    for seed, run in runs.items():
-        if not finished[seed]:
-            train(configs[seed])
-        rows.append(scored(run, seed, options.episodes))
-        print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
-        write_table(options.output / "cartpole.csv", rows)
     summary = [summary_of(rows)]
-    write_table(options.output / "cartpole_table.csv", summary)
+    write_table(options.output / f"{options.name}_table.csv", summary)
     print(markdown(rows), markdown(summary), sep="\n\n")
-    evaluations = {seed: read_table(run / "evaluations.csv") for seed, run in runs.items()}
-    title = f"{given.env}, preset {options.preset}"
+    draw_evaluations(runs, f"{given.env}, preset {options.preset}", options.output / "curves.png")
+    print(
+        f"saved in {options.output}: {options.name}.csv, {options.name}_table.csv, curves.png and a run for each seed"
+    )
+
+
+def draw_evaluations(runs: Mapping[int, Path], title: str, output: Path) -> None:
+    """Draw the screening mean of each seed's evaluations, which is not biased by the choice of the best agent."""
     points = [
         {"variant": title, "seed": seed, "frames": int(row["frames"]), "mean": row["screening_mean"]}
-        for seed, table in evaluations.items()
-        for row in table
+        for seed, run in runs.items()
+        for row in read_table(run / "evaluations.csv")
     ]
-    draw(points, [title], options.output / "curves.png")
-    print(f"saved in {options.output}: cartpole.csv, cartpole_table.csv, curves.png and a run for each seed")
+    draw(points, [title], output)
 
 
 def is_finished(run: Path, config: Config) -> bool:
@@ -105,7 +118,7 @@ def train(config: Config) -> None:
 def scored(run: Path, seed: int, episodes: int) -> dict[str, Any]:
     """Return the row of a seed; a file in the run's folder keeps it for the next time."""
     path = run / f"scores_{episodes}.json"
-    if not path.exists():
+    if not path.exists() or read_json(path).keys() != {"seed", *SCORES}:
         write_json(path, {"seed": seed, **score(run, episodes)})
     return read_json(path)
 
@@ -117,19 +130,11 @@ def score(run: Path, episodes: int) -> dict[str, Any]:
     kept = Checkpoints(run / "checkpoints").index()
     best = jaxdqn.load(run, "best").evaluate(episodes, seed=0)
     last = best if kept["best"] == kept["last"] else jaxdqn.load(run, "last").evaluate(episodes, seed=0)
-    return {
-        "solved_frames": int(solved[0]["frames"]) if solved else None,
-        "solved_seconds": round(solved[0]["elapsed_seconds"]) if solved else None,
-        "last_evaluation_seconds": round(evaluations[-1]["elapsed_seconds"]),
-        "best_frames": kept["best"],
-        "best_mean": round(best.mean, 1),
-        "best_standard_error": round(best.standard_error, 1),
-        "best_min": best.min,
-        "last_frames": kept["last"],
-        "last_mean": round(last.mean, 1),
-        "last_standard_error": round(last.standard_error, 1),
-        "last_min": last.min,
-    }
+    first = (int(solved[0]["frames"]), round(solved[0]["elapsed_seconds"])) if solved else (None, None)
+    values: list[Any] = [*first, round(evaluations[-1]["elapsed_seconds"])]
+    for which, played in (("best", best), ("last", last)):
+        values += [kept[which], round(played.mean, 1), round(played.standard_error, 1), played.min]
+    return dict(zip(SCORES, values, strict=True))
 
 
 def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -142,7 +147,9 @@ def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     for which in ("best", "last"):
         means = np.array([[row[f"{which}_mean"]] for row in rows])
         found[f"{which} agent at 475 or more"] = f"{(means >= SOLVED).sum()} of {len(rows)}"
-        found[f"{which} agent: mean [interval], worst seed"] = f"{mean_with_interval(means)}, {means.min():.1f}"
+        found[f"{which} agent: mean, worst seed"] = f"{means.mean():.1f}, {means.min():.1f}"
+        if len(rows) >= 5:  # of fewer, resampling says little
+            found[f"{which} agent: interquartile mean"] = interquartile_text(means)
     return found
 
 

@@ -133,10 +133,15 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/checkpoint-cost"))
     options = parser.parse_args(args)
     contents = {"frames of CartPole": False, "noise, which does not compress": True}
-    rows = [
-        row_of(content, measure(options.rows, noise=noise, new_rows=options.new_rows))
-        for content, noise in contents.items()
-    ]
+    if options.new_rows < PRESETS["cartpole"].frames_per_batch:
+        parser.error(f"--new-rows {options.new_rows} must be a batch at least: {PRESETS['cartpole'].frames_per_batch}")
+    try:
+        rows = [
+            row_of(content, measure(options.rows, noise=noise, new_rows=options.new_rows))
+            for content, noise in contents.items()
+        ]
+    except ValueError as error:
+        parser.error(str(error))
     write_table(options.output / "checkpoint_cost.csv", rows)
     print(markdown(rows))
 

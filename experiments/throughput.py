@@ -167,8 +167,9 @@ def main() -> None:
 
 
 def line(row: Row) -> str:
-    """Return a row as a line of text."""
-    return "  ".join(cell for cell in cells(row).values() if cell)
+    """Return a row as a line of text, in columns."""
+    what, ours, peer, ratio, note = cells(row).values()
+    return f"{what:45} {ours:>10} {peer or '-':>10} {ratio or '-':>6}  {note}".rstrip()
 
 
 def table(rows: Sequence[Row]) -> list[dict[str, str]]:
@@ -183,10 +184,13 @@ def cells(row: Row) -> dict[str, str]:
     return {"what": row.name, "ours": values[0], "peer": values[1], "ratio": ratio, "the peer is": row.note}
 
 
+UNITS = {"s": {"s": 1.0, "ms": 1e-3, "us": 1e-6}, "bytes": {"GB": 1e9, "MB": 1e6, "kB": 1e3, "bytes": 1.0}}
+
+
 def quantity(value: float, unit: str) -> str:
-    """Return seconds or bytes with three digits."""
-    sizes = {"s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")), "bytes": ((1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))}[unit]
-    size, name = next((each for each in sizes if value >= each[0]), sizes[-1])
+    """Return seconds or bytes with three digits, in the largest unit of which there is at least one."""
+    value = float(f"{value:.3g}")
+    name, size = next((each for each in UNITS[unit].items() if value >= each[1]), list(UNITS[unit].items())[-1])
     return f"{value / size:.3g} {name}"
 
 

@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Int, PyTree
 
 AVERAGE_POWER = 8.0
-"""Power of `polynomial_average`: it spans about the newest 11 % of all updates. See docs/default-preset.md."""
+"""Power of `polynomial_average`: the newest 11 % of the updates have two thirds of the weight."""
 
 
 def polyak_update(params: PyTree, target_params: PyTree, tau: Any) -> PyTree:
@@ -26,9 +26,9 @@ def polynomial_average(
 ) -> PyTree:
     """Return the average with the newest parameters, whose weight is `(1 + power) / (updates + power)`.
 
-    Parameter vector `i` of `t` has a weight of about `(i / t) ** power`, so that the average spans the newest
-    `1 / (1 + power)` of the updates, however many there are: early ones are forgotten, and no number has to match the
-    length of the run. With `power` 0 it is the mean of all.
+    After `t` updates the parameters of update `i` have about `(i / t) ** power` times the weight of the newest ones: the
+    newest `1 / (1 + power)` of the updates have two thirds of all weight, however many there are. Early ones are
+    forgotten, and no number has to match the length of the run. With `power` 0 it is the mean of all.
 
     Args:
         params: Parameters after this update.
@@ -40,4 +40,5 @@ def polynomial_average(
         Shamir and Zhang, Stochastic Gradient Descent for Non-smooth Optimization: Convergence Results and Optimal
         Averaging Schemes (2013), section 4.
     """
-    return polyak_update(params, average, (1.0 + power) / (updates.astype("float32") + power))
+    weight = (1.0 + power) / (updates.astype("float32") + power)
+    return jax.tree.map(lambda new, old: old + weight.astype(old.dtype) * (new - old), params, average)

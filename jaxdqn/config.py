@@ -63,7 +63,7 @@ class Config(AlgorithmFields, EnvFields):
     max_episode_steps: int = 27_000
     """Steps after which an evaluation episode is cut and counts as truncated."""
     greedy_params: Literal["online", "target", "average"] = "target"
-    """Parameters of the greedy agent that is evaluated and saved; average: over the newest 11 % of updates."""
+    """Parameters of the greedy agent that is evaluated and saved; average: mostly of the newest 11 % of updates."""
     log_every: int = 0
     """Frames between rows of metrics.csv; 0: one row per collected batch."""
     checkpoint_every: int = 10_000

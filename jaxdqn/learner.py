@@ -51,7 +51,9 @@ class LearnerState(NamedTuple):
     average_params: Params | None = None
 
     def greedy_params(self, which: Literal["online", "target", "average"]) -> Params:
-        """Return the parameters of the greedy agent: see `Config.greedy_params`."""
+        """Return the parameters of the greedy agent. Raise `ValueError` if there is no average."""
+        if which == "average" and self.average_params is None:
+            raise ValueError("no average is kept: set greedy_params average before the run begins")
         return {"online": self.params, "target": self.target_params, "average": self.average_params}[which]
 
 

@@ -108,7 +108,8 @@ def results_line(row):
     ]
     if row["best_frames"] == row["last_frames"]:
         agents[1] = "the same"
-    first = f"{int(row['solved_frames']):,} frames, {row['solved_seconds']} s"
+    solved = row["solved_frames"]
+    first = f"{int(solved):,} frames, {row['solved_seconds']} s" if solved else "never"
     return f"| {' | '.join([row['seed'], first, row['last_evaluation_seconds'] + ' s', *agents])} |"
 
 

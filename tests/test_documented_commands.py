@@ -13,11 +13,16 @@ from running import command
 from test_documentation import PAGES, ROOT
 
 import jaxdqn
+from jaxdqn.checkpoints.compatibility import OLD_VALUES
 from jaxdqn.cli.train_flags import parse_train
 from jaxdqn.presets import PRESETS
 
 SHORT = "--total-frames 64 --num-envs 2 --frames-per-batch 32 --batch-size 8 --updates-per-batch 1 --capacity 64"
 SHORT += " --warmup-frames 32 --evaluate-every 0 --evaluation-episodes 1 --max-episode-steps 20 --frame-size 64"
+
+
+SYMMETRIES = {"random_shift": 2, "mirror": True, "symmetries_of": "CartPole-v1", "max_episode_steps": 27_000}
+"""Settings of the former preset that were not its defaults, or came later."""
 
 
 def commands(language="sh"):
@@ -58,6 +63,12 @@ def test_flags_of_train_are_known():
             preset, flags = preset_of([word.replace("HOST", "10.0.0.1") for word in words[2:]])
             flags = [{"N": "1", "X": "Acrobot-v1"}.get(word, word) for word in flags]
             parse_train(flags, preset)
+
+
+def test_the_command_with_former_settings_has_those_of_older_versions():
+    line = next(line for _, line in inline_commands() if line.startswith("jaxdqn train cartpole --network motion"))
+    found = parse_train(shlex.split(line)[3:], PRESETS["cartpole"])[0].to_dict()
+    assert {**found, **SYMMETRIES} == {**OLD_VALUES, **SYMMETRIES}
 
 
 def test_extras_that_are_installed_exist():

@@ -137,7 +137,7 @@ def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, draws: int = 
     return float(low), float(high)
 
 
-def mean_with_interval(values: np.ndarray) -> str:
+def interquartile_text(values: np.ndarray) -> str:
     """Return the interquartile mean of `values [S, E]` and its 95 % bootstrap interval as text."""
     low, high = bootstrap_interval(values)
     return f"{interquartile_mean(values):.1f} [{low:.1f}, {high:.1f}]"

@@ -23,7 +23,7 @@ from shared.seeds import (
     Scores,
     bootstrap_interval,
     interquartile_mean,
-    mean_with_interval,
+    interquartile_text,
     train_side_by_side,
     write_table,
 )
@@ -197,7 +197,7 @@ def return_cells(rows: Rows, name: str) -> dict[str, Any]:
         ("last return", np.array([[run[-1][1]] for run in runs])),
         ("mean of all evaluations", np.array([[np.mean([mean for _, mean in run])] for run in runs])),
     ):
-        cells[column] = mean_with_interval(values)
+        cells[column] = interquartile_text(values)
     return cells
 
 

@@ -104,13 +104,13 @@ def resume(args: Sequence[str]) -> None:
 def evaluate(args: Sequence[str]) -> None:
     """`jaxdqn evaluate RUN --episodes N [--json]`."""
     options = parse(Evaluate, "evaluate", args)
+    options.check()
     if options.episodes < 1:
         raise ValueError(f"--episodes {options.episodes} must be at least 1")
     with defer_ctrl_c():
         from jaxdqn.cli.console import count_of, mean_with_error
         from jaxdqn.distributed.devices import find_devices
 
-    options.check()
     find_devices()
     if sys.stderr.isatty():
         print(f"playing {options.episodes} episodes ...", file=sys.stderr)
@@ -120,9 +120,8 @@ def evaluate(args: Sequence[str]) -> None:
         kwargs: dict[str, Any] = {"max_episode_steps": max_steps, "say": lambda line: print(line, file=sys.stderr)}
         result = agent.evaluate(options.episodes, options.seed, **kwargs)
     if options.json:
-        fields: dict[str, Any] = {"pretrained": options.pretrained, "seed": options.seed}
-        if options.pretrained is None:
-            fields = {"run": str(options.run), "checkpoint": options.checkpoint, "seed": options.seed}
+        run, checkpoint = (None, None) if options.run is None else (str(options.run), options.checkpoint)
+        fields = {"run": run, "checkpoint": checkpoint, "pretrained": options.pretrained, "seed": options.seed}
         figures = {name: value for name, value in result._asdict().items() if not name.startswith("screening_")}
         print(json.dumps({**fields, "max_episode_steps": max_steps, **figures}))
         return
@@ -137,6 +136,7 @@ def evaluate(args: Sequence[str]) -> None:
 def play(args: Sequence[str]) -> None:
     """`jaxdqn play RUN --output agent.gif`."""
     options = parse(Play, "play", args)
+    options.check()
     if options.output.suffix.lower() != ".gif":
         raise ValueError(f"--output {str(options.output)!r} must end in .gif")
     with defer_ctrl_c():
@@ -144,7 +144,6 @@ def play(args: Sequence[str]) -> None:
         from jaxdqn.envs.vector.episodes import CutEpisode
         from jaxdqn.reporting.gif import draw_episode
 
-    options.check()
     find_devices()
     if options.max_episode_steps < 1:
         raise ValueError(f"--max-episode-steps {options.max_episode_steps} must be at least 1")

@@ -1,4 +1,4 @@
-"""Trained agents: load one from a run's folder, or from arrays and what they belong to."""
+"""Load a trained agent from a run's folder."""
 
 from __future__ import annotations
 

@@ -13,10 +13,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -24,10 +27,8 @@ from jaxdqn.checkpoints.agent_files import AgentSpec
 from jaxdqn.checkpoints.compatibility import config_of_file
 from jaxdqn.evaluation.loading import greedy_function
 from jaxdqn.evaluation.trained_agent import TrainedAgent
-from jaxdqn.pretrained import PRETRAINED
+from jaxdqn.pretrained import FOLDER, PRETRAINED
 from jaxdqn.storage.atomic import atomic_write, read_json, write_json
-
-FOLDER = Path(__file__).parent.parent / "pretrained"
 
 
 def load_pretrained(name: str, *, env: str | None = None) -> TrainedAgent:
@@ -63,12 +64,12 @@ def read_agent(folder: Path, name: str, *, env: str | None = None) -> TrainedAge
         config = config_of_file(facts["config"])
         spec = AgentSpec.from_dict(facts["agent"], config)
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            params = unflatten_dict({tuple(key.split("/")): arrays[key] for key in arrays.files})
-    except (OSError, KeyError, TypeError, ValueError) as error:
+            params = unflatten_dict({tuple(key.split("/")): jnp.asarray(arrays[key]) for key in arrays.files})
+        q_values, like = greedy_function(config, spec)
+        if jax.tree.map(_size_of, params) != jax.tree.map(_size_of, like):
+            raise ValueError(f"{path} holds the parameters of another network")
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"the pretrained agent {name!r} is damaged: install jaxdqn again ({error})") from error
-    q_values, like = greedy_function(config, spec)
-    if jax.tree.map(_size_of, params) != jax.tree.map(_size_of, like):
-        raise ValueError(f"the pretrained agent {name!r} is of another version of its network: install jaxdqn again")
     return TrainedAgent(config, spec, params, q_values, env=env)
 
 
@@ -80,7 +81,12 @@ def write_agent(folder: Path, name: str, agent: TrainedAgent, facts: dict[str, A
         name: Name of the agent.
         agent: The agent; its run's folder is not written.
         facts: Further fields of the JSON file: the command, the date, figures.
+
+    Raises:
+        ValueError: If its network or its environment is a user's own: these are not in the files.
     """
+    if agent.spec.custom:
+        raise ValueError(f"the agent has a {' and a '.join(agent.spec.custom)} of its own: it cannot be loaded by name")
     arrays = {"/".join(key): np.asarray(value) for key, value in flatten_dict(agent.params).items()}
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]

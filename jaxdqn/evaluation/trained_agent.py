@@ -108,7 +108,7 @@ class TrainedAgent:
             check_no_import(config.evaluation_env, "--env")
         env = build_eval_fn(config, env_fn, render=render)()
         try:
-            check_same_env(env, self.spec, "load it with the env_fn it was trained with")
+            check_same_env(env, self.spec, "play it on the environment it was trained on (env, or your own env_fn)")
         except ValueError:
             env.close()
             raise

@@ -100,8 +100,9 @@ def padded_motion_cnn(
 ) -> DuelingCNN:
     """Return the network of the preset `cartpole`: `motion_cnn` with half the channels, on images 48 columns wider.
 
-    Without the copies, kernels see what is near an edge from fewer places than what is in the middle, so that less of
-    what is learned in the middle holds there. 62,995 parameters for 64x64x4 and two actions.
+    24 copies of the leftmost column are at the left, and of the rightmost one at the right. Without them, kernels see
+    what is near an edge from fewer places than what is in the middle, and less of what they learn there holds near an
+    edge. 62,995 parameters for 64x64x4 and two actions.
     """
     network = motion_cnn(num_actions, value_bias=value_bias, channels=channels, dtype=dtype)
     return network.clone(features=(16, 32, 32), edge_columns=24)

@@ -118,7 +118,7 @@ def test_the_command_line_plays_and_evaluates_them(tmp_path, capsys):
     assert command(*words) == 0
     line = json.loads(capsys.readouterr().out)
     assert (line["pretrained"], line["episodes"], line["max_episode_steps"]) == ("ball", 1, 30)
-    assert "run" not in line
+    assert line["run"] is line["checkpoint"] is None
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ def test_checkpoint_cost_measures_two_contents(tmp_path, capsys):
         float(row[name].split()[0]) > 0 for row in (pictures, noise) for name in ("first", "verified and loaded")
     )
     assert "| frames of CartPole | 2 MB |" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stop:
-        script("checkpoint_cost").main(["--rows", "0"])
-    assert stop.value.code == 2
+    for words in (["--rows", "0"], ["--rows", "10"], ["--new-rows", "5"]):
+        with pytest.raises(SystemExit) as stop:
+            script("checkpoint_cost").main(words)
+        assert stop.value.code == 2
 
 
 def test_scaling_measures_a_process_and_calculates_links(tmp_path, monkeypatch, capsys):

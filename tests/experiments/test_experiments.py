@@ -100,8 +100,8 @@ def test_throughput_measures_installed_peers_and_names_missing_ones(monkeypatch,
     assert [row["what"] for row in written] == [name for name, _ in found]
     assert written[2]["ours"].endswith(" kB")
     assert float(written[2]["ratio"]) < 1 / 30
-    assert [throughput.quantity(*each) for each in ((0.0123, "s"), (2.5, "s"), (3e-7, "s"), (4110, "bytes"))] == [
-        *("12.3 ms", "2.5 s", "0.3 us", "4.11 kB"),
+    assert [throughput.quantity(*each) for each in ((0.0123, "s"), (0.9997, "s"), (3e-7, "s"), (1.2e9, "bytes"))] == [
+        *("12.3 ms", "1 s", "0.3 us", "1.2 GB"),
     ]
     for words, says in (
         (["--rounds", "0"], "0 must be at least 1"),
