@@ -3,10 +3,10 @@
     python3 experiments/cartpole_pixels.py --output runs/cartpole-pixels [-- FLAGS]
 
 Arguments: `--seeds` (100 to 119), `--preset` (cartpole), `--episodes` (100, to score an agent), `--output`, `--name` of
-the tables (cartpole); FLAGS are flags of `jaxdqn train`. Each seed is a separate run under the output folder. A seed that is already trained and scored
-with the same config is not repeated; an interrupted one is trained again from scratch. It writes `NAME.csv` (one row
-for each seed), `NAME_table.csv` (medians, means, worst seeds, and with five seeds or more interquartile means with 95 %
-bootstrap intervals) and `curves.png`, and prints both tables.
+the tables (cartpole); FLAGS are flags of `jaxdqn train`. Each seed is a separate run under the output folder. A seed
+that is already trained and scored with the same config is not repeated; an interrupted one is trained again from
+scratch. It writes `NAME.csv` (one row for each seed), `NAME_table.csv` (medians, means, worst seeds, and of five seeds
+or more interquartile means with 95 % bootstrap intervals) and `curves.png`, and prints both tables.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def draw_evaluations(runs: Mapping[int, Path], title: str, output: Path) -> None
 
 
 def is_finished(run: Path, config: Config) -> bool:
-    """Return whether a run of this config was trained to its end.
+    """Return whether a run of this config, in any folder, was trained to its end.
 
     Raises:
         ValueError: If the folder holds a run of another config.

@@ -102,14 +102,12 @@ class Picture(NamedTuple):
         high: 99.9th percentile of the absolute difference.
         largest: Maximum of the absolute difference.
         worst: Gymnasium's frame, ours, and 16 times their difference `[64, 3*64]` uint8, for the state with `largest`.
-        state: `x` and `theta` of that state.
     """
 
     mean: float
     high: float
     largest: int
     worst: np.ndarray
-    state: tuple[float, float]
 
 
 def compare_pictures(states: int) -> Picture:
@@ -128,17 +126,17 @@ def compare_pictures(states: int) -> Picture:
     at = int(difference.reshape(states, -1).max(axis=1).argmax())
     worst = np.hstack([theirs[at], ours[at], np.minimum(16 * difference[at], 255)]).astype(np.uint8)
     high = float(np.quantile(difference, 0.999))
-    return Picture(float(difference.mean()), high, int(difference.max()), worst, (float(x[at]), float(theta[at])))
+    return Picture(float(difference.mean()), high, int(difference.max()), worst)
+
+
+def check_cartpole(agent: TrainedAgent) -> None:
+    """Raise `ValueError` if an agent was trained on another environment."""
+    if agent.config.env != "CartPole-v1":
+        raise ValueError(f"--transfer: the agent was trained on {agent.config.env} and not on CartPole-v1")
 
 
 def transfer(agent: TrainedAgent, episodes: int) -> dict[str, str]:
-    """Return the mean and the lowest return of an agent on gymnasium's environment and on ours.
-
-    Raises:
-        ValueError: If it was trained on another environment.
-    """
-    if agent.config.env != "CartPole-v1":
-        raise ValueError(f"--transfer: the agent was trained on {agent.config.env} and not on CartPole-v1")
+    """Return the mean and the lowest return of an agent on gymnasium's environment and on ours."""
     env = make_cartpole(pixels=agent.config.pixels, frame_size=agent.config.frame_size)
     play = make_device_evaluation(
         env, lambda _, obs: agent.q_values(obs), episodes=episodes, frame_stack=agent.frame_stack
@@ -160,6 +158,12 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=positive, default=100, help="episodes of each agent on each environment")
     parser.add_argument("--output", type=Path, default=Path("runs/cartpole-twin"))
     options = parser.parse_args(args)
+    try:
+        agents = [(which, jaxdqn.load(run, which)) for run in options.transfer for which in ("best", "last")]
+        for _, agent in agents:
+            check_cartpole(agent)
+    except ValueError as error:
+        parser.error(str(error))
     figures: list[dict[str, str]] = []
     if options.trajectories:
         physics = compare_physics(options.trajectories)._asdict()
@@ -174,15 +178,10 @@ def main(args: Sequence[str] | None = None) -> None:
     if figures:
         write_table(options.output / "cartpole_twin.csv", figures)
         print(markdown(figures))
-    rows = []
-    for run in options.transfer:
-        for which in ("best", "last"):
-            try:
-                agent = jaxdqn.load(run, which)
-                played = transfer(agent, options.episodes)
-                rows.append({"trained with": f"--loop {agent.config.loop}", "agent": which, **played})
-            except ValueError as error:
-                parser.error(str(error))
+    rows = [
+        {"trained with": f"--loop {agent.config.loop}", "agent": which, **transfer(agent, options.episodes)}
+        for which, agent in agents
+    ]
     if rows:
         write_table(options.output / "cartpole_transfer.csv", rows)
         print(markdown(rows))

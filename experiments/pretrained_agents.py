@@ -5,28 +5,29 @@
 
 Arguments: the agent's name, the folder of a run of its command, `--episodes` (100, for its figures), `--output`
 (jaxdqn/pretrained). The best agent of the run is written and read again; the figures are those of the agent that was
-read, on seeds that training and selection did not use. A run of another command is refused.
+read, on seeds that training and selection did not use. A run of another command, or one that has not ended, is refused.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import shlex
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cartpole_pixels import is_finished
 from shared.command_line import positive
 
 import jaxdqn
 from jaxdqn.checkpoints.agent_files import Checkpoints
 from jaxdqn.cli.train_flags import parse_config
 from jaxdqn.config import Config
-from jaxdqn.evaluation.loading import read_config
-from jaxdqn.evaluation.pretrained import FOLDER, read_agent, write_agent
+from jaxdqn.evaluation.pretrained import read_agent, write_agent
 from jaxdqn.presets import PRESETS
+from jaxdqn.pretrained import FOLDER
 from jaxdqn.storage.atomic import read_json
 
 COMMANDS = {
@@ -43,11 +44,9 @@ def config_of_command(command: str) -> Config:
 
 
 def check_run(run: Path, command: str) -> None:
-    """Raise `ValueError` if a run is not of a command."""
-    found, wanted = read_config(run), config_of_command(command)
-    chosen = {"output": None, "capacity": None} if wanted.capacity is None else {"output": None}
-    if dataclasses.replace(found, **chosen) != dataclasses.replace(wanted, **chosen):
-        raise ValueError(f"{run} is not a run of {command!r}: train that one")
+    """Raise `ValueError` if a run is not of a command, or has not ended."""
+    if not is_finished(run, config_of_command(command)):
+        raise ValueError(f"{run} is not a whole run of {command!r}: train that one to its end")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -58,17 +57,20 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=positive, default=100)
     parser.add_argument("--output", type=Path, default=FOLDER)
     options = parser.parse_args(args)
+    command = COMMANDS[options.name]
     try:
-        check_run(options.run, COMMANDS[options.name])
+        check_run(options.run, command)
         agent = jaxdqn.load(options.run)
+        found = read_json(options.run / "versions.json").items()
         facts: dict[str, Any] = {
-            "command": COMMANDS[options.name],
+            "command": command,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "frames": Checkpoints(options.run / "checkpoints").index()["best"],
-            "versions": {name: v for name, v in read_json(options.run / "versions.json").items() if name != "platform"},
+            "versions": {name: version for name, version in found if name != "platform"},
         }
-        write_agent(options.output, options.name, agent, facts)
-        played = read_agent(options.output, options.name).evaluate(options.episodes, seed=0)
+        with tempfile.TemporaryDirectory() as folder:  # of the agent as it is read, before the old one is replaced
+            write_agent(Path(folder), options.name, agent, facts)
+            played = read_agent(Path(folder), options.name).evaluate(options.episodes, seed=0)
     except ValueError as error:
         parser.error(str(error))
     figures = {name: round(getattr(played, name), 1) for name in ("mean", "standard_error", "median", "min", "max")}

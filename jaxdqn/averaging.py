@@ -26,7 +26,7 @@ def polynomial_average(
 ) -> PyTree:
     """Return the average with the newest parameters, whose weight is `(1 + power) / (updates + power)`.
 
-    After `t` updates the parameters of update `i` have about `(i / t) ** power` times the weight of the newest ones: the
+    After `t` updates the parameters of update `i` have about `(i / t) ** power` times the weight of the newest, and the
     newest `1 / (1 + power)` of the updates have two thirds of all weight, however many there are. Early ones are
     forgotten, and no number has to match the length of the run. With `power` 0 it is the mean of all.
 

@@ -48,11 +48,6 @@ def load_pretrained(name: str, *, env: str | None = None) -> TrainedAgent:
     return read_agent(FOLDER, name, env=env)
 
 
-def pretrained_facts(name: str) -> dict[str, Any]:
-    """Return what `NAME.json` says: the command that made the agent, its date, its figures, its config."""
-    return read_json(FOLDER / f"{name}.json")
-
-
 def read_agent(folder: Path, name: str, *, env: str | None = None) -> TrainedAgent:
     """Return the agent of two files. See `load_pretrained` for the errors."""
     path = folder / f"{name}.npz"

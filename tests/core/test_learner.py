@@ -68,6 +68,12 @@ def test_a_polynomial_average_has_the_weights_of_its_power(power):
     assert np.sum(np.arange(1, 201) * weights) / 200 == pytest.approx((1 + power) / (2 + power), abs=0.01)
 
 
+def test_an_average_keeps_the_dtype_of_each_leaf():
+    half = {"w": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(2)}
+    average = polynomial_average(half, half, jnp.int32(5))
+    assert [average[name].dtype for name in ("w", "b")] == [jnp.bfloat16, jnp.float32]
+
+
 def test_an_update_averages_its_new_parameters():
     optimizer = optax.sgd(0.1)
     update = make_update(linear, q_learning(double=False), optimizer, tau=0.25)

@@ -183,4 +183,11 @@ def test_the_twin_experiment_prints_its_comparisons_and_writes_a_picture(tmp_pat
     assert stop.value.code == 2
     assert "does not exist" in capsys.readouterr().err
     with pytest.raises(ValueError, match="trained on Acrobot-v1 and not on CartPole-v1"):
-        twin.transfer(SimpleNamespace(config=jaxdqn.Config(env="Acrobot-v1")), 1)
+        twin.check_cartpole(SimpleNamespace(config=jaxdqn.Config(env="Acrobot-v1")))
+    config = jaxdqn.Config(pixels=False, total_frames=128, warmup_frames=64, output=str(tmp_path / "run"))
+    assert list(jaxdqn.train(config))
+    words = ["--trajectories", "0", "--states", "0", "--episodes", "2", "--output", str(tmp_path)]
+    twin.main([*words, "--transfer", str(tmp_path / "run")])
+    rows = read_rows(tmp_path / "cartpole_transfer.csv")
+    assert [(row["trained with"], row["agent"]) for row in rows] == [("--loop host", "best"), ("--loop host", "last")]
+    assert all(8 <= float(row["on ours"].split(",")[0]) <= 500 for row in rows)

@@ -35,7 +35,14 @@ def test_a_run_of_the_command_becomes_an_agent(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         agents.main(words)
     assert stop.value.code == 2
-    assert "is not a run of 'jaxdqn train --total-frames 300" in capsys.readouterr().err
+    assert "holds a run of another config" in capsys.readouterr().err
+    assert read_json(tmp_path / "agents" / "ball.json") == facts
+    monkeypatch.setitem(agents.COMMANDS, "ball", command)
+    (run / "evaluations.csv").write_text((run / "evaluations.csv").read_text().splitlines()[0] + "\n")
+    with pytest.raises(SystemExit) as stop:
+        agents.main(words)
+    assert stop.value.code == 2
+    assert "is not a whole run of 'jaxdqn train --total-frames 200" in capsys.readouterr().err
 
 
 def test_the_commands_are_of_the_environments_they_name():

@@ -42,7 +42,7 @@ def test_no_seed_both_chooses_and_shows_a_preset(name):
     assert not CHOSEN[name] & SHOWN[name]
 
 
-def test_cartpole_is_chosen_and_shown_on_these_seeds(monkeypatch):
+def test_cartpole_is_chosen_and_shown_on_these_seeds():
     for name, seeds in (("cartpole_levers", CHOSEN["cartpole"]), ("cartpole_pixels", SHOWN["cartpole"])):
         assert set(script(name).SEEDS) <= seeds
     assert set(script("algorithms").SEEDS) <= SHOWN["cartpole"]
