@@ -1,6 +1,6 @@
 """Show what bootstrapping past a termination costs: TorchRL's n-step targets against correct ones, on the same seeds.
 
-    python3 experiments/n_step_ends.py --seeds 0 1 2 3 --output runs/n-step-ends [-- FLAGS]
+    python3 experiments/n_step_ends.py --seeds 200 201 202 203 --output runs/n-step-ends [-- FLAGS]
 
 Arguments: `--seeds`, `--only VARIANT ...`, `--together` (seeds in one program), `--every` (frames between evaluations),
 `--episodes` (of an evaluation), `--output`; FLAGS are flags of `jaxdqn train`. Within `n` steps of a terminal state
@@ -29,6 +29,7 @@ def bootstrap_past_ends(reward: Array, terminated: Array, last: Array, gamma: fl
     return n_step_reward, jnp.where(terminated[0], 0.0, powers[steps]), steps
 
 
+SEEDS = [200, 201, 202, 203]
 VARIANTS = (
     Variant("correct"),
     Variant("past the end", pieces={"returns": bootstrap_past_ends}),
@@ -36,4 +37,4 @@ VARIANTS = (
 
 
 if __name__ == "__main__":
-    run_variants("n_step_ends", VARIANTS, __doc__, seeds=[0, 1, 2, 3])
+    run_variants("n_step_ends", VARIANTS, __doc__, seeds=SEEDS)

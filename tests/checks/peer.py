@@ -43,6 +43,7 @@ FRAMES = Config(
     evaluation_episodes=1,
     checkpoint_every=64,
     prioritized=True,
+    greedy_params="average",
     seed=3,
 )
 VECTORS = dataclasses.replace(FRAMES, pixels=False, total_frames=2_048)

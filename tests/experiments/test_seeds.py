@@ -45,10 +45,11 @@ def test_no_seed_both_chooses_and_shows_a_preset(name):
 def test_cartpole_is_chosen_and_shown_on_these_seeds():
     for name, seeds in (("cartpole_levers", CHOSEN["cartpole"]), ("cartpole_pixels", SHOWN["cartpole"])):
         assert set(script(name).SEEDS) <= seeds
-    assert set(script("algorithms").SEEDS) <= SHOWN["cartpole"]
+    for name in ("algorithms", "n_step_ends"):
+        assert set(script(name).SEEDS) <= SHOWN["cartpole"]
 
 
-@pytest.mark.parametrize("name", ["cartpole", "cartpole_host", "algorithms_cartpole"])
+@pytest.mark.parametrize("name", ["cartpole", "cartpole_host", "algorithms_cartpole", "n_step_ends"])
 def test_results_of_cartpole_are_of_seeds_that_show_it(name):
     assert seeds_in(name) <= SHOWN["cartpole"]
     if name == "cartpole":

@@ -35,6 +35,7 @@ PIXELS = dataclasses.replace(
     mirror=True,
     normalisation_frames=16,
     evaluate_every=0,
+    greedy_params="average",
 )
 
 VECTORS = Config(
@@ -50,6 +51,7 @@ VECTORS = Config(
     evaluate_every=0,
     evaluation_episodes=1,
     checkpoint_every=320,
+    greedy_params="average",
 )
 """A run of vectors that four devices can share."""
 
