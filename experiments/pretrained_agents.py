@@ -29,6 +29,7 @@ from jaxdqn.evaluation.pretrained import read_agent, write_agent
 from jaxdqn.presets import PRESETS
 from jaxdqn.pretrained import FOLDER
 from jaxdqn.storage.atomic import read_json
+from jaxdqn.versions import PACKAGES
 
 COMMANDS = {
     "cartpole": "jaxdqn train cartpole --seed 100",
@@ -61,12 +62,12 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         check_run(options.run, command)
         agent = jaxdqn.load(options.run)
-        found = read_json(options.run / "versions.json").items()
+        found = read_json(options.run / "versions.json")
         facts: dict[str, Any] = {
             "command": command,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "frames": Checkpoints(options.run / "checkpoints").index()["best"],
-            "versions": {name: version for name, version in found if name != "platform"},
+            "versions": {name: found[name] for name in ("python", *PACKAGES) if name in found},
         }
         with tempfile.TemporaryDirectory() as folder:  # of the agent as it is read, before the old one is replaced
             write_agent(Path(folder), options.name, agent, facts)
