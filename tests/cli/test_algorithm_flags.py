@@ -37,13 +37,14 @@ def test_the_flag_takes_every_algorithm():
 @pytest.mark.parametrize(
     ("flags", "changes"),
     [
-        ("--algorithm dqn", {"double": False}),
-        ("--algorithm dqn --double", {"double": True}),
-        ("--double --algorithm dqn", {"double": True}),  # the order does not matter
+        ("--algorithm dqn", {"double": False, "prioritized": False}),
+        ("--algorithm dqn --double", {"double": True, "prioritized": False}),
+        ("--double --algorithm dqn", {"double": True, "prioritized": False}),  # the order does not matter
         ("--algorithm rainbow --no-noisy", {**ALGORITHMS["rainbow"], "noisy": False}),
         ("--algorithm rainbow --distribution none", {**ALGORITHMS["rainbow"], "distribution": "none"}),
         ("--algorithm c51 --atoms 21 --v-min 0", {**ALGORITHMS["c51"], "atoms": 21, "v_min": 0.0}),
         ("--algorithm m-iqn --iqn-taus 64", {**ALGORITHMS["m-iqn"], "iqn_taus": 64}),
+        ("--no-prioritized", {"prioritized": False}),
         ("--prioritized --priority-alpha 0.5", {"prioritized": True, "priority_alpha": 0.5}),
         ("--distribution qr --quantiles 32", {"distribution": "qr", "quantiles": 32}),
         ("--munchausen --no-double", {"munchausen": True, "double": False}),
@@ -75,7 +76,7 @@ def test_numbers_of_a_preset_go_with_the_piece_that_an_algorithm_turns_off():
         ("--algorithm qr --atoms 51", "--atoms has no effect without distribution c51 or hl-gauss"),
         ("--algorithm iqn --quantiles 200", "--quantiles has no effect without distribution qr"),
         ("--iqn-taus 8", "--iqn-taus has no effect without distribution iqn"),
-        ("--priority-beta 0.4", "--priority-beta has no effect without prioritized: add it"),
+        ("--no-prioritized --priority-beta 0.4", "--priority-beta has no effect without prioritized: add it"),
         ("--algorithm rainbow --no-prioritized --priority-alpha 0.5", "priority_alpha 0.5 needs prioritized: set that"),
         ("--noisy-sigma 0.1", "noisy_sigma 0.1 needs noisy: set that, or this to 0.5"),
         ("--munchausen-tau 0.03", "--munchausen-tau has no effect without munchausen"),
