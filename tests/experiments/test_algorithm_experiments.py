@@ -56,3 +56,17 @@ def test_prioritised_sampling_of_the_benchmark_draws_as_flashbax_does():
     costs = script("algorithm_costs")
     for make in (costs._ours, costs._flashbax):
         assert np.all(np.isfinite(make(1_000)()))
+
+
+def test_algorithm_costs_tables_the_costs_of_each_algorithm(tmp_path, monkeypatch, capsys):
+    costs = script("algorithm_costs")
+    tiny = {"pixels": False, "num_envs": 2, "frames_per_batch": 8, "capacity": 200, "total_frames": 200}
+    monkeypatch.setattr(costs, "TUTORIAL", jaxdqn.Config(**tiny, warmup_frames=8, updates_per_batch=2, batch_size=8))
+    monkeypatch.setattr(costs, "FRAMES", jaxdqn.ObsSpec((4,), np.float32))
+    monkeypatch.setattr(costs, "ALGORITHMS", {name: ALGORITHMS[name] for name in ("dqn", "iqn")})
+    costs.main(["--only", "algorithms", "--rounds", "1", "--output", str(tmp_path)])
+    rows = {row["what"]: row for row in read_rows(tmp_path / "algorithm_costs.csv")}
+    assert list(rows) == ["dqn", "iqn", "iqn, 64 fractions"]
+    assert rows["dqn"]["arithmetic"] == "1.00"
+    assert 1 < float(rows["iqn"]["arithmetic"]) < float(rows["iqn, 64 fractions"]["arithmetic"])
+    assert "| dqn | 1.00 | 1.00 | an update of dqn |" in capsys.readouterr().out

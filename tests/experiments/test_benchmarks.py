@@ -1,4 +1,4 @@
-"""Short versions of the benchmarks that measure checkpoints, links and CartPole's twin."""
+"""Short versions of the benchmarks that measure checkpoints and links."""
 
 from importlib import import_module as script
 
