@@ -84,7 +84,7 @@ def test_the_default_preset_trains_on_pixels(capsys, tmp_path, monkeypatch):
     """
     monkeypatch.setattr("jaxdqn.training.setup.rollout_stats", None)  # another process must play the rollout
     small = ["--frame-size", "44", "--normalisation-frames", "100", "--total-frames", "128", "--warmup-frames", "64"]
-    small += ["--num-envs", "4", "--batch-size", "16", "--capacity", "512"]
+    small += ["--num-envs", "4", "--batch-size", "16", "--capacity", "512", "--frame-stack", "4"]
     cheap = ["--updates-per-batch", "2", "--evaluation-episodes", "1", "--output", str(tmp_path / "run")]
     assert call(capsys, "train", *small, *cheap)[0] == 0
     fields = json.loads((tmp_path / "run" / "config.json").read_text())

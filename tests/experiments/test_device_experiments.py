@@ -147,7 +147,7 @@ def test_the_table_of_levers_counts_seeds_that_reach_475(tmp_path):
 @pytest.mark.parametrize("name", ["network without edge columns", "AdamW, decay 1e-2"])
 def test_a_lever_may_be_a_network_or_an_optimizer(name, tmp_path, capsys):
     words = ["--only", name, "--seeds", "5", "--episodes", "1", "--output", str(tmp_path)]
-    tiny = "--total-frames 64 --batch-size 4 --updates-per-batch 1 --warmup-frames 32 --frame-size 44"
+    tiny = "--total-frames 96 --batch-size 4 --updates-per-batch 1 --warmup-frames 32 --frame-size 44"
     script("cartpole_levers").main([*words, "--", *tiny.split(), "--normalisation-frames", "20", "--n-steps", "2"])
     assert read_rows(tmp_path / "cartpole_levers.csv")[0]["variant"] == name
     assert f"| {name} | 0 | - | 1 |" in capsys.readouterr().out
