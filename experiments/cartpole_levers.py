@@ -24,13 +24,12 @@ from shared.variants import SOLVED, Rows, Variant, curves, return_cells, run_var
 from jaxdqn.config import Config
 from jaxdqn.networks.architectures import padded_motion_cnn
 from jaxdqn.presets import PRESETS
+from jaxdqn.schedules import config_learning_rate
 
 SEEDS = [5, 6, 7, 8, 9]
 CARTPOLE = dataclasses.replace(PRESETS["cartpole"], total_frames=8_000, capacity=8_000)
 RATE = CARTPOLE.learning_rate
 UNPADDED = padded_motion_cnn(2).clone(edge_columns=0)
-UPDATES = (CARTPOLE.num_batches - CARTPOLE.warmup_frames // CARTPOLE.frames_per_batch) * CARTPOLE.updates_per_batch
-SCHEDULE = optax.linear_schedule(RATE, CARTPOLE.learning_rate_end, UPDATES)
 
 VARIANTS = (
     Variant("preset"),
@@ -64,7 +63,7 @@ VARIANTS = (
     Variant("target copied every 100", {"target_period": 100}),
     Variant("layer norm", {"layer_norm": True}),
     Variant("no weight decay", {"weight_decay": 0.0}),
-    Variant("AdamW, decay 1e-2", pieces={"optimizer": optax.adamw(SCHEDULE, weight_decay=1e-2)}),
+    Variant("AdamW, decay 1e-2", pieces={"optimizer": optax.adamw(config_learning_rate(CARTPOLE), weight_decay=1e-2)}),
     Variant("iqn", {"distribution": "iqn"}),
     Variant("qr", {"distribution": "qr"}),
     Variant("c51", {"distribution": "c51"}),

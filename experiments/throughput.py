@@ -22,7 +22,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shared.command_line import positive
@@ -82,9 +82,8 @@ def loop_rows(rounds: int) -> Iterator[Row]:
         yield Row(f"frame of torchrl-demo, {name}", 1 / ours, peer and 1 / peer, "s", needs("torchrl") or "TorchRL")
     memory = median("async", "peak_bytes")
     assert memory is not None
-    yield Row(
-        "peak memory of that process", memory, median("torchrl", "peak_bytes"), "bytes", needs("torchrl") or "TorchRL"
-    )
+    peer = median("torchrl", "peak_bytes")
+    yield Row("peak memory of torchrl-demo, async", memory, peer, "bytes", needs("torchrl") or "TorchRL")
 
 
 def seconds_to_first_update(preset: str, cache: str) -> float:
@@ -158,11 +157,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/throughput"))
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     options = parser.parse_args()
-    found: list[Row] = []
+    table: list[dict[str, str]] = []
     for part in options.only:
         for row in PARTS[part](options.rounds):
-            found.append(row)
-            write_table(options.output / "throughput.csv", table(found))
+            table.append(cells(row))
+            write_table(options.output / "throughput.csv", table)
             print(json.dumps({**row._asdict(), "ratio": row.ratio}) if options.json else line(row), flush=True)
 
 
@@ -170,11 +169,6 @@ def line(row: Row) -> str:
     """Return a row as a line of text, in columns."""
     what, ours, peer, ratio, note = cells(row).values()
     return f"{what:45} {ours:>10} {peer or '-':>10} {ratio or '-':>6}  {note}".rstrip()
-
-
-def table(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Return the rows as those of the table in docs/performance.md."""
-    return [cells(row) for row in rows]
 
 
 def cells(row: Row) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 from jaxtyping import Array, Int, PyTree
 
@@ -11,7 +9,7 @@ AVERAGE_POWER = 8.0
 """Power of `polynomial_average`: the newest 11 % of the updates have two thirds of the weight."""
 
 
-def polyak_update(params: PyTree, target_params: PyTree, tau: Any) -> PyTree:
+def polyak_update(params: PyTree, target_params: PyTree, tau: float) -> PyTree:
     """Return the new target: `(1 - tau) target + tau params`, leaf by leaf.
 
     References:

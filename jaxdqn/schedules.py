@@ -59,10 +59,20 @@ def config_beta(config: Config) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
     return partial(linear_schedule, start=start, end=end, duration_frames=config.run_frames)
 
 
+def config_learning_rate(config: Config, num_envs: int | None = None, stack: int | None = None) -> optax.Schedule:
+    """Return the learning rate over updates: it falls linearly from the first update to the last.
+
+    See `config_optimizer` for arguments and errors.
+    """
+    batches = config.num_batches - warm_up_batches(config, num_envs, stack)
+    steps = max(batches * config.updates_per_batch - 1, 1)
+    return optax.linear_schedule(config.learning_rate, config.learning_rate_end, steps)
+
+
 def config_optimizer(
     config: Config, num_envs: int | None = None, stack: int | None = None
 ) -> optax.GradientTransformation:
-    """Return Adam with the settings of the config; its learning rate falls linearly from the first update to the last.
+    """Return Adam with the settings of the config and its `config_learning_rate`.
 
     Args:
         config: Configuration of the run.
@@ -72,7 +82,5 @@ def config_optimizer(
     Raises:
         ValueError: If the run ends before learning starts.
     """
-    batches = config.num_batches - warm_up_batches(config, num_envs, stack)
-    steps = max(batches * config.updates_per_batch - 1, 1)
-    learning_rate = optax.linear_schedule(config.learning_rate, config.learning_rate_end, steps)
+    learning_rate = config_learning_rate(config, num_envs, stack)
     return make_optimizer(learning_rate, config.weight_decay, config.max_gradient_norm, config.adam_epsilon)
