@@ -63,7 +63,7 @@ PRESETS: dict[str, Config] = _Presets(
             prioritized=True,
             tau=0.01,
             greedy_params="average",
-            evaluate_every=1500,
+            evaluate_every=2000,
         ),
         "torchrl-demo": Config(
             **_TORCHRL,
