@@ -5,8 +5,9 @@
 Arguments: `--seeds` (100 to 119), `--preset` (cartpole), `--episodes` (100, to score an agent), `--output`, `--name` of
 the tables (cartpole); FLAGS are flags of `jaxdqn train`. Each seed is a separate run under the output folder. A seed
 that is already trained and scored with the same config is not repeated; an interrupted one is trained again from
-scratch. It writes `NAME.csv` (one row for each seed), `NAME_table.csv` (medians, means, worst seeds, and of five seeds
-or more interquartile means with 95 % bootstrap intervals) and `curves.png`, and prints both tables.
+scratch. It writes `NAME.csv` (one row for each seed), `NAME_evaluations.csv` (one row for each evaluation of a run),
+`NAME_table.csv` (medians, means, worst seeds, and of five seeds or more interquartile means with 95 % bootstrap
+intervals) and `curves.png`, and prints the first and the last of these tables.
 """
 
 from __future__ import annotations
@@ -69,20 +70,20 @@ def main(args: Sequence[str] | None = None) -> None:
     summary = [summary_of(rows)]
     write_table(options.output / f"{options.name}_table.csv", summary)
     print(markdown(rows), markdown(summary), sep="\n\n")
-    draw_evaluations(runs, f"{given.env}, preset {options.preset}", options.output / "curves.png")
-    print(
-        f"saved in {options.output}: {options.name}.csv, {options.name}_table.csv, curves.png and a run for each seed"
-    )
+    evaluations = evaluations_of(runs)
+    write_table(options.output / f"{options.name}_evaluations.csv", evaluations)
+    title = f"{given.env}, preset {options.preset}"
+    draw([{"variant": title, **row} for row in evaluations], [title], options.output / "curves.png")
+    print(f"saved in {options.output}: {options.name}*.csv, curves.png and a run for each seed")
 
 
-def draw_evaluations(runs: Mapping[int, Path], title: str, output: Path) -> None:
-    """Draw the screening mean of each seed's evaluations, which is not biased by the choice of the best agent."""
-    points = [
-        {"variant": title, "seed": seed, "frames": int(row["frames"]), "mean": row["screening_mean"]}
+def evaluations_of(runs: Mapping[int, Path]) -> list[dict[str, Any]]:
+    """Return the screening mean of each seed's evaluations, which is not biased by the choice of the best agent."""
+    return [
+        {"seed": seed, "frames": int(row["frames"]), "mean": round(row["screening_mean"], 1)}
         for seed, run in runs.items()
         for row in read_table(run / "evaluations.csv")
     ]
-    draw(points, [title], output)
 
 
 def is_finished(run: Path, config: Config) -> bool:

@@ -52,6 +52,10 @@ def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys
             mean = jaxdqn.load(run, which).evaluate(3, seed=0).mean
             assert float(row[f"{which}_mean"]) == pytest.approx(mean, abs=0.05)
         assert int(row["best_frames"]) == json.loads((run / "checkpoints" / "index.json").read_text())["best"]
+    evaluations = read_rows(tmp_path / "cartpole_evaluations.csv")
+    for seed in ("0", "1"):
+        means = [float(row["screening_mean"]) for row in read_rows(tmp_path / f"seed{seed}" / "evaluations.csv")]
+        assert [float(row["mean"]) for row in evaluations if row["seed"] == seed] == pytest.approx(means, abs=0.05)
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     (summary,) = read_rows(tmp_path / "cartpole_table.csv")
     assert summary["seeds"] == "2"
