@@ -26,16 +26,14 @@ from shared.variants import Rows, Variant, return_cells, run_variants
 import jaxdqn
 from jaxdqn.algorithms import ALGORITHMS
 from jaxdqn.config import Config
-from jaxdqn.envs.functional.env import FunctionalEnv
 from jaxdqn.presets import PRESETS
 
 SEEDS = [200, 201, 202]
-BREAKOUT = "MinAtar/Breakout-v1"
 TASKS = {
     "cartpole": dataclasses.replace(PRESETS["cartpole"], total_frames=6_000, capacity=6_000),
     # Young and Tian's sizes, with an update every four steps; shorter, and so are the schedules.
     "breakout": Config(
-        env=BREAKOUT,
+        env="MinAtar/Breakout-v1",
         total_frames=60_000,
         frames_per_batch=32,
         batch_size=32,
@@ -51,14 +49,6 @@ TASKS = {
     ),
 }
 VARIANTS = tuple(Variant(name, dict(pieces)) for name, pieces in ALGORITHMS.items())
-
-
-def make_breakout(**options: Any) -> FunctionalEnv:
-    """Return gymnax's Breakout with a time limit that counts as truncation."""
-    import gymnax
-
-    env, params = gymnax.make("Breakout-MinAtar")
-    return jaxdqn.time_limit(jaxdqn.from_gymnax(env, params.replace(max_steps_in_episode=10**9)), 1_000)
 
 
 def table(rows: Rows, names: Sequence[str], found: dict[str, Cost]) -> list[dict[str, Any]]:
@@ -86,7 +76,6 @@ def report_costs(rows: Rows, names: Sequence[str], *, configs: Sequence[Config],
 
 def main(args: Sequence[str] | None = None) -> None:
     """Train, time and report."""
-    jaxdqn.register_env(BREAKOUT, functional=make_breakout)
     make_table = partial(report_costs, rounds=10)
     run_variants("algorithms", VARIANTS, __doc__, seeds=SEEDS, args=args, tasks=TASKS, make_table=make_table)
 

@@ -19,6 +19,7 @@ TINY = [
 
 def test_algorithms_trains_each_on_the_same_seeds_and_tables_returns_and_costs(tmp_path, capsys):
     words = ["--only", "dqn", "qr", "--seeds", "0", "1", "--together", "2", "--every", "128", "--episodes", "2"]
+    assert {variant.name for variant in script("algorithms").VARIANTS} == set(ALGORITHMS)
     script("algorithms").main([*words, "--output", str(tmp_path), "--", *TINY])
     rows = read_rows(tmp_path / "algorithms_table.csv")
     assert [row["algorithm"] for row in rows] == ["dqn", "qr"]
@@ -29,15 +30,6 @@ def test_algorithms_trains_each_on_the_same_seeds_and_tables_returns_and_costs(t
     with pytest.raises(SystemExit) as stop:
         script("algorithms").main(["--task", "chess"])
     assert stop.value.code == 2
-
-
-# gymnax writes 1 to booleans.
-@pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning")
-def test_breakout_of_the_comparison_is_truncated_at_its_time_limit():
-    algorithms = script("algorithms")
-    env = algorithms.make_breakout()
-    assert env.observation_space.shape == (10, 10, 4)
-    assert {variant.name for variant in algorithms.VARIANTS} == set(ALGORITHMS)
 
 
 def test_the_cost_of_the_first_config_is_1_and_a_larger_batch_costs_more():
