@@ -164,6 +164,7 @@ def _check_sizes(config: Config) -> None:
     if config.loop == "device":
         _check(config, "collector", config.collector == "sync", "needs loop host: set it to sync")
         _check(config, "replay_storage", config.replay_storage == "device", "needs loop host: set it to device")
+        _check(config, "terminal_on_life_loss", not config.terminal_on_life_loss, "needs loop host: set it to False")
     allowed = config.collector == "async" or not config.restart_workers
     _check(config, "restart_workers", allowed, "needs collector async: set it to False")
     images = config.pixels is not False  # the environment decides what None means

@@ -54,6 +54,10 @@ class AlgorithmFields:
     """Maximum number of steps in a return before bootstrapping."""
     reward_scale: float = 1.0
     """Factor on rewards for learning; reported returns are not scaled."""
+    clip_rewards: bool = False
+    """Clip rewards to [-1, 1] for learning, before reward_scale; reported returns are not clipped."""
+    terminal_on_life_loss: bool = False
+    """Learn from a lost life as from a terminal state; the episode and its return go on. It needs info["lives"]."""
     double: bool = True
     """Use double Q-learning: the online network chooses the next action and the target network evaluates it."""
     munchausen: bool = False

@@ -19,7 +19,8 @@ class Rows(NamedTuple):
         obs: Observation before the action; for pixels one frame, not a stack.
         action: The action taken, in `[0, num_actions)`.
         reward: Reward of the step, scaled for learning.
-        terminated: Whether the step reached a terminal state, whose value is 0 by definition.
+        terminated: Whether the step reached a terminal state, whose value is 0 by definition, or lost a life that
+            counts as one: its episode then continues in the next row.
         last: Whether this row holds the final observation of its episode (terminated or truncated).
         episode_step: Index of the row in its episode, from 0; it limits how far a stack looks back.
         mask: Which actions are allowed at `obs`; None: every action, in every row.

@@ -39,6 +39,8 @@ OLD_VALUES: dict[str, Any] = {
     "double": True,
     "loss": "squared",
     "reward_scale": 0.1,
+    "clip_rewards": False,
+    "terminal_on_life_loss": False,
     "epsilon_start": 0.1,
     "epsilon_end": 0.005,
     "max_gradient_norm": None,

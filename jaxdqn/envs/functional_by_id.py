@@ -93,7 +93,7 @@ def with_observations(
     if not is_image(space):
         raise ValueError(f"env has observation_space {space}: pixels=True needs images on the device")
     rule = image_rule_of(space, frame_size, colour=colour)
-    spec = rule.spec(space.shape, space.dtype, frame_stack)
+    spec = rule.spec(space.shape, np.dtype(space.dtype), frame_stack)
     if rule.resized or rule.channels_first:
         env = _with_rule(env, rule, spec._replace(stack=None))
     return env, spec

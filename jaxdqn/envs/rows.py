@@ -49,6 +49,7 @@ class StepResult(NamedTuple):
         truncated: Whether a time limit ended the episode `[N]`.
         valid: Whether the space allows `obs` `[N]`, for observations that do not show it. See `FunctionalEnv`.
         mask: Which actions are allowed at `obs` `[N, A]`; None: every action, always.
+        life_lost: Whether a life was lost `[N]`: a terminal state for learning, after which the episode continues.
     """
 
     obs: Shaped[Any, "N ..."]
@@ -57,6 +58,7 @@ class StepResult(NamedTuple):
     truncated: Bool[Any, " N"]
     valid: Bool[Any, " N"] | bool = True
     mask: Bool[Any, "N A"] | None = None
+    life_lost: Bool[Any, " N"] | bool = False
 
 
 class EpisodeEnds(NamedTuple):
@@ -96,7 +98,13 @@ def open_episodes(
 
 
 def advance(
-    now: EnvCursor, actions: Int[Any, " N"], step_result: StepResult, *, frame_stack: int | None, reward_scale: float
+    now: EnvCursor,
+    actions: Int[Any, " N"],
+    step_result: StepResult,
+    *,
+    frame_stack: int | None,
+    reward_scale: float = 1.0,
+    clip_rewards: bool = False,
 ) -> tuple[Rows, EnvCursor, EpisodeEnds]:
     """Make the rows of one step of all environments.
 
@@ -109,17 +117,21 @@ def advance(
         step_result: Result of the step.
         frame_stack: Frames per stack; None: no stacking.
         reward_scale: Factor on the rewards of rows; episodes report raw returns.
+        clip_rewards: Whether the rewards of rows are clipped to [-1, 1], before the factor.
 
     Returns:
         Rows without their time axis `[N, ...]`, the cursor after the step, and the episodes that ended.
     """
     xp = array_namespace(now.last)
     live = ~now.last
+    reward = xp.where(live, step_result.reward, 0.0)
+    if clip_rewards:  # an infinite one stays, so that it is found
+        reward = xp.where(xp.isfinite(reward), xp.clip(reward, -1.0, 1.0), reward)
     row = Rows(
         obs=now.obs,
         action=xp.asarray(actions, xp.int32),
-        reward=xp.where(live, step_result.reward, 0.0).astype(xp.float32) * xp.float32(reward_scale),
-        terminated=step_result.terminated & live,
+        reward=reward.astype(xp.float32) * xp.float32(reward_scale),
+        terminated=(step_result.terminated | step_result.life_lost) & live,
         last=now.last,
         episode_step=now.episode_step,
         mask=now.mask,

@@ -55,7 +55,7 @@ def make_device_evaluation(
             key, step_key = jax.random.split(key)
             actions = jnp.argmax(allowed_values(q_values(params, cursor.stack), cursor.mask), axis=-1).astype(jnp.int32)
             states, step_result = envs.step(step_key, states, cursor.last, actions)
-            _, cursor, ended = advance(cursor, actions, step_result, frame_stack=frame_stack, reward_scale=1.0)
+            _, cursor, ended = advance(cursor, actions, step_result, frame_stack=frame_stack)
             returns = jnp.where(done, returns, ended.raw_return)  # the return so far, until the episode ends
             return states, cursor, key, done | ended.ended, returns, steps + 1
 

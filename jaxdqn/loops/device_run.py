@@ -86,6 +86,12 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
     stack = obs.stack
     warm_up = warm_up_batches(config, stack=stack or 1)
 
+    rules: dict[str, Any] = {
+        "frame_stack": stack,
+        "reward_scale": config.reward_scale,
+        "clip_rewards": config.clip_rewards,
+    }
+
     @jit
     def open_envs(key: Key[Array, ""]) -> tuple[State, EnvCursor, Key[Array, ""]]:
         reset_key, key = jax.random.split(key)
@@ -108,7 +114,7 @@ def bind_run(config: Config, agent: Agent, env: FunctionalEnv, obs: ObsSpec) -> 
         key, step_key = jax.random.split(key)
         actor, actions = agent.act(actor, *cursor.seen)
         states, step_result = envs.step(step_key, states, cursor.last, actions)
-        row, cursor, ended = advance(cursor, actions, step_result, frame_stack=stack, reward_scale=config.reward_scale)
+        row, cursor, ended = advance(cursor, actions, step_result, **rules)
         values = jnp.isfinite(step_result.obs).reshape(config.num_envs, -1).all(axis=1)
         finite = {"reward": jnp.isfinite(row.reward), "observation": values}
         if env.valid is not None:

@@ -132,6 +132,8 @@ def _on_host(
             seed=seed,
             frame_stack=setup.stack,
             reward_scale=config.reward_scale,
+            clip_rewards=config.clip_rewards,
+            terminal_on_life_loss=config.terminal_on_life_loss,
             snapshot=snapshot,
             rebuild=make if config.restart_workers else None,
         )

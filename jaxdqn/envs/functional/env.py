@@ -5,7 +5,7 @@ envs = vectorise(env, 8)                        # autoreset in gymnasium's NEXT_
 states, obs = envs.reset(key)
 cursor = open_episodes(obs, frame_stack=4)
 states, step_result = envs.step(key, states, cursor.last, actions)
-row, cursor, ended = advance(cursor, actions, step_result, frame_stack=4, reward_scale=1.0)
+row, cursor, ended = advance(cursor, actions, step_result, frame_stack=4)
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def vectorise(env: FunctionalEnv, num_envs: int) -> VectorEnv:
     """
     if num_envs < 1:
         raise ValueError(f"num_envs {num_envs} must be at least 1")
-    dtype = storage_dtype(env.observation_space.dtype)
+    dtype = storage_dtype(np.dtype(env.observation_space.dtype))
 
     def reset(key: Key[Array, ""]) -> tuple[State, Shaped[Array, "N ..."]]:
         states, obs = jax.vmap(env.reset)(jax.random.split(key, num_envs))
@@ -175,7 +175,7 @@ def random_rollout(env: FunctionalEnv, key: Key[Array, ""], *, frames: int, fram
             step_key, action_key = jax.random.split(key)
             actions = random_actions(action_key, envs.num_envs, int(env.action_space.n), cursor.mask)
             states, step_result = envs.step(step_key, states, cursor.last, actions)
-            _, next_cursor, _ = advance(cursor, actions, step_result, frame_stack=frame_stack, reward_scale=1.0)
+            _, next_cursor, _ = advance(cursor, actions, step_result, frame_stack=frame_stack)
             return (states, next_cursor), (cursor.stack, cursor.last)
 
         return jax.lax.scan(step, (states, envs.open(states, obs, frame_stack)), jax.random.split(key, num_steps))[1]

@@ -25,7 +25,9 @@ def is_image(space: gym.Space) -> bool:
 def image_rule_of(space: gym.spaces.Box, frame_size: int, *, colour: bool = False, stacked: bool = False) -> ImageRule:
     """Return how the images of a space become what replay holds. See `image_rule`."""
     highest = float(np.max(space.high)) if space.dtype == np.uint8 else 1.0
-    return image_rule(space.shape, space.dtype, highest, frame_size=frame_size, colour=colour, stacked=stacked)
+    return image_rule(
+        space.shape, np.dtype(space.dtype), highest, frame_size=frame_size, colour=colour, stacked=stacked
+    )
 
 
 def may_be_stacked_vectors(space: gym.Space) -> bool:
@@ -36,7 +38,7 @@ def may_be_stacked_vectors(space: gym.Space) -> bool:
 def vector_spec(space: gym.spaces.Box) -> ObsSpec:
     """Return what replay holds of vectors: bytes are divided by the space's highest value, floats stay as they are."""
     highest = float(np.max(space.high)) if space.dtype == np.uint8 else 1.0
-    return ObsSpec(space.shape, storage_dtype(space.dtype), None, highest if highest > 0 else 255.0)
+    return ObsSpec(space.shape, storage_dtype(np.dtype(space.dtype)), None, highest if highest > 0 else 255.0)
 
 
 def learns_from_images(space: gym.Space, pixels: bool | None, name: str) -> bool:

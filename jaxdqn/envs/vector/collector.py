@@ -33,6 +33,8 @@ class Collector:
         seed: int,
         frame_stack: int | None = None,
         reward_scale: float = 1.0,
+        clip_rewards: bool = False,
+        terminal_on_life_loss: bool = False,
         snapshot: Snapshot | None = None,
         rebuild: Callable[[], gym.vector.VectorEnv] | None = None,
     ) -> None:
@@ -43,14 +45,21 @@ class Collector:
             seed: Environment `i` gets the `i`-th of the seeds spawned from this one.
             frame_stack: Frames per stack; None: no stacking.
             reward_scale: Factor on the rewards of rows; episodes report raw returns.
+            clip_rewards: Whether the rewards of rows are clipped to [-1, 1], before the factor.
+            terminal_on_life_loss: Whether a lost life counts as a terminal state in rows; the episode continues.
             snapshot: Result of `snapshot` of environments built in the same way; None starts from scratch.
             rebuild: Builds the environments again if a worker fails; None raises the worker's error.
 
         Raises:
-            ValueError: If the autoreset mode is unknown.
+            ValueError: If the autoreset mode is unknown, or lives are needed and the environments give none.
         """
         self.num_envs = envs.num_envs
-        self._stepper_options: dict[str, Any] = {"frame_stack": frame_stack, "reward_scale": reward_scale}
+        self._stepper_options: dict[str, Any] = {
+            "frame_stack": frame_stack,
+            "reward_scale": reward_scale,
+            "clip_rewards": clip_rewards,
+            "terminal_on_life_loss": terminal_on_life_loss,
+        }
         self._seed, self._rebuild, self._restarts, self._restarts_in_a_row = seed, rebuild, 0, 0
         self._stepper = Stepper(envs, seeds=spawn_seeds(seed, envs.num_envs), **self._stepper_options)
         if snapshot is not None:

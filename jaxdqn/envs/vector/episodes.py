@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.envs.rows import EpisodeEnds
-from jaxdqn.envs.vector.stepper import ACTION_MASK, Stepper
+from jaxdqn.envs.vector.stepper import ACTION_MASK, LIVES, Stepper
 from jaxdqn.envs.vector.workers import WorkerVectorEnv
 
 
@@ -42,22 +42,27 @@ def make_vector_env(env_fn: EnvFn, num_envs: int, *, workers: bool = False) -> g
 
 
 class WithoutInfo(gym.Wrapper):
-    """Drop `info` except `action_mask`: gymnasium cannot always combine the infos of several environments."""
+    """Drop `info` except `action_mask` and `lives`: gymnasium cannot always combine those of several environments."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment."""
         obs, info = self.env.reset(seed=seed, options=options)
-        return obs, mask_of(info)
+        return obs, needed_info(info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment."""
         *result, info = self.env.step(action)
-        return *result, mask_of(info)
+        return *result, needed_info(info)
 
 
-def mask_of(info: Any) -> dict[str, Any]:
-    """Return the part of an environment's `info` that is read: the mask of allowed actions, if there is one."""
-    return {ACTION_MASK: np.asarray(info[ACTION_MASK])} if isinstance(info, dict) and ACTION_MASK in info else {}
+def needed_info(info: Any) -> dict[str, Any]:
+    """Return the part of an environment's `info` that is read: the mask of allowed actions and the lives, if given."""
+    if not isinstance(info, dict):
+        return {}
+    kept = {ACTION_MASK: np.asarray(info[ACTION_MASK])} if ACTION_MASK in info else {}
+    if isinstance(info.get(LIVES), int | np.integer):
+        kept[LIVES] = np.asarray(info[LIVES])
+    return kept
 
 
 def has_action_masks(env: gym.Env) -> bool:
@@ -130,7 +135,7 @@ class SeededEpisodes(gym.Wrapper):
         if self.index is None:
             return self._idle_obs, {}
         obs, info = self.env.reset(seed=own_seed, options=options)
-        return obs, mask_of(info)
+        return obs, needed_info(info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take one step; do nothing while idle."""
@@ -139,7 +144,7 @@ class SeededEpisodes(gym.Wrapper):
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._steps += 1
         self.cut = self._steps == self._max_steps and not (terminated or truncated)
-        return obs, reward, terminated, truncated or self.cut, mask_of(info)
+        return obs, reward, terminated, truncated or self.cut, needed_info(info)
 
 
 class EpisodeStepper(Stepper):

@@ -25,6 +25,9 @@ ACTION_DTYPE = np.int64
 ACTION_MASK = "action_mask"
 """Name in an environment's `info` of the mask of its allowed actions, the convention of gymnasium and PettingZoo."""
 
+LIVES = "lives"
+"""Name in an environment's `info` of the lives that are left, the convention of ale-py."""
+
 
 def fault_of(error: BaseException) -> str | None:
     """Return a one-line message for an error that an environment raised in a step: which one, and at which frame.
@@ -49,6 +52,8 @@ class Stepper:
         seeds: list[int] | None = None,
         frame_stack: int | None = None,
         reward_scale: float = 1.0,
+        clip_rewards: bool = False,
+        terminal_on_life_loss: bool = False,
         where: str = "",
     ) -> None:
         """Reset the environments.
@@ -59,14 +64,19 @@ class Stepper:
                 single seed, such as gymnasium's own of CartPole, gets the first.
             frame_stack: Frames per stack; None: no stacking.
             reward_scale: Factor on the rewards of rows; episodes report raw returns.
+            clip_rewards: Whether the rewards of rows are clipped to [-1, 1], before the factor.
+            terminal_on_life_loss: Whether a lost life counts as a terminal state in rows; the episode continues.
             where: Text after the frame in messages, such as " of an evaluation".
 
         Raises:
             FloatingPointError: If a first observation is not finite.
-            ValueError: If the environments cannot be reset, their autoreset mode is unknown, or their masks are wrong.
+            ValueError: If the environments cannot be reset, their autoreset mode is unknown, their masks are wrong, or
+                lives are needed and they give none.
         """
         self.envs = next_step_autoreset(envs)
-        self._frame_stack, self._reward_scale, self._where = frame_stack, reward_scale, where
+        self._where = where
+        self._rules: dict[str, Any] = {"frame_stack": frame_stack, "reward_scale": reward_scale}
+        self._rules["clip_rewards"] = clip_rewards
         self._dtype = storage_dtype(envs.single_observation_space.dtype or np.float32)
         try:
             obs, infos = self.envs.reset(seed=self._seeds_for_envs(seeds))
@@ -75,6 +85,12 @@ class Stepper:
         except Exception as error:  # for example a library for drawing that is missing
             raise ValueError(f"env {self._env_name()} cannot be used: {describe_error(error)}") from error
         self._masked = isinstance(infos, dict) and ACTION_MASK in infos
+        self._lives = np.zeros(envs.num_envs, int) if terminal_on_life_loss else None
+        if terminal_on_life_loss and not (isinstance(infos, dict) and LIVES in infos):
+            raise ValueError(
+                f"env {self._env_name()} gives no info[{LIVES!r}] in reset: set terminal_on_life_loss to False"
+            )
+        self._lost_lives(infos)
         self.cursor = open_episodes(
             self._check_and_cast("first observation", obs, 0), frame_stack, self._mask_of(infos)
         )
@@ -114,7 +130,8 @@ class Stepper:
         reward, terminated, truncated = np.array(reward), np.array(terminated), np.array(truncated)
         mask = self._mask_of(infos, terminated)
         checked = self._check_and_cast("observation", obs, frames)
-        step_result = StepResult(checked, reward, terminated, truncated, mask=mask)
+        life_lost = self._lost_lives(infos)
+        step_result = StepResult(checked, reward, terminated, truncated, mask=mask, life_lost=life_lost)
         return self._advance(self.cursor, actions, step_result, frames)
 
     def cut(self, actions: Any) -> tuple[Rows, EpisodeEnds]:
@@ -146,6 +163,15 @@ class Stepper:
             raise ValueError(f"env {self._env_name()} gives an action_mask {mask.shape[1:]} for {num_actions} actions")
         return (mask != 0) | ~gave[:, None]
 
+    def _lost_lives(self, infos: Any) -> Any:
+        """Return in which environments fewer lives are left than before `[N]`; a reset only gives lives."""
+        if self._lives is None or not isinstance(infos, dict) or LIVES not in infos:
+            return False
+        before = self._lives
+        # gymnasium collects the lives of its copies, with zeros for those that gave none, and says which gave them.
+        self._lives = np.where(infos.get(f"_{LIVES}", True), infos[LIVES], before)
+        return self._lives < before
+
     def _idle(self) -> Any:
         """Return which environments are idle `[N]`: they give no mask."""
         return False
@@ -161,9 +187,7 @@ class Stepper:
 
     def _advance(self, now: EnvCursor, actions: Any, step_result: StepResult, frames: int) -> tuple[Rows, EpisodeEnds]:
         with np.errstate(over="ignore"):  # a reward too large for float32 becomes infinite, and is refused below
-            row, self.cursor, ended = advance(
-                now, actions, step_result, frame_stack=self._frame_stack, reward_scale=self._reward_scale
-            )
+            row, self.cursor, ended = advance(now, actions, step_result, **self._rules)
         check_finite("reward", row.reward, frames, self._where)
         return row, ended
 

@@ -170,10 +170,10 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         which = " and ".join(f"environment {index} ({requests[index]})" for index in indices) or "an environment"
         return WorkerError(f"{which} {fault}")
 
-    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """End the workers: by a request, or by a kill if one may never answer."""
+    def close_extras(self, timeout: float | None = None, terminate: bool = False, **others: Any) -> None:
+        """End the workers: by a request, or by a kill if one may never answer. There are no other options."""
         if terminate or self._state != AsyncState.DEFAULT:
             terminate = True
             self._kill()
             self._state = AsyncState.DEFAULT
-        super().close_extras(timeout=timeout, terminate=terminate)
+        super().close_extras(timeout=timeout, terminate=terminate, **others)
