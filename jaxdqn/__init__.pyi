@@ -24,9 +24,9 @@ from .envs.functional.env import FunctionalEnv as FunctionalEnv
 from .envs.functional.env import time_limit as time_limit
 from .envs.functional.env import vectorise as vectorise
 from .envs.functional_by_id import functional_env as functional_env
+from .envs.gymnasium.building import make_env_fn as make_env_fn
+from .envs.gymnasium.building import spec_of_env as spec_of_env
 from .envs.gymnasium.wrappers import PixelObservation as PixelObservation
-from .envs.gymnasium.wrappers import make_env_fn as make_env_fn
-from .envs.gymnasium.wrappers import spec_of_env as spec_of_env
 from .envs.registry import register_env as register_env
 from .envs.rows import advance as advance
 from .envs.rows import open_episodes as open_episodes

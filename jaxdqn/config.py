@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxdqn.config_checks import check_config, check_split
-from jaxdqn.config_fields import AlgorithmFields, EnvFields
+from jaxdqn.config_fields import ATARI_OPTIONS, AlgorithmFields, EnvFields
 
 RENAMED_NETWORK = ("seed", "torchrl")
 """The former name of a network, which still works, and its current name."""
@@ -93,6 +93,12 @@ class Config(AlgorithmFields, EnvFields):
     def check_split(self, parts: int) -> None:
         """Raise `ValueError` if the run cannot be split evenly over this many devices."""
         check_split(self, parts)
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Options of the environment that are set."""
+        options = {name: getattr(self, name) for name in ATARI_OPTIONS}
+        return {name: value for name, value in options.items() if value is not None}
 
     @property
     def num_batches(self) -> int:

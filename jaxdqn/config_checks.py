@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from jaxdqn.config_fields import ATARI_OPTIONS, is_atari
+
 Config = Any
 """A `jaxdqn.config.Config`; that module imports this one."""
 
@@ -82,15 +84,25 @@ def check_config(config: Config) -> None:
     for name, none in (("frame_stack", "None for the default"), ("capacity", "None for the whole run")):
         value = getattr(config, name)
         _check(config, name, value is None or value > 0, f"must be above 0, or {none}")
-    for name in ("epsilon_frames", "normalisation_frames"):
+    for name in ("epsilon_frames", "normalisation_frames", "noop_max"):
         value = getattr(config, name)
         _check(config, name, value is None or value >= 0, "must be 0 or above")
     for name, hint in get_type_hints(type(config)).items():
         if get_origin(hint) is Literal:
             choices = get_args(hint)
             _check(config, name, getattr(config, name) in choices, f"must be one of {', '.join(choices)}")
+    _check_atari(config)
     _check_algorithm(config)
     _check_sizes(config)
+
+
+def _check_atari(config: Config) -> None:
+    for name in ATARI_OPTIONS:
+        allowed = getattr(config, name) is None or is_atari(config.env)
+        _check(config, name, allowed, f"needs an Atari game, such as ALE/Pong-v5, not {config.env}: set it to None")
+    skip, sticky = config.frame_skip, config.sticky_actions
+    _check(config, "frame_skip", skip is None or skip > 0, "must be above 0, or None for 4")
+    _check(config, "sticky_actions", sticky is None or 0 <= sticky <= 1, "must be between 0 and 1, or None for 0.25")
 
 
 def numbers_of_absent_pieces(fields: Mapping[str, Any]) -> list[str]:

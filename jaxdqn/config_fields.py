@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+ATARI_OPTIONS = ("frame_skip", "sticky_actions", "noop_max", "fire_reset")
+"""Fields about Atari games, and options of `jaxdqn.envs.atari`."""
+
+
+def is_atari(env: str) -> bool:
+    """Return whether a gymnasium id is that of an Atari game, such as `ALE/Pong-v5`."""
+    return env.startswith(("ALE/", "ale_py:ALE/"))
+
 
 @dataclass(frozen=True)
 class EnvFields:
@@ -24,6 +32,14 @@ class EnvFields:
     """Keep the colours of resized images; otherwise they become grey."""
     frame_size: int = 64
     """Height and width of resized images. Images up to 32x32, or with other than 1 or 3 channels, are not resized."""
+    frame_skip: int | None = None
+    """Atari: frames of the game that an action is repeated for; None: 4."""
+    sticky_actions: float | None = None
+    """Atari: probability that a frame repeats the previous action; None: 0.25, as gymnasium's ids have it."""
+    noop_max: int | None = None
+    """Atari: highest number of actions without effect, a random one, at the start of an episode; None: 0."""
+    fire_reset: bool | None = None
+    """Atari: start episodes with FIRE, in games with this action; None: no."""
     frame_stack: int | None = None
     """Number of newest images that the network sees at once; None: 4 for grey or resized images, 1 for grids."""
     normalisation_frames: int | None = None

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdqn.config import Config
 from jaxdqn.distributed.devices import find_devices
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.envs.gymnasium.building import make_env_fn
 from jaxdqn.replay.capacity import row_bytes
 from jaxdqn.storage.free_memory import free_bytes, free_disk_bytes, free_host_bytes
 from jaxdqn.versions import versions

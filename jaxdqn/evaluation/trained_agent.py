@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float, Shaped
 from jaxdqn.checkpoints.agent_files import AgentSpec
 from jaxdqn.compilation import jit
 from jaxdqn.config import Config
-from jaxdqn.envs.gymnasium.wrappers import EnvFn, make_env_fn, name_of, spec_of_env
+from jaxdqn.envs.gymnasium.building import make_env_fn_of, spec_of_env
+from jaxdqn.envs.gymnasium.wrappers import EnvFn, name_of
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.evaluation.evaluator import Evaluation, Evaluator, summarise
 from jaxdqn.evaluation.policies import greedy_policy
@@ -22,21 +23,14 @@ from jaxdqn.learner import Params, QFunction
 
 
 def build_eval_fn(config: Config, env_fn: EnvFn | None, *, render: bool = False) -> EnvFn:
-    """Return a function that builds a run's evaluation environment. See `make_env_fn`.
+    """Return a function that builds a run's evaluation environment. See `make_env_fn_of`.
 
     Args:
         config: The run's config.
         env_fn: The user's own environment, in place of the config's.
         render: Whether the environment must be able to draw itself.
     """
-    return make_env_fn(
-        config.evaluation_env,
-        pixels=config.pixels,
-        frame_size=config.frame_size,
-        colour=config.colour,
-        env_fn=env_fn,
-        render=render,
-    )
+    return make_env_fn_of(config, config.evaluation_env, env_fn=env_fn, render=render)
 
 
 def check_no_import(env: str, flag: str) -> None:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 import gymnasium as gym
 
 from jaxdqn.config import Config
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn, spec_of_env
+from jaxdqn.envs.gymnasium.building import make_env_fn_of, spec_of_env
 from jaxdqn.envs.seeds import Purpose, spawn_seeds
 from jaxdqn.envs.vector.episodes import random_stacks
 from jaxdqn.envs.vector.worker_process import ROLLOUT, exit_if_imported_by_worker
@@ -97,8 +97,7 @@ def _send_stats(sender: Connection, config: Config) -> None:
     """Send the statistics, or nothing. Warnings and errors are hidden: the caller's own rollout shows them again."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems on which a process does not inherit the blocked signal
     warnings.simplefilter("ignore")
-    with sender, contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
-        build = make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, colour=config.colour)
-        with contextlib.closing(build()) as env:
-            if stats_frames(config, spec_of_env(env, config.frame_stack)):
-                sender.send(rollout_stats(env, config))
+    hidden = contextlib.redirect_stderr(io.StringIO())
+    with sender, contextlib.suppress(Exception), hidden, contextlib.closing(make_env_fn_of(config)()) as env:
+        if stats_frames(config, spec_of_env(env, config.frame_stack)):
+            sender.send(rollout_stats(env, config))

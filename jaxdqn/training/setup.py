@@ -17,7 +17,8 @@ from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
 from jaxdqn.envs.functional.env import FunctionalEnv
 from jaxdqn.envs.functional_by_id import functional_env, functional_form, with_observations
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn, name_of, running_statistics, spec_of_env
+from jaxdqn.envs.gymnasium.building import make_env_fn_of, spec_of_env
+from jaxdqn.envs.gymnasium.wrappers import name_of, running_statistics
 from jaxdqn.envs.vector.episodes import has_action_masks
 from jaxdqn.evaluation.trained_agent import build_eval_fn, check_same_env
 from jaxdqn.learner import Params
@@ -90,13 +91,7 @@ def set_up_run(
     group = control.group
     with contextlib.ExitStack() as cleanup:
         with group.exchange() as exchange:
-            build = make_env_fn(
-                config.env,
-                pixels=config.pixels,
-                frame_size=config.frame_size,
-                colour=config.colour,
-                env_fn=overrides.env_fn,
-            )
+            build = make_env_fn_of(config, env_fn=overrides.env_fn)
             env = cleanup.enter_context(contextlib.closing(build()))
             spec = inspect_env(env, config.frame_stack)
             wrapper = running_statistics(env)

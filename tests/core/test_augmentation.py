@@ -10,7 +10,7 @@ import pytest
 from jaxdqn.agent.making import make_agent
 from jaxdqn.augmentation import augment_batch, mirror_batch, random_shift, shift_batch
 from jaxdqn.config import Config
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.envs.gymnasium.building import make_env_fn
 from jaxdqn.types import Batch, Rows
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_envs import GivenObs, RandomObs, box
 
+from jaxdqn.envs.gymnasium.building import make_env_fn, spec_of_env
 from jaxdqn.envs.gymnasium.spaces import is_image, may_be_stacked_vectors
-from jaxdqn.envs.gymnasium.wrappers import PixelObservation, make_env_fn, spec_of_env
+from jaxdqn.envs.gymnasium.wrappers import PixelObservation
 from jaxdqn.observations import ObsSpec
 from jaxdqn.preprocessing import preprocess_frame
 

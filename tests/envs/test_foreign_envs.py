@@ -12,7 +12,8 @@ from running import command, registered
 from whole_runs import VECTORS, finish, table
 
 import jaxdqn
-from jaxdqn.envs.gymnasium.wrappers import make_by_id, make_env_fn, spec_of_env
+from jaxdqn.envs.gymnasium.building import make_env_fn, spec_of_env
+from jaxdqn.envs.gymnasium.making import make_by_id
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
 from jaxdqn.envs.vector.stepper import fault_of

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_envs import GivenObs, RandomObs, box
 
+from jaxdqn.envs.gymnasium.building import make_env_fn
 from jaxdqn.envs.gymnasium.spaces import picture_bytes
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn
 from jaxdqn.observations import ObsSpec, apply_rule, image_rule
 from jaxdqn.preprocessing import join_frames, next_stack, push_frame
 

@@ -12,7 +12,7 @@ from whole_runs import VECTORS, finish, table
 import jaxdqn
 from jaxdqn.checkpoints.run_state import States
 from jaxdqn.cli.main import main
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.envs.gymnasium.building import make_env_fn
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import Episode, EpisodeStepper, make_vector_env, random_stacks
 from jaxdqn.envs.vector.stepper import Stepper

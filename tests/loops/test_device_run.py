@@ -16,7 +16,7 @@ import jaxdqn
 from jaxdqn.algorithms import with_algorithm
 from jaxdqn.envs.functional.adapters import GymnasiumEnv
 from jaxdqn.envs.functional_by_id import functional_env, functional_form
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.envs.gymnasium.building import make_env_fn
 from jaxdqn.evaluation.device_evaluation import make_device_evaluation
 from jaxdqn.loops.assemble import make_device_run
 from jaxdqn.loops.device_loop import device_loop

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import jaxdqn
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.envs.gymnasium.building import make_env_fn
 from jaxdqn.reporting.plots import COLOURS
 
 RED = (230, 0, 0)

@@ -13,7 +13,7 @@ from whole_runs import VECTORS, finish, table
 import jaxdqn
 from jaxdqn.envs.functional.adapters import GymnasiumEnv
 from jaxdqn.envs.functional.env import FunctionalEnv, time_limit
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn, spec_of_env
+from jaxdqn.envs.gymnasium.building import make_env_fn, spec_of_env
 from jaxdqn.envs.registry import register_env
 from jaxdqn.loops.assemble import make_device_run
 from jaxdqn.loops.device_loop import device_loop

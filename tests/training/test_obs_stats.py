@@ -11,7 +11,7 @@ import probes
 import pytest
 
 from jaxdqn.config import Config
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.envs.gymnasium.building import make_env_fn
 from jaxdqn.training.obs_stats import MIN_FRAMES_FOR_PROCESS, RolloutAhead, rollout_stats
 
 CONFIG = Config(normalisation_frames=MIN_FRAMES_FOR_PROCESS, pixels=True, frame_size=16, frame_stack=3)

@@ -16,7 +16,7 @@ from whole_runs import PIXELS, VECTORS, finish, table
 import jaxdqn
 from jaxdqn.checkpoints.agent_files import AgentSpec, Checkpoints
 from jaxdqn.config import Config
-from jaxdqn.envs.gymnasium.wrappers import make_env_fn
+from jaxdqn.envs.gymnasium.building import make_env_fn
 from jaxdqn.observations import ObsSpec
 from jaxdqn.reporting.gif import record_gif
 from jaxdqn.reporting.plots import draw_curve

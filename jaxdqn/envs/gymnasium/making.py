@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
+from jaxdqn.config_fields import is_atari
+from jaxdqn.envs.atari import AtariGame
+
 
 class _Package(NamedTuple):
     """A package with environments that gymnasium does not import itself.
@@ -42,7 +45,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
-    """Call `gymnasium.make`; raise each of its many errors as a `ValueError` of one line.
+    """Call `gymnasium.make`, or for an Atari game `AtariGame`; raise each of many errors as a `ValueError` of one line.
 
     Args:
         env: Gymnasium id; `"module:id"` imports the module first, which registers the id.
@@ -58,6 +61,8 @@ def make_by_id(env: str, *, render: bool, **options: Any) -> gym.Env:
         with warnings.catch_warnings():
             if render:  # the code that needs the picture reports the problem
                 warnings.filterwarnings("ignore", r"(?s).*is not in the possible render_modes")
+            if is_atari(env):
+                return AtariGame(env, **options)
             return gym.make(env, disable_env_checker=True, **options)
     except (Exception, SystemExit) as error:  # the constructor may raise anything, and a module may exit
         if render and "unexpected keyword argument 'render_mode'" in str(error):

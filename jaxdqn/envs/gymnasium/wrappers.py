@@ -1,4 +1,4 @@
-"""Build one environment as the agent needs it: discrete actions, and observations in the format of replay."""
+"""Wrappers that give observations in the format of replay."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, NormalizeReward
 
-from jaxdqn.envs.gymnasium.making import describe_error, make_by_id
+from jaxdqn.envs.gymnasium.making import describe_error
 from jaxdqn.envs.gymnasium.spaces import (
     check_range,
     conform_to_space,
@@ -23,7 +22,6 @@ from jaxdqn.envs.gymnasium.spaces import (
     picture_bytes,
     vector_spec,
 )
-from jaxdqn.envs.registry import is_made_of_functional
 from jaxdqn.observations import ImageRule, ObsSpec, apply_rule
 
 EnvFn = Callable[[], gym.Env]
@@ -154,81 +152,3 @@ def running_statistics(env: gym.Env) -> str | None:
 def name_of(env: gym.Env) -> str:
     """Return the id of an environment, or its class if it was not made by id."""
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-
-
-def spec_of_env(env: gym.Env, frame_stack: int | None = None) -> ObsSpec:
-    """Return the format of the observations of an environment that `make_env_fn` built.
-
-    Args:
-        env: The environment.
-        frame_stack: Images per stack; None: 4 if images are resized, else 1.
-
-    Raises:
-        ValueError: If it was not built by `make_env_fn`.
-    """
-    if not isinstance(env, PixelObservation | VectorObservation):
-        raise ValueError(f"env {name_of(env)} was not built by make_env_fn, which checks it: build it with make_env_fn")
-    return env.obs_spec(frame_stack)
-
-
-def make_env_fn(
-    env: str,
-    *,
-    pixels: bool | None = True,
-    frame_size: int = 64,
-    colour: bool = False,
-    env_fn: EnvFn | None = None,
-    render: bool = False,
-) -> EnvFn:
-    """Return a function that builds one environment and checks it.
-
-    Args:
-        env: Gymnasium id.
-        pixels: Whether the agent learns from images; None: from images if the environment gives images.
-        frame_size: Side to which images are resized.
-        colour: Whether images that are resized keep their colours.
-        env_fn: Builds the user's own environment, in place of the id; called once for each copy.
-        render: Whether an environment made by id must be able to render itself even if the agent learns from vectors.
-
-    Returns:
-        A function that raises `ValueError` if the id is unknown, actions are not discrete, or observations are not what
-        `pixels` asks for.
-    """
-    return partial(_build, env, pixels, frame_size, colour, env_fn, render)  # a partial can be sent to a worker process
-
-
-def _build(env: str, pixels: bool | None, frame_size: int, colour: bool, env_fn: EnvFn | None, render: bool) -> gym.Env:
-    built = _build_by_id(env, pixels, frame_size, render) if env_fn is None else env_fn()
-    if not isinstance(built, gym.Env):
-        raise ValueError(f"env_fn returned {built!r}, which is not a gymnasium.Env: return a new one at each call")
-    try:
-        return _check_and_wrap(built, pixels, frame_size, colour)
-    except ValueError:
-        built.close()
-        raise
-
-
-def _build_by_id(env: str, pixels: bool | None, frame_size: int, render: bool) -> gym.Env:
-    options: dict[str, Any] = {}
-    if is_made_of_functional(env):  # these take the options and need no resizing
-        options = {"frame_size": frame_size} if pixels is None else {"frame_size": frame_size, "pixels": pixels}
-    built = make_by_id(env, render=render, **options)
-    if render or not pixels or is_image(built.observation_space):
-        return built
-    built.close()  # it gives no image, so it must render one
-    return make_by_id(env, render=True, **options)
-
-
-def _check_and_wrap(env: gym.Env, pixels: bool | None, frame_size: int, colour: bool) -> gym.Env:
-    space = env.action_space
-    if not isinstance(space, gym.spaces.Discrete):
-        raise ValueError(f"env {name_of(env)} has actions {space}: DQN needs discrete actions")
-    if space.start != 0:
-        raise ValueError(f"env {name_of(env)} has actions that start at {space.start}: wrap it so that they start at 0")
-    if pixels is None and is_stacked(env) and len(env.observation_space.shape or ()) == 2:
-        pixels = False  # stacked vectors
-    if learns_from_images(env.observation_space, pixels, name_of(env)):
-        return PixelObservation(env, frame_size, colour=colour)
-    if colour:
-        raise ValueError(f"colour True needs images, but env {name_of(env)} gives vectors: set colour to False")
-    return VectorObservation(env)
