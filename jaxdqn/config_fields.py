@@ -56,6 +56,10 @@ class EnvFields:
     """Mirror half of the sampled transitions: flip images left to right, replace action a by num_actions - 1 - a."""
     symmetries_of: str | None = None
     """Gymnasium id of the only environment that random_shift and mirror apply to; None: to every environment."""
+    dueling: bool = True
+    """Estimate the value of a state and the advantage of each action separately; --no-dueling: action values alone."""
+    activation: Literal["elu", "relu"] = "elu"
+    """Activation of hidden layers."""
     layer_norm: bool = False
     """Normalise each hidden layer before its activation."""
 

@@ -65,6 +65,8 @@ OLD_VALUES: dict[str, Any] = {
     "stop_seconds": 20.0,
     "checkpoint_seconds": 0.0,
     "layer_norm": False,
+    "dueling": True,
+    "activation": "elu",
     "munchausen": False,
     "munchausen_alpha": 0.9,
     "munchausen_tau": 0.03,

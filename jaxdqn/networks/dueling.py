@@ -1,4 +1,4 @@
-"""Dueling networks in Flax Linen, from float observations `[B, ...]` to `QOutputs`.
+"""Dueling networks (and others) in Flax Linen, from float observations `[B, ...]` to `QOutputs`.
 
 References:
     Mnih et al., Human-level control through deep reinforcement learning (2015), Methods, Model architecture;
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
 from jaxdqn.networks.convolution import Conv, Implementation
-from jaxdqn.networks.heads import TORCH_VARIANCE, DuelingHeads, elu, fan_in_uniform, kernel_init
+from jaxdqn.networks.heads import TORCH_VARIANCE, Activation, DuelingHeads, activate, fan_in_uniform, kernel_init
 from jaxdqn.networks.outputs import Output, Values
 from jaxdqn.types import QOutputs
 
@@ -77,6 +77,8 @@ class DuelingCNN(nn.Module):
         output: What is estimated for each action. See `jaxdqn.networks.outputs`.
         noisy_sigma: Initial deviation of the heads' noisy layers; None: no noise. See `NoisyDense`.
         layer_norm: Whether each hidden layer is normalised, over its channels, before its activation.
+        dueling: Whether the heads are dueling. See `DuelingHeads`.
+        activation: Of all hidden layers.
     """
 
     num_actions: int
@@ -95,6 +97,8 @@ class DuelingCNN(nn.Module):
     output: Output = Values()
     noisy_sigma: float | None = None
     layer_norm: bool = False
+    dueling: bool = True
+    activation: Activation = "elu"
 
     @property
     def smallest_frame(self) -> int:
@@ -116,7 +120,7 @@ class DuelingCNN(nn.Module):
             weights = kernel_init(self.variance)
             conv = Conv(features, (size, size), (stride, stride), weights, bias_init, self.implementation, self.dtype)
             x = conv(x)
-            x = elu(nn.LayerNorm()(x) if self.layer_norm else x)
+            x = activate(nn.LayerNorm()(x) if self.layer_norm else x, self.activation)
             bias_init = nn.initializers.zeros_init()
         x = row_moments(x) if self.moments else x
         x = x.reshape(x.shape[0], -1)
@@ -134,6 +138,8 @@ class DuelingMLP(nn.Module):
         output: What is estimated for each action. See `jaxdqn.networks.outputs`.
         noisy_sigma: Initial deviation of the heads' noisy layers; None: no noise. See `NoisyDense`.
         layer_norm: Whether each hidden layer is normalised, over its channels, before its activation.
+        dueling: Whether the heads are dueling. See `DuelingHeads`.
+        activation: Of all hidden layers.
     """
 
     num_actions: int
@@ -143,6 +149,8 @@ class DuelingMLP(nn.Module):
     output: Output = Values()
     noisy_sigma: float | None = None
     layer_norm: bool = False
+    dueling: bool = True
+    activation: Activation = "elu"
 
     @nn.compact
     def __call__(self, obs: Float[Array, "B ..."], taus: Float[Array, "B N"] | None = None) -> QOutputs:
@@ -150,7 +158,7 @@ class DuelingMLP(nn.Module):
         x = obs.reshape(obs.shape[0], -1)
         for width in self.trunk:
             x = nn.Dense(width, kernel_init=kernel_init(TORCH_VARIANCE), bias_init=fan_in_uniform(x.shape[-1]))(x)
-            x = elu(nn.LayerNorm()(x) if self.layer_norm else x)
+            x = activate(nn.LayerNorm()(x) if self.layer_norm else x, self.activation)
         return dueling_heads(self)(x, taus)
 
 
@@ -167,4 +175,6 @@ def dueling_heads(
         network.output,
         network.noisy_sigma,
         network.layer_norm,
+        network.dueling,
+        network.activation,
     )

@@ -1,4 +1,4 @@
-"""Dueling heads: from features to action values or their distributions; and what all layers share.
+"""Heads, dueling or not: from features to action values or their distributions; and what all layers share.
 
 References:
     Wang et al., Dueling Network Architectures for Deep Reinforcement Learning (2016), eq. 9.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -55,12 +56,20 @@ def _elu_derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arra
     return result, tangents[0] * (jnp.minimum(result, 0.0) + 1.0)
 
 
+Activation = Literal["elu", "relu"]
+
+
+def activate(x: Float[Array, "*shape"], activation: Activation) -> Float[Array, "*shape"]:
+    """Return an activation of a layer."""
+    return elu(x) if activation == "elu" else nn.relu(x)
+
+
 NUM_MIDPOINTS = 32
 """Fixed fractions at which an IQN is evaluated if no others are given, as many as the paper samples to act."""
 
 
 class DuelingHeads(nn.Module):
-    """Dueling heads: `Q(s, a) = V(s) + A(s, a) - mean_a A(s, a)` from features, for each number of the output.
+    """Heads: `Q(s, a) = V(s) + A(s, a) - mean_a A(s, a)` from features, for each number of the output.
 
     Attributes:
         num_actions: Number of discrete actions.
@@ -72,6 +81,8 @@ class DuelingHeads(nn.Module):
         output: What is estimated for each action.
         noisy_sigma: Initial deviation of noisy layers, in place of dense ones; None: dense layers. See `NoisyDense`.
         layer_norm: Whether each hidden layer is normalised before its activation.
+        dueling: Whether there are two heads; otherwise a single one gives `Q(s, a)`.
+        activation: Of the hidden layers.
     """
 
     num_actions: int
@@ -82,6 +93,8 @@ class DuelingHeads(nn.Module):
     output: Output = Values()
     noisy_sigma: float | None = None
     layer_norm: bool = False
+    dueling: bool = True
+    activation: Activation = "elu"
 
     @nn.compact
     def __call__(self, features: Float[Array, "B D"], taus: Float[Array, "B N"] | None = None) -> QOutputs:
@@ -97,6 +110,14 @@ class DuelingHeads(nn.Module):
 
     def _numbers(self, features: Float[Array, "B D"]) -> Float[Array, "B A M"]:
         width, noise = self.output.width, self._draw_noise(features.shape[-1])
+        value_bias = self.value_bias if self.output.starts_at_value else 0.0
+        if not self.dueling:
+            x = features
+            if self.hidden:
+                bias_init = fan_in_uniform(features.shape[-1])
+                x = self._activate(self._dense(x, "action_first", self.hidden[0], bias_init, noise, self.dtype))
+            x = self._stream(x, "action", self.num_actions * width, value_bias, noise)
+            return x.reshape(-1, self.num_actions, width)
         advantage = value = features
         if self.hidden:
             # As in TorchRL's tutorial, the bias of the first layers has PyTorch's initialisation; the others are 0.
@@ -109,7 +130,6 @@ class DuelingHeads(nn.Module):
                 advantage = self._dense(features, "advantage_first", self.hidden[0], bias_init, noise, self.dtype)
                 value = self._dense(features, "value_first", self.hidden[0], bias_init, noise, self.dtype)
             advantage, value = self._activate(advantage), self._activate(value)
-        value_bias = self.value_bias if self.output.starts_at_value else 0.0
         advantage = self._stream(advantage, "advantage", self.num_actions * width, 0.0, noise)
         advantage = advantage.reshape(-1, self.num_actions, width)
         value = self._stream(value, "value", width, value_bias, noise)[:, None]
@@ -124,7 +144,7 @@ class DuelingHeads(nn.Module):
         return self._dense(x, f"{name}_output", width, nn.initializers.constant(output_bias), noise)
 
     def _activate(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return elu(nn.LayerNorm()(x) if self.layer_norm else x)
+        return activate(nn.LayerNorm()(x) if self.layer_norm else x, self.activation)
 
     def _dense(
         self,
@@ -149,7 +169,9 @@ class DuelingHeads(nn.Module):
         if self.noisy_sigma is None or not self.has_rng(NOISE):
             return {}
         sizes: dict[str, int] = {}
-        for name, width in (("advantage", self.num_actions * self.output.width), ("value", self.output.width)):
+        streams = {"advantage": self.num_actions, "value": 1} if self.dueling else {"action": self.num_actions}
+        for name, numbers in streams.items():
+            width = numbers * self.output.width
             widths = (features, *self.hidden, width)
             steps = ("first", *map(str, range(1, len(self.hidden))))[: len(self.hidden)]
             for step, inputs, outputs in zip((*steps, "output"), widths[:-1], widths[1:], strict=True):

@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 _REPLACED = {
     "optimizer": ("learning_rate", "learning_rate_end", "weight_decay", "max_gradient_norm", "adam_epsilon"),
-    "network": ("network", "value_bias", "layer_norm", "noisy_sigma", "quantiles"),
+    "network": ("network", "value_bias", "layer_norm", "dueling", "activation", "noisy_sigma", "quantiles"),
     "objective": ("loss", "double", "munchausen", "munchausen_alpha", "munchausen_tau", "munchausen_clip"),
     "loss": ("loss",),
 }
