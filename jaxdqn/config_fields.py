@@ -44,7 +44,7 @@ class EnvFields:
     """Number of newest images that the network sees at once; None: 4 for grey or resized images, 1 for grids."""
     normalisation_frames: int | None = None
     """Random-rollout images for the mean and deviation that normalise channels; 0: none; None: 500 if above 32x32."""
-    network: Literal["auto", "cnn", "nature", "grid", "motion", "padded-motion", "torchrl"] = "auto"
+    network: Literal["auto", "cnn", "nature", "impala", "grid", "motion", "padded-motion", "torchrl"] = "auto"
     """CNN for images; auto: cnn from 36x36 pixels, otherwise grid. The last three are for CartPole. Vectors: MLP."""
     value_bias: float = 0.0
     """Value that the network predicts initially: the bias of its value head."""

@@ -13,6 +13,7 @@ from jaxtyping import DTypeLike
 from jaxdqn.config import Config
 from jaxdqn.distributions import make_output
 from jaxdqn.networks.dueling import DuelingCNN, DuelingMLP
+from jaxdqn.networks.impala import ImpalaCNN
 from jaxdqn.observations import ObsSpec
 
 MIN_CNN_SIDE = 36
@@ -139,14 +140,16 @@ def make_network(config: Config, num_actions: int, obs: ObsSpec | None = None) -
             )
         return DuelingMLP(num_actions, value_bias=bias, **heads)
     dtype = jnp.dtype(config.compute_dtype)
-    network = {
+    networks: dict[str, Any] = {
         "cnn": partial(small_cnn, num_actions),
         "nature": partial(nature_cnn, num_actions),
+        "impala": partial(ImpalaCNN, num_actions),
         "grid": partial(grid_cnn, num_actions),
         "motion": partial(motion_cnn, num_actions, channels=obs.channels),
         "padded-motion": partial(padded_motion_cnn, num_actions, channels=obs.channels),
         "torchrl": partial(DuelingCNN, num_actions),
-    }[name](value_bias=bias, dtype=dtype).clone(**heads)
+    }
+    network = networks[name](value_bias=bias, dtype=dtype).clone(**heads)
     if side < network.smallest_frame:
         size = f"frame_size {side}" if obs.shape == (config.frame_size,) * 2 else f"an image of {obs.shape}"
         raise ValueError(

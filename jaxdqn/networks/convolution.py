@@ -129,8 +129,14 @@ def _backward(strides: Strides, residuals: tuple[Array, Array], cotangent: Array
 convolve_channels_last.defvjp(_forward, _backward)
 
 
+def same_padding(side: int, size: int, stride: int) -> tuple[int, int]:
+    """Return the pixels before and after a side with `SAME` padding, so that `ceil(side / stride)` windows fit."""
+    missing = max((-(-side // stride) - 1) * stride + size - side, 0)
+    return missing // 2, missing - missing // 2
+
+
 class Conv(nn.Module):
-    """`flax.linen.Conv` without padding: same parameters, same numbers, computed in the way that suits the backend.
+    """`flax.linen.Conv`: same parameters, same numbers, computed in the way that suits the backend.
 
     Attributes:
         features: Output channels.
@@ -140,6 +146,7 @@ class Conv(nn.Module):
         bias_init: Initialiser of `bias` `[F]`.
         implementation: `"channels_last"`, `"xla"`, or None for the default of the backend.
         dtype: Dtype of the computation; parameters are always float32. None: promoted from inputs and parameters.
+        padding: `"VALID"`: none; `"SAME"`: zeros, so that a stride of 1 keeps the size.
     """
 
     features: int
@@ -149,12 +156,17 @@ class Conv(nn.Module):
     bias_init: Callable[..., Array] = nn.initializers.zeros_init()
     implementation: Implementation | None = None
     dtype: DTypeLike | None = None
+    padding: Literal["VALID", "SAME"] = "VALID"
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 F"]:
-        """Convolve a batch of images; raise `ValueError` if the kernel is larger than the image."""
+        """Convolve a batch of images; raise `ValueError` if the kernel is larger than the padded image."""
         height, width = self.kernel_size
         vertical, horizontal = self.strides
+        if self.padding == "SAME":
+            rows, columns = inputs.shape[1:3]
+            sides = same_padding(rows, height, vertical), same_padding(columns, width, horizontal)
+            inputs = jnp.pad(inputs, ((0, 0), *sides, (0, 0)))
         if inputs.shape[1] < height or inputs.shape[2] < width:
             raise ValueError(
                 f"kernel_size {height}x{width} does not fit images of {inputs.shape[1]}x{inputs.shape[2]}: "

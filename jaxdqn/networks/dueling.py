@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -162,9 +163,21 @@ class DuelingMLP(nn.Module):
         return dueling_heads(self)(x, taus)
 
 
-def dueling_heads(
-    network: DuelingCNN | DuelingMLP, variance: float = TORCH_VARIANCE, dtype: DTypeLike | None = None
-) -> DuelingHeads:
+@runtime_checkable
+class WithHeads(Protocol):
+    """A network with the attributes of its heads. See `DuelingHeads`."""
+
+    num_actions: int
+    hidden: Sequence[int]
+    value_bias: float
+    output: Output
+    noisy_sigma: float | None
+    layer_norm: bool
+    dueling: bool
+    activation: Activation
+
+
+def dueling_heads(network: WithHeads, variance: float = TORCH_VARIANCE, dtype: DTypeLike | None = None) -> DuelingHeads:
     """Return the heads of a network, inside its `__call__`."""
     return DuelingHeads(
         network.num_actions,

@@ -36,10 +36,11 @@ def random(shape, seed):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def make_pair(kernel_size, strides, implementation):
+def make_pair(kernel_size, strides, implementation, padding="VALID"):
     """Return our module and Flax's, with five output channels."""
-    ours = Conv(5, kernel_size, strides, bias_init=nn.initializers.normal(), implementation=implementation)
-    return ours, nn.Conv(5, kernel_size, strides, padding="VALID", bias_init=nn.initializers.normal())
+    options = {"bias_init": nn.initializers.normal(), "padding": padding}
+    ours = Conv(5, kernel_size, strides, implementation=implementation, **options)
+    return ours, nn.Conv(5, kernel_size, strides, **options)
 
 
 def values_and_gradients(module):
@@ -60,11 +61,16 @@ def values_and_gradients(module):
 
 
 @both
-@pytest.mark.parametrize(("image", "channels", "kernel_size", "strides"), CASES)
+@pytest.mark.parametrize(
+    ("image", "channels", "kernel_size", "strides", "padding"),
+    [(*case, "VALID") for case in CASES]
+    + [(*case, "SAME") for case in CASES[:3]]
+    + [((2, 3), 4, (5, 4), (2, 1), "SAME")],
+)
 def test_values_and_gradients_equal_those_of_flax_with_the_same_parameters(
-    image, channels, kernel_size, strides, implementation
+    image, channels, kernel_size, strides, padding, implementation
 ):
-    ours, flax = make_pair(kernel_size, strides, implementation)
+    ours, flax = make_pair(kernel_size, strides, implementation, padding)
     inputs = random((2, *image, channels), seed=0)
     kernel, bias = random((*kernel_size, channels, 5), seed=1), random((5,), seed=2)
     params = {"params": {"kernel": kernel, "bias": bias}}

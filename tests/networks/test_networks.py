@@ -15,10 +15,10 @@ from jaxdqn.networks.dueling import (
     DuelingCNN,
     DuelingHeads,
     DuelingMLP,
-    elu,
     frame_differences,
     row_moments,
 )
+from jaxdqn.networks.heads import elu
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
