@@ -15,6 +15,8 @@ from .averaging import polynomial_average as polynomial_average
 from .compilation import compiler_options as compiler_options
 from .compilation import jit as jit
 from .config import Config as Config
+from .envs.atari import AtariGame as AtariGame
+from .envs.atari import AtariGames as AtariGames
 from .envs.functional.adapters import GymnasiumEnv as GymnasiumEnv
 from .envs.functional.adapters import from_func_env as from_func_env
 from .envs.functional.adapters import from_gymnax as from_gymnax
@@ -71,6 +73,7 @@ from .networks.dueling import DuelingCNN as DuelingCNN
 from .networks.dueling import DuelingMLP as DuelingMLP
 from .networks.dueling import frame_differences as frame_differences
 from .networks.dueling import row_moments as row_moments
+from .networks.impala import ImpalaCNN as ImpalaCNN
 from .networks.noisy import NoisyDense as NoisyDense
 from .networks.outputs import Categorical as Categorical
 from .networks.outputs import ImplicitQuantiles as ImplicitQuantiles

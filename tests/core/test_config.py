@@ -66,7 +66,7 @@ REFUSED = [
     ({"learning_rate": 0.0}, "learning_rate 0.0 must be above 0"),
     ({"learning_rate": True}, "learning_rate True must be a number"),
     ({"learning_rate": None}, "learning_rate None must be a number"),
-    ({"network": "resnet"}, "network 'resnet' must be one of auto, cnn, nature, grid, motion, padded-motion, torchrl"),
+    ({"network": "resnet"}, "network 'resnet' must be one of auto, cnn, nature, impala, grid, motion"),
     ({"random_shift": -1}, "random_shift -1 must be 0 or above"),
     ({"random_shift": 2, "pixels": False}, "random_shift 2 needs pixels: set it to 0"),
     ({"mirror": True, "pixels": False}, "mirror True needs pixels: set it to False"),
