@@ -4,7 +4,7 @@
 
 Arguments: `--seeds` (those that choose settings, not those that show them), `--only VARIANT ...`, `--together` (seeds
 in one program), `--every` (frames between evaluations), `--episodes` (of an evaluation), `--output`; FLAGS are flags of
-`jaxdqn train`. All runs are on the device loop, with 8,000 frames, over which the schedules run too. It writes
+`jaxdqn train`. All runs are on the device loop, with 6,000 frames, over which the schedules run too. It writes
 `cartpole_levers.csv` (one row for each evaluation), `cartpole_levers.png` and `cartpole_levers_table.csv`, and prints
 that table: how many seeds had an evaluation at 475 or more, the median frame of the first one, the last return and the
 mean of all evaluations (interquartile means with 95 % intervals).
@@ -27,7 +27,7 @@ from jaxdqn.presets import PRESETS
 from jaxdqn.schedules import config_learning_rate
 
 SEEDS = [5, 6, 7, 8, 9]
-CARTPOLE = dataclasses.replace(PRESETS["cartpole"], total_frames=8_000, capacity=8_000)
+CARTPOLE = dataclasses.replace(PRESETS["cartpole"], total_frames=6_000, capacity=6_000)
 RATE = CARTPOLE.learning_rate
 UNPADDED = padded_motion_cnn(2).clone(edge_columns=0)
 
@@ -44,25 +44,16 @@ VARIANTS = (
     Variant("greedy online parameters", {"greedy_params": "online"}),
     Variant("learning rate stays", {"learning_rate_end": RATE}),
     # its numbers
-    Variant("shifts by 3", {"random_shift": 3}),
     Variant("8 updates", {"updates_per_batch": 8}),
     Variant("32 updates", {"updates_per_batch": 32}),
-    Variant("batches of 64", {"batch_size": 64}),
     Variant("5 steps", {"n_steps": 5}),
     Variant("20 steps", {"n_steps": 20}),
-    Variant("gamma 0.98", {"gamma": 0.98}),
-    Variant("gamma 0.995", {"gamma": 0.995}),
     Variant("learning rate 2e-3", {"learning_rate": 2 * RATE}),
-    Variant("learning rate 5e-4", {"learning_rate": RATE / 2}),
-    Variant("target half as fast", {"tau": CARTPOLE.tau / 2}),
-    Variant("target 5 times as fast", {"tau": 5 * CARTPOLE.tau}),
-    Variant("epsilon from 0.3", {"epsilon_start": 0.3}),
     Variant("epsilon ends at 0.05", {"epsilon_end": 0.05}),
     Variant("stacks of 4", {"frame_stack": 4}),
     # other pieces
     Variant("target copied every 100", {"target_period": 100}),
     Variant("layer norm", {"layer_norm": True}),
-    Variant("no weight decay", {"weight_decay": 0.0}),
     Variant("AdamW, decay 1e-2", pieces={"optimizer": optax.adamw(config_learning_rate(CARTPOLE), weight_decay=1e-2)}),
     Variant("iqn", {"distribution": "iqn"}),
     Variant("qr", {"distribution": "qr"}),
