@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxdqn.config_checks import check_config, check_split
-from jaxdqn.config_fields import ATARI_OPTIONS, AlgorithmFields, EnvFields
+from jaxdqn.config_fields import ATARI_OPTIONS, AlgorithmFields, EnvFields, is_atari, plain_id
 
 RENAMED_NETWORK = ("seed", "torchrl")
 """The former name of a network, which still works, and its current name."""
@@ -83,6 +83,9 @@ class Config(AlgorithmFields, EnvFields):
         """Check the fields, before anything is built."""
         if self.network == RENAMED_NETWORK[0]:
             object.__setattr__(self, "network", RENAMED_NETWORK[1])
+        for name in ("env", "eval_env"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, plain_id(getattr(self, name)))
         check_config(self)
 
     @property
@@ -136,7 +139,8 @@ class Config(AlgorithmFields, EnvFields):
         pixels = self.pixels if pixels is None else pixels
         if (env, pixels) == (self.env, self.pixels):
             return self
-        return dataclasses.replace(self.without_symmetries(), env=env, pixels=pixels)
+        options: dict[str, Any] = {} if is_atari(env) else dict.fromkeys(ATARI_OPTIONS)
+        return dataclasses.replace(self.without_symmetries(), env=env, pixels=pixels, **options)
 
     def has_foreign_symmetries(self, own_env: bool) -> bool:
         """Return whether shifts or mirror images are for another environment than the run's.

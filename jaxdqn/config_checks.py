@@ -98,10 +98,13 @@ def check_config(config: Config) -> None:
 
 def _check_atari(config: Config) -> None:
     for name in ATARI_OPTIONS:
-        allowed = getattr(config, name) is None or is_atari(config.env)
+        allowed = getattr(config, name) is None or is_atari(config.env) or is_atari(config.eval_env or "")
         _check(config, name, allowed, f"needs an Atari game, such as ALE/Pong-v5, not {config.env}: set it to None")
+    allowed = not (is_atari(config.env) and config.restart_workers)
+    _check(config, "restart_workers", allowed, "has no effect on Atari games, which have no workers: set it to False")
     skip, sticky = config.frame_skip, config.sticky_actions
-    _check(config, "frame_skip", skip is None or skip > 0, "must be above 0, or None for 4")
+    _check(config, "frame_skip", skip is None or 0 < skip <= 1000, "must be from 1 to 1000, or None for 4")
+    _check(config, "noop_max", config.noop_max is None or config.noop_max <= 1000, "must be at most 1000")
     _check(config, "sticky_actions", sticky is None or 0 <= sticky <= 1, "must be between 0 and 1, or None for 0.25")
 
 

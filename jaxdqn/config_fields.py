@@ -9,9 +9,14 @@ ATARI_OPTIONS = ("frame_skip", "sticky_actions", "noop_max", "fire_reset")
 """Fields about Atari games, and options of `jaxdqn.envs.atari`."""
 
 
+def plain_id(env: str) -> str:
+    """Return a gymnasium id without the module `ale_py`, which the id of an Atari game does not need."""
+    return env.removeprefix("ale_py:") if env.startswith("ale_py:ALE/") else env
+
+
 def is_atari(env: str) -> bool:
     """Return whether a gymnasium id is that of an Atari game, such as `ALE/Pong-v5`."""
-    return env.startswith(("ALE/", "ale_py:ALE/"))
+    return env.startswith("ALE/")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class EnvFields:
     sticky_actions: float | None = None
     """Atari: probability that a frame repeats the previous action; None: 0.25, as gymnasium's ids have it."""
     noop_max: int | None = None
-    """Atari: highest number of actions without effect, a random one, at the start of an episode; None: 0."""
+    """Atari: highest number of single frames without an action, a random one, before an episode; None: 0."""
     fire_reset: bool | None = None
     """Atari: start episodes with FIRE, in games with this action; None: no."""
     frame_stack: int | None = None

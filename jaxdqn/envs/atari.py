@@ -14,6 +14,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -21,7 +22,6 @@ import numpy as np
 
 from jaxdqn.config_fields import is_atari
 
-SCREEN_WIDTH = 160  # of every game; heights differ
 MAX_FRAMES = 108_000
 """Frames of the game after which an episode is truncated: half an hour."""
 
@@ -53,16 +53,20 @@ class AtariGames(gym.vector.VectorEnv):
             colour: Whether frames keep their colours.
             frame_skip: Frames of the game that an action is repeated for.
             sticky_actions: Probability that a frame repeats the previous action in place of the newest.
-            noop_max: Highest number of actions without effect at the start of an episode; the number is random.
-            fire_reset: Whether an episode starts with FIRE, in games with this action.
+            noop_max: Highest number of single frames without an action before an episode; the number is random, from 0.
+            fire_reset: Whether an episode starts with a frame of FIRE, in games with this action.
 
         Raises:
-            ValueError: If ale-py is not installed, or has no such game.
+            ValueError: If `num_envs` is below 1, ale-py is not installed, or it has no such game.
         """
+        if num_envs < 1:
+            raise ValueError(f"num_envs {num_envs} must be at least 1")
         height, width = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
         name = _rom_of(env)
         from ale_py.vector_env import AtariVectorEnv
 
+        if noop_max:  # ale-py's number is exclusive, and includes the frame of FIRE
+            noop_max += 2 if fire_reset and "FIRE" in _action_names(env) else 1
         self._games = AtariVectorEnv(
             name,
             num_envs,
@@ -74,6 +78,7 @@ class AtariGames(gym.vector.VectorEnv):
             stack_num=1,
             frameskip=frame_skip,
             noop_max=noop_max,
+            life_loss_info=False,
             reward_clipping=False,
             use_fire_reset=fire_reset,
         )
@@ -94,14 +99,26 @@ class AtariGames(gym.vector.VectorEnv):
         if isinstance(seed, Sequence | np.ndarray):
             seed = np.asarray(seed, np.int64) % 2**31
         elif seed is not None:
-            seed = seed % (2**31 - self.num_envs)
+            seed = int(seed) % (2**31 - self.num_envs)
         result: Any = self._games.reset(seed=seed, options=options)
         return result[0][:, 0], result[1]
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Take one step in each game."""
+        """Take one step in each game.
+
+        Raises:
+            ValueError: If there is no such action.
+        """
+        count = int(self.single_action_space.n)  # type: ignore[attr-defined]  # Discrete
+        if ((np.asarray(actions) < 0) | (np.asarray(actions) >= count)).any():  # ale-py would never return
+            raise ValueError(f"actions {np.asarray(actions).tolist()} must be from 0 to {count - 1}")
         obs, reward, terminated, truncated, info = self._games.step(np.asarray(actions))
         return obs[:, 0], reward, terminated, truncated, info
+
+    def close_extras(self, **options: Any) -> None:
+        """End the threads; the games cannot be used any more."""
+        del options
+        del self._games
 
 
 class AtariGame(gym.Env):
@@ -122,17 +139,18 @@ class AtariGame(gym.Env):
             raise ValueError(f"render_mode {render_mode!r} is not supported by {env}: use 'rgb_array' or None")
         self._games = [AtariGames(env, 1, **options)]
         if render_mode is not None:
-            screen = {**options, "colour": True, "frame_size": (_screen_height(env), SCREEN_WIDTH)}
+            screen = {**options, "colour": True, "frame_size": _console(env).getScreenDims()}
             self._games.append(AtariGames(env, 1, **screen))
         self._screen: np.ndarray | None = None
-        self.spec = gym.spec(env.split(":")[-1])
+        self.spec = gym.spec(env)
+        self._env = env
         self.render_mode = render_mode
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 60 // options.get("frame_skip", 4) or 1}
         self.observation_space = self._games[0].single_observation_space
         self.action_space = self._games[0].single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; the same seed gives the same episode for the same actions."""
+        """Start an episode; the same seed gives the same episode for the same actions. There are no options."""
         super().reset(seed=seed)
         own_seed = [int(self.np_random.integers(2**31))]
         results = [games.reset(seed=own_seed) for games in self._games]
@@ -145,6 +163,7 @@ class AtariGame(gym.Env):
 
         Raises:
             gymnasium.error.ResetNeeded: Before the first `reset`.
+            ValueError: If there is no such action.
         """
         if self._screen is None:
             raise gym.error.ResetNeeded("call reset before step")
@@ -157,10 +176,20 @@ class AtariGame(gym.Env):
         """Return the screen `[H, W, 3]` uint8; None if there is no render mode."""
         return None if self.render_mode is None else self._screen
 
+    def get_action_meanings(self) -> list[str]:
+        """Return the name of each action, such as `FIRE`."""
+        return _action_names(self._env)
+
+    def close(self) -> None:
+        """End the threads; the game cannot be used any more."""
+        for games in self._games:
+            games.close()
+
 
 def _rom_of(env: str) -> str:
     """Return ale-py's name of the game of an id."""
-    assert is_atari(env)
+    if not is_atari(env):
+        raise ValueError(f"env {env!r} is not an Atari game: use an id such as ALE/Pong-v5")
     try:
         import ale_py
     except ModuleNotFoundError as error:
@@ -169,15 +198,21 @@ def _rom_of(env: str) -> str:
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     gym.register_envs(ale_py)
     try:
-        return gym.spec(env.split(":")[-1]).kwargs["game"]
+        return gym.spec(env).kwargs["game"]
     except gym.error.Error as error:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def _screen_height(env: str) -> int:
+@lru_cache
+def _console(env: str) -> Any:
+    """Return ale-py's interface to a game, for questions about it."""
     import ale_py
 
     rom: Any = ale_py.roms.get_rom_path(_rom_of(env))
     console = ale_py.ALEInterface()
     console.loadROM(rom)
-    return int(console.getScreenDims()[0])
+    return console
+
+
+def _action_names(env: str) -> list[str]:
+    return [action.name for action in _console(env).getMinimalActionSet()]

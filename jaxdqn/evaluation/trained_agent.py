@@ -97,7 +97,7 @@ class TrainedAgent:
         if "env_fn" in self.spec.custom and env_fn is None:
             raise ValueError("the agent was trained on an environment of your own: load it with that env_fn")
         if self._env is not None:
-            config = dataclasses.replace(config, env=self._env, eval_env=None)
+            config = dataclasses.replace(config, eval_env=None).for_env(self._env)
         elif env_fn is None:
             check_no_import(config.evaluation_env, "--env")
         env = build_eval_fn(config, env_fn, render=render)()

@@ -1,4 +1,4 @@
-"""The residual network of IMPALA, which gains more on Atari than any loss does, for more computation.
+"""The residual network of IMPALA.
 
 References:
     Espeholt et al., IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures (2018),
@@ -27,7 +27,7 @@ def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
     """Return the maximum of each 3x3 window, with stride 2 and `SAME` padding.
 
     The maximum of nine strided slices: on the CPU its gradient takes a sixth of the time of that of
-    `flax.linen.max_pool`. Equal maxima share the gradient.
+    `flax.linen.max_pool`. Where maxima are equal, the gradient is split among them.
     """
     sides = [same_padding(side, WINDOW, STRIDE) for side in x.shape[1:3]]
     rows, columns = (-(-side // STRIDE) for side in x.shape[1:3])

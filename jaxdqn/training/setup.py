@@ -15,6 +15,7 @@ from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.checkpoints.agent_files import AgentSpec
 from jaxdqn.checkpoints.process_parts import SavedState
 from jaxdqn.config import Config
+from jaxdqn.config_fields import is_atari
 from jaxdqn.envs.functional.env import FunctionalEnv
 from jaxdqn.envs.functional_by_id import functional_env, functional_form, with_observations
 from jaxdqn.envs.gymnasium.building import make_env_fn_of, spec_of_env
@@ -91,6 +92,9 @@ def set_up_run(
     group = control.group
     with contextlib.ExitStack() as cleanup:
         with group.exchange() as exchange:
+            if overrides.env_fn is not None and config.env_options and not is_atari(config.eval_env or ""):
+                name, value = next(iter(config.env_options.items()))
+                raise ValueError(f"{name} {value} has no effect on your own env_fn: set it to None")
             build = make_env_fn_of(config, env_fn=overrides.env_fn)
             env = cleanup.enter_context(contextlib.closing(build()))
             spec = inspect_env(env, config.frame_stack)

@@ -58,7 +58,7 @@ def test_a_thousand_frames_are_those_of_gymnasiums_wrapper(name):
 
 
 def first_frames(seed, games=None, **options):
-    games = games or AtariGames("ALE/Breakout-v5", 2, **options)
+    games = games or AtariGames("ALE/Pong-v5", 2, **options)
     frames = [games.reset(seed=seed)[0]]
     rng = np.random.default_rng(0)
     frames += [games.step(np.repeat(rng.integers(4, size=1), 2))[0] for _ in range(60)]
@@ -71,7 +71,7 @@ def test_chance_comes_from_the_seed_alone(options):
     assert frames.shape == (61, 2, 84, 84)
     assert np.array_equal(frames, first_frames([3, 4], **options))
     assert not np.array_equal(frames[:, 0], frames[:, 1])
-    games = AtariGames("ALE/Breakout-v5", 2, **options)
+    games = AtariGames("ALE/Pong-v5", 2, **options)
     assert np.array_equal(first_frames(3, games), frames)  # one seed: they count from it
     assert np.array_equal(first_frames([3, 4], games), frames)  # the same object again
 
@@ -120,7 +120,7 @@ RUN = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("collector", ["sync", "async"])
+@pytest.mark.parametrize("collector", [pytest.param("sync", marks=pytest.mark.several), "async"])
 def test_a_run_trains_evaluates_plays_and_resumes(collector, tmp_path, capsys):
     run = tmp_path / "run"
     assert command("train", *RUN.split(), "--collector", collector, "--output", run) == 0
@@ -137,7 +137,7 @@ def test_a_run_trains_evaluates_plays_and_resumes(collector, tmp_path, capsys):
     [
         ({"frame_skip": 4}, "frame_skip 4 needs an Atari game, such as ALE/Pong-v5, not CartPole-v1: set it to None"),
         ({"fire_reset": False}, "fire_reset False needs an Atari game"),
-        ({"env": "ALE/Pong-v5", "frame_skip": 0}, "frame_skip 0 must be above 0"),
+        ({"env": "ALE/Pong-v5", "frame_skip": 0}, "frame_skip 0 must be from 1 to 1000"),
         ({"env": "ALE/Pong-v5", "sticky_actions": 1.5}, "sticky_actions 1.5 must be between 0 and 1"),
         ({"env": "ALE/Pong-v5", "noop_max": -1}, "noop_max -1 must be 0 or above"),
     ],
@@ -153,6 +153,42 @@ def test_unknown_games_are_refused_in_one_line(env, says):
         make_env_fn(env, pixels=None)()
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("fire", [False, True])
+def test_frames_without_an_action_are_from_0_to_noop_max(fire):
+    games = AtariGames("ALE/Breakout-v5", 8, noop_max=2, fire_reset=fire)
+    frames = np.concatenate([games.reset(seed=first)[1]["episode_frame_number"] for first in (0, 100, 200)])
+    assert set(frames.tolist()) == {fire + count for count in (0, 1, 2)}
+
+
+def test_wrong_arguments_are_refused():
+    game = AtariGame("ALE/Pong-v5")
+    game.reset(seed=0)
+    for action in (6, -1):  # ale-py would never return
+        with pytest.raises(ValueError, match=r"must be from 0 to 5"):
+            game.step(action)
+    with pytest.raises(ValueError, match="num_envs 0 must be at least 1"):
+        AtariGames("ALE/Pong-v5", 0)
+    with pytest.raises(ValueError, match="env 'CartPole-v1' is not an Atari game"):
+        AtariGames("CartPole-v1", 2)
+    with pytest.raises(ValueError, match=r"^noop_max needs an Atari game"):
+        make_env_fn("CartPole-v1", noop_max=3)
+    with pytest.raises(ValueError, match="frame_skip 2 has no effect on your own env_fn"):
+        next(iter(jaxdqn.train(jaxdqn.Config(env="ALE/Pong-v5", frame_skip=2), env_fn=lambda: gym.make("CartPole-v1"))))
+    with pytest.raises(ValueError, match="restart_workers True has no effect on Atari games"):
+        jaxdqn.Config(env="ALE/Pong-v5", collector="async", restart_workers=True)
+
+
+def test_ids_need_no_module_and_options_are_those_of_atari_games_alone():
+    config = jaxdqn.Config(env="ale_py:ALE/Pong-v5", frame_skip=2)
+    assert config.env == "ALE/Pong-v5"
+    assert config.for_env("CartPole-v1").frame_skip is None
+    assert config.for_env("ALE/Breakout-v5").frame_skip == 2
+    assert jaxdqn.Config(env="CartPole-v1", eval_env="ALE/Pong-v5", frame_skip=2).env_options == {"frame_skip": 2}
+    env = make_env_fn("ale_py:ALE/Pong-v5", pixels=None, frame_size=84)()
+    assert env.unwrapped.get_action_meanings()[:2] == ["NOOP", "FIRE"]
+    env.close()
 
 
 def test_a_game_must_be_reset_first_and_has_one_render_mode():

@@ -27,7 +27,6 @@ UNKNOWN = "gymnasium does not import it by itself: "
 IDS = [  # the id, whether the package is installed, and the message
     ("ALE/Pong-v5", False, "ale_py is not installed: python3 -m pip install ale-py"),
     ("PongNoFrameskip-v4", True, UNKNOWN + "use 'ale_py:PongNoFrameskip-v4'"),
-    ("ale_py:ALE/Pong-v5", False, "ale_py is not installed: python3 -m pip install ale-py"),
     (
         "MinAtar/Seaquest-v1",
         False,

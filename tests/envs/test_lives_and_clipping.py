@@ -88,7 +88,7 @@ class NoLives(Lives):
 
 
 def test_an_environment_without_lives_is_refused(tmp_path):
-    says = r"NoLives gives no info\['lives'\] in reset: set terminal_on_life_loss to False"
+    says = r"NoLives gives no number info\['lives'\]: set terminal_on_life_loss to False"
     with pytest.raises(ValueError, match=says):
         rows_of(make_vector_env(NoLives, 2), 1, terminal_on_life_loss=True)
     config = dataclasses.replace(VECTORS, terminal_on_life_loss=True)
@@ -98,6 +98,44 @@ def test_an_environment_without_lives_is_refused(tmp_path):
     finish(config, tmp_path / "run", env_fn=Lives)
     with pytest.raises(ValueError, match="terminal_on_life_loss True needs loop host"):
         jaxdqn.Config(loop="device", terminal_on_life_loss=True)
+
+
+@pytest.mark.parametrize("number", [float, np.float32, np.array])
+def test_lives_may_be_any_number(number):
+    class Numbers(Lives):
+        def reset(self, **options):
+            return super().reset(**options)[0], {"lives": number(3)}
+
+        def step(self, action):
+            *result, info = super().step(action)
+            return *result, {"lives": number(info["lives"])}
+
+    rows, _ = rows_of(make_vector_env(Numbers, 2), 6, terminal_on_life_loss=True)
+    assert rows.terminated[:, 0].tolist() == [False, True, True, False, True, False]
+
+
+def test_lives_that_are_missing_in_a_step_are_found():
+    class Forgets(Lives):
+        def step(self, action):
+            *result, _ = super().step(action)
+            return *result, {}
+
+    with pytest.raises(ValueError, match=r"Forgets gives no number info\['lives'\]"):
+        rows_of(make_vector_env(Forgets, 2), 3, terminal_on_life_loss=True)
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_life_lost_in_the_first_step_is_found_in_every_episode(mode):
+    class Early(Lives):
+        def reset(self, **options):
+            return super().reset(**options)[0], {"lives": 3}
+
+        def step(self, action):
+            obs, reward, _, truncated, _ = super().step(action)
+            return obs, reward, self.count == 3, truncated, {"lives": 3 - self.count}
+
+    rows, _ = rows_of(gym.vector.SyncVectorEnv([Early] * 2, autoreset_mode=mode), 6, terminal_on_life_loss=True)
+    assert rows.terminated[:, 1].tolist() == [True, True, True, False, True, True]
 
 
 def test_an_infinite_reward_is_found_although_rewards_are_clipped():

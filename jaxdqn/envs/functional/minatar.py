@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,8 +67,8 @@ def _picture(grid: Array) -> UInt8[Array, "H W 3"]:
     return picture.repeat(CELL, axis=0).repeat(CELL, axis=1)
 
 
-def _make(game: str, **options: Any) -> FunctionalEnv:
-    del options  # a grid is the same with or without pixels, for every frame size
+def _make(game: str, *, pixels: bool = True, frame_size: int = 64) -> FunctionalEnv:
+    del pixels, frame_size  # a grid is the same with or without pixels, for every frame size
     return make_minatar(game)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 
 from jaxdqn.config import Config
-from jaxdqn.config_fields import is_atari
+from jaxdqn.config_fields import is_atari, plain_id
 from jaxdqn.envs.gymnasium.making import make_by_id
 from jaxdqn.envs.gymnasium.spaces import is_image, learns_from_images
 from jaxdqn.envs.gymnasium.wrappers import EnvFn, PixelObservation, VectorObservation, is_stacked, name_of
@@ -37,12 +37,18 @@ def make_env_fn(
         render: Whether an environment made by id must be able to render itself even if the agent learns from vectors.
         options: Options of an Atari game. See `jaxdqn.envs.atari`.
 
+    Raises:
+        ValueError: If options are given, and the environment is not an Atari game made by id.
+
     Returns:
         A function that raises `ValueError` if the id is unknown, actions are not discrete, or observations are not what
         `pixels` asks for.
     """
-    if is_atari(env):
+    env = plain_id(env)
+    if is_atari(env) and env_fn is None:
         options = {**options, "frame_size": frame_size, "colour": colour}
+    elif options:
+        raise ValueError(f"{next(iter(options))} needs an Atari game, such as ALE/Pong-v5, and no env_fn: leave it out")
     # A partial can be sent to a worker process.
     return partial(_build, env, pixels, frame_size, colour, env_fn, render, options)
 
@@ -66,7 +72,7 @@ def make_env_fn_of(
         colour=config.colour,
         env_fn=env_fn,
         render=render,
-        **(config.env_options if is_atari(env) else {}),
+        **(config.env_options if is_atari(env) and env_fn is None else {}),
     )
 
 

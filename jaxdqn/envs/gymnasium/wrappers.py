@@ -29,6 +29,7 @@ EnvFn = Callable[[], gym.Env]
 # Set before pygame is imported. A machine without a screen draws into memory; a machine with one is not changed.
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # gymnasium before 1.4 starts sound, too
 # Otherwise SDL turns SIGTERM into an event that nobody reads, and `kill` does not end a run.
 os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -65,6 +65,8 @@ class NextStepAutoreset(gym.vector.VectorWrapper):
             if "action_mask" in first_infos:
                 masks = np.ones_like(first_infos["action_mask"]) if masks is None else masks
                 masks[shown] = first_infos["action_mask"][shown]
+            if "lives" in infos and "lives" in first_infos:  # not those of the step that is never shown
+                infos = {**infos, "lives": np.where(shown, first_infos["lives"], infos["lives"])}
         if masks is not None:
             gave = infos.get("_action_mask", np.full(self.num_envs, "action_mask" in infos))
             infos = {**infos, "action_mask": masks, "_action_mask": gave | shown}

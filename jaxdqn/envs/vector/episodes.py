@@ -60,8 +60,9 @@ def needed_info(info: Any) -> dict[str, Any]:
     if not isinstance(info, dict):
         return {}
     kept = {ACTION_MASK: np.asarray(info[ACTION_MASK])} if ACTION_MASK in info else {}
-    if isinstance(info.get(LIVES), int | np.integer):
-        kept[LIVES] = np.asarray(info[LIVES])
+    lives: Any = info.get(LIVES)
+    if np.ndim(lives) == 0 and np.issubdtype(np.asarray(lives).dtype, np.number):
+        kept[LIVES] = np.asarray(lives, np.float64)
     return kept
 
 

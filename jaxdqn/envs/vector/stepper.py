@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from jaxdqn.envs.atari import AtariGames
 from jaxdqn.envs.gymnasium.making import describe_error
 from jaxdqn.envs.gymnasium.wrappers import name_of
 from jaxdqn.envs.rows import EnvCursor, EpisodeEnds, StepResult, advance, open_episodes
@@ -75,8 +76,11 @@ class Stepper:
         """
         self.envs = next_step_autoreset(envs)
         self._where = where
-        self._rules: dict[str, Any] = {"frame_stack": frame_stack, "reward_scale": reward_scale}
-        self._rules["clip_rewards"] = clip_rewards
+        self._rules: dict[str, Any] = {
+            "frame_stack": frame_stack,
+            "reward_scale": reward_scale,
+            "clip_rewards": clip_rewards,
+        }
         self._dtype = storage_dtype(envs.single_observation_space.dtype or np.float32)
         try:
             obs, infos = self.envs.reset(seed=self._seeds_for_envs(seeds))
@@ -85,11 +89,7 @@ class Stepper:
         except Exception as error:  # for example a library for drawing that is missing
             raise ValueError(f"env {self._env_name()} cannot be used: {describe_error(error)}") from error
         self._masked = isinstance(infos, dict) and ACTION_MASK in infos
-        self._lives = np.zeros(envs.num_envs, int) if terminal_on_life_loss else None
-        if terminal_on_life_loss and not (isinstance(infos, dict) and LIVES in infos):
-            raise ValueError(
-                f"env {self._env_name()} gives no info[{LIVES!r}] in reset: set terminal_on_life_loss to False"
-            )
+        self._lives = np.zeros(envs.num_envs) if terminal_on_life_loss else None
         self._lost_lives(infos)
         self.cursor = open_episodes(
             self._check_and_cast("first observation", obs, 0), frame_stack, self._mask_of(infos)
@@ -130,7 +130,7 @@ class Stepper:
         reward, terminated, truncated = np.array(reward), np.array(terminated), np.array(truncated)
         mask = self._mask_of(infos, terminated)
         checked = self._check_and_cast("observation", obs, frames)
-        life_lost = self._lost_lives(infos)
+        life_lost = self._lost_lives(infos, terminated | self.cursor.last)
         step_result = StepResult(checked, reward, terminated, truncated, mask=mask, life_lost=life_lost)
         return self._advance(self.cursor, actions, step_result, frames)
 
@@ -163,13 +163,22 @@ class Stepper:
             raise ValueError(f"env {self._env_name()} gives an action_mask {mask.shape[1:]} for {num_actions} actions")
         return (mask != 0) | ~gave[:, None]
 
-    def _lost_lives(self, infos: Any) -> Any:
-        """Return in which environments fewer lives are left than before `[N]`; a reset only gives lives."""
-        if self._lives is None or not isinstance(infos, dict) or LIVES not in infos:
+    def _lost_lives(self, infos: Any, may_lack: Any = False) -> Any:
+        """Return in which environments fewer lives are left than before `[N]`; False if they are not needed.
+
+        Raises:
+            ValueError: If an environment gives no lives, although no episode has ended there (`may_lack`).
+        """
+        if self._lives is None:
             return False
-        before = self._lives
+        given, before = isinstance(infos, dict) and LIVES in infos, self._lives
         # gymnasium collects the lives of its copies, with zeros for those that gave none, and says which gave them.
-        self._lives = np.where(infos.get(f"_{LIVES}", True), infos[LIVES], before)
+        gave = infos.get(f"_{LIVES}", np.ones(len(before), bool)) if given else np.zeros(len(before), bool)
+        if not (gave | may_lack).all():
+            raise ValueError(
+                f"env {self._env_name()} gives no number info[{LIVES!r}]: set terminal_on_life_loss to False"
+            )
+        self._lives = np.where(gave, infos[LIVES], before) if given else before
         return self._lives < before
 
     def _idle(self) -> Any:
@@ -178,7 +187,7 @@ class Stepper:
 
     def _seeds_for_envs(self, seeds: list[int] | None) -> Any:
         """Return the seeds for `envs.reset`: all of them, or the first if the environments take only one."""
-        takes_list = (gym.vector.SyncVectorEnv, gym.vector.AsyncVectorEnv, WorkerVectorEnv)
+        takes_list = (gym.vector.SyncVectorEnv, gym.vector.AsyncVectorEnv, WorkerVectorEnv, AtariGames)
         return seeds if isinstance(self.envs.unwrapped, takes_list) or not seeds else seeds[0]
 
     def _env_name(self) -> str:
