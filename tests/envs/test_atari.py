@@ -48,7 +48,7 @@ def compare_frames(name, steps):
 
 @pytest.mark.parametrize("name", GAMES)
 def test_frames_are_those_of_gymnasiums_wrapper(name):
-    compare_frames(name, 120)
+    compare_frames(name, 60)
 
 
 @pytest.mark.long
@@ -120,7 +120,7 @@ RUN = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("collector", [pytest.param("sync", marks=pytest.mark.several), "async"])
+@pytest.mark.parametrize("collector", ["sync", pytest.param("async", marks=pytest.mark.long)])
 def test_a_run_trains_evaluates_plays_and_resumes(collector, tmp_path, capsys):
     run = tmp_path / "run"
     assert command("train", *RUN.split(), "--collector", collector, "--output", run) == 0
