@@ -136,7 +136,7 @@ class Config(AlgorithmFields, EnvFields):
             env: Gymnasium id; with the same one and the same `pixels`, the config is unchanged.
             pixels: Whether to learn from images; None: unchanged.
         """
-        pixels = self.pixels if pixels is None else pixels
+        env, pixels = plain_id(env), self.pixels if pixels is None else pixels
         if (env, pixels) == (self.env, self.pixels):
             return self
         options: dict[str, Any] = {} if is_atari(env) else dict.fromkeys(ATARI_OPTIONS)

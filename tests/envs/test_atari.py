@@ -184,7 +184,8 @@ def test_ids_need_no_module_and_options_are_those_of_atari_games_alone():
     config = jaxdqn.Config(env="ale_py:ALE/Pong-v5", frame_skip=2)
     assert config.env == "ALE/Pong-v5"
     assert config.for_env("CartPole-v1").frame_skip is None
-    assert config.for_env("ALE/Breakout-v5").frame_skip == 2
+    for same in ("ALE/Breakout-v5", "ale_py:ALE/Breakout-v5"):
+        assert config.for_env(same).frame_skip == 2
     assert jaxdqn.Config(env="CartPole-v1", eval_env="ALE/Pong-v5", frame_skip=2).env_options == {"frame_skip": 2}
     env = make_env_fn("ale_py:ALE/Pong-v5", pixels=None, frame_size=84)()
     assert env.unwrapped.get_action_meanings()[:2] == ["NOOP", "FIRE"]
