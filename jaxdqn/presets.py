@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxdqn.config import Config
 
-# Common to all three presets, which learn CartPole from pixels.
+# Common to the presets that learn CartPole from pixels.
 _CARTPOLE: dict[str, Any] = {
     "pixels": True,
     "value_bias": 2.0,
@@ -20,7 +20,7 @@ _CARTPOLE: dict[str, Any] = {
     "checkpoint_every": 3000,
 }
 
-# Common to both presets of TorchRL's tutorial.
+# Common to the presets of TorchRL's tutorial.
 _TORCHRL: dict[str, Any] = {
     **_CARTPOLE,
     "frame_stack": 4,
@@ -33,6 +33,52 @@ _TORCHRL: dict[str, Any] = {
     "warmup_frames": 0,
     "updates_per_batch": 8,
     "greedy_params": "online",
+}
+
+# Common to the presets of Atari games.
+_ATARI: dict[str, Any] = {
+    "env": "ALE/Pong-v5",
+    "frame_size": 84,
+    "frame_skip": 4,
+    "frame_stack": 4,
+    "normalisation_frames": 0,  # bytes scaled to 1
+    "network": "nature",
+    "activation": "relu",
+    "clip_rewards": True,
+    "capacity": 1_000_000,
+    "batch_size": 32,
+    "max_gradient_norm": None,
+    "epsilon_end": 0.01,
+    "greedy_params": "online",
+    "log_every": 1_000,
+    "evaluate_every": 250_000,
+    "checkpoint_every": 250_000,
+}
+
+# DQN on Atari: one step of return, action values without dueling heads, and an update every four steps.
+_ATARI_DQN: dict[str, Any] = {
+    **_ATARI,
+    "dueling": False,
+    "double": False,
+    "loss": "squared",
+    "n_steps": 1,
+    "frames_per_batch": 32,
+    "updates_per_batch": 8,
+}
+
+# Rainbow in Dopamine: the support is that of clipped rewards, and the importance weights are not annealed.
+_RAINBOW: dict[str, Any] = {
+    **_ATARI,
+    "distribution": "c51",
+    "v_min": -10.0,
+    "v_max": 10.0,
+    "prioritized": True,
+    "priority_alpha": 0.5,
+    "priority_beta": 0.5,
+    "priority_beta_end": 0.5,
+    "noisy": True,
+    "noisy_sigma": 0.1,
+    "adam_epsilon": 1.5e-4,
 }
 
 RENAMED = {"seed": "torchrl", "seed-demo": "torchrl-demo"}
@@ -80,6 +126,61 @@ PRESETS: dict[str, Config] = _Presets(
             batch_size=256,
             capacity=100_000,
             evaluate_every=12_800,
+        ),
+        # CleanRL's dqn_atari: https://docs.cleanrl.dev/rl-algorithms/dqn/
+        "atari": Config(
+            **_ATARI_DQN,
+            sticky_actions=0.0,
+            noop_max=30,
+            fire_reset=True,
+            terminal_on_life_loss=True,
+            total_frames=10_000_000,
+            warmup_frames=80_000,
+            learning_rate=1e-4,
+            learning_rate_end=1e-4,
+            target_period=250,
+            epsilon_frames=1_000_000,
+        ),
+        # Dopamine's dqn.gin: Castro et al., 2018, arXiv:1812.06110
+        "atari-sticky": Config(
+            **_ATARI_DQN,
+            sticky_actions=0.25,
+            total_frames=50_000_000,
+            warmup_frames=20_000,
+            learning_rate=6.25e-5,
+            learning_rate_end=6.25e-5,
+            adam_epsilon=1.5e-4,
+            target_period=2_000,
+            epsilon_frames=270_000,
+        ),
+        # Dopamine's full_rainbow.gin: the numbers of Hessel et al., 2018, arXiv:1710.02298
+        "rainbow-atari": Config(
+            **_RAINBOW,
+            sticky_actions=0.25,
+            total_frames=50_000_000,
+            frames_per_batch=32,
+            updates_per_batch=8,
+            warmup_frames=20_000,
+            learning_rate=6.25e-5,
+            learning_rate_end=6.25e-5,
+            n_steps=3,
+            target_period=2_000,
+        ),
+        # Dopamine's DER.gin: data-efficient Rainbow, van Hasselt et al., 2019, arXiv:1906.05243
+        "der": Config(
+            **{**_RAINBOW, "capacity": 100_000, "evaluate_every": 0, "checkpoint_every": 10_000},
+            sticky_actions=0.0,
+            terminal_on_life_loss=True,
+            total_frames=100_000,
+            num_envs=1,
+            frames_per_batch=1,
+            updates_per_batch=1,
+            warmup_frames=1_600,
+            learning_rate=1e-4,
+            learning_rate_end=1e-4,
+            n_steps=10,
+            target_period=2_000,
+            evaluation_episodes=100,
         ),
     }
 )
