@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from shared.curves import Rows
 from shared.seeds import markdown, write_table
 from shared.update_costs import Cost, costs
-from shared.variants import Rows, Variant, return_cells, run_variants
+from shared.variants import Variant, return_cells, run_variants
 
 import jaxdqn
 from jaxdqn.algorithms import ALGORITHMS

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import optax
+from shared.curves import Rows, curves
 from shared.seeds import markdown, write_table
-from shared.variants import SOLVED, Rows, Variant, curves, return_cells, run_variants
+from shared.variants import SOLVED, Variant, return_cells, run_variants
 
 from jaxdqn.config import Config
 from jaxdqn.networks.architectures import padded_motion_cnn

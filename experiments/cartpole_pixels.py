@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 from shared.command_line import config_of, positive, split_flags
+from shared.curves import draw
 from shared.seeds import interquartile_text, markdown, write_table
-from shared.variants import SOLVED, draw
+from shared.variants import SOLVED
 
 import jaxdqn
 from jaxdqn.checkpoints.agent_files import Checkpoints

@@ -127,6 +127,28 @@ PRESETS: dict[str, Config] = _Presets(
             capacity=100_000,
             evaluate_every=12_800,
         ),
+        # Young and Tian, 2019, arXiv:1903.03176, with Adam, and an update every four steps
+        "minatar": Config(
+            env="MinAtar/Breakout-v1",
+            loop="device",
+            total_frames=1_000_000,
+            frames_per_batch=32,
+            updates_per_batch=8,
+            batch_size=32,
+            capacity=100_000,
+            warmup_frames=5_000,
+            learning_rate=2.5e-4,
+            learning_rate_end=2.5e-4,
+            n_steps=1,
+            double=False,
+            target_period=250,
+            epsilon_end=0.1,
+            epsilon_frames=100_000,
+            greedy_params="online",
+            log_every=1_000,
+            evaluate_every=50_000,
+            checkpoint_every=250_000,
+        ),
         # CleanRL's dqn_atari: https://docs.cleanrl.dev/rl-algorithms/dqn/
         "atari": Config(
             **_ATARI_DQN,

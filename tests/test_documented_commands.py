@@ -15,6 +15,7 @@ from test_documentation import PAGES, ROOT
 import jaxdqn
 from jaxdqn.checkpoints.compatibility import OLD_VALUES
 from jaxdqn.cli.train_flags import parse_train
+from jaxdqn.config_fields import is_atari
 from jaxdqn.presets import PRESETS
 
 SHORT = "--total-frames 64 --num-envs 2 --frames-per-batch 32 --batch-size 8 --updates-per-batch 1 --capacity 64"
@@ -99,6 +100,9 @@ def test_commands_run_in_a_short_form(tmp_path, monkeypatch):
         if words[0] != "jaxdqn" or tuple(short) in ran:
             continue
         ran.add(tuple(short))
+        preset = preset_of(short[1:])[0] if short[0] == "train" else None
+        if preset is not None and is_atari(preset.env):
+            continue  # their large network takes a minute: tests/envs/test_atari_presets.py
         if short[0] == "train":
             pixels = [] if "Acrobot-v1" in short else ["--normalisation-frames", "20"]
             short = [*short, *SHORT.split(), *pixels]

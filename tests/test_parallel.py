@@ -53,7 +53,7 @@ def test_one_device_needs_no_parallel_agent():
     ("which", "count"),
     [
         pytest.param("short", 4, marks=pytest.mark.several),
-        pytest.param("medium", 6, marks=pytest.mark.several),
+        pytest.param("medium", 6, marks=pytest.mark.long),
         pytest.param("long", 4, marks=pytest.mark.long),
     ],
 )

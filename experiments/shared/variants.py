@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,20 +17,13 @@ import numpy as np
 
 from jaxdqn.config import Config
 from jaxdqn.presets import PRESETS
-from jaxdqn.reporting.plots import COLOURS, read_table
-from jaxdqn.storage.atomic import atomic_write, write_json
+from jaxdqn.reporting.plots import read_table
+from jaxdqn.storage.atomic import write_json
 from shared.command_line import config_of, positive, split_flags
-from shared.seeds import (
-    Scores,
-    bootstrap_interval,
-    interquartile_mean,
-    interquartile_text,
-    train_side_by_side,
-    write_table,
-)
+from shared.curves import Rows, curves, draw
+from shared.seeds import Scores, interquartile_text, train_side_by_side, write_table
 
 SOLVED = 475.0
-Rows = list[dict[str, Any]]
 MakeTable = Callable[..., str]
 """`(rows of evaluations, names of variants, configs=..., folder=...) -> table`, which may write files to the folder."""
 
@@ -48,10 +42,10 @@ class Variant(NamedTuple):
     pieces: Mapping[str, Any] = MappingProxyType({})
 
 
-def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
+def make_parser(description: str | None, name: str, every: int = 1_500) -> argparse.ArgumentParser:
     """Return a parser with the flags that all experiments on the device have."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--every", type=positive, default=1_500, help="frames between evaluations")
+    parser.add_argument("--every", type=positive, default=every, help="frames between evaluations")
     parser.add_argument("--episodes", type=positive, default=10, help="greedy episodes of an evaluation")
     parser.add_argument("--output", type=Path, default=Path("runs") / name.replace("_", "-"))
     return parser
@@ -59,38 +53,44 @@ def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
 
 def run_variants(
     name: str,
-    variants: Sequence[Variant],
+    variants: Sequence[Variant] | Mapping[str, Sequence[Variant]],
     description: str | None,
     *,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | Mapping[str, Sequence[int]],
     args: Sequence[str] | None = None,
     tasks: Mapping[str, Config] | None = None,
     make_table: MakeTable | None = None,
+    every: int = 1_500,
 ) -> None:
     """Run the command line of an experiment: train what is not trained yet, print the table, draw the figure.
 
     Args:
         name: Name of the files.
-        variants: What is compared.
+        variants: What is compared; a mapping has those of each task.
         description: First line of the help.
-        seeds: The default of `--seeds`.
+        seeds: The default of `--seeds`; a mapping has that of each task.
         args: The arguments; None: those of the process.
         tasks: Configs to choose one from with `--task`; None: the preset `cartpole`.
         make_table: Returns the table; None: `table`.
+        every: The default of `--every`.
     """
     words, flags = split_flags(args)
-    parser = make_parser(description, name)
+    parser = make_parser(description, name, every)
     tasks = {"cartpole": PRESETS["cartpole"]} if tasks is None else tasks
     if len(tasks) > 1:
         parser.add_argument("--task", default=next(iter(tasks)), choices=list(tasks))
-    known = [variant.name for variant in variants]
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    of_task = variants if isinstance(variants, Mapping) else dict.fromkeys(tasks, variants)
+    known = list(dict.fromkeys(variant.name for task in tasks for variant in of_task[task]))
+    parser.add_argument("--seeds", type=int, nargs="+", default=None if isinstance(seeds, Mapping) else seeds)
     parser.add_argument("--only", nargs="+", default=known, choices=known, metavar="VARIANT", help=", ".join(known))
     parser.add_argument("--together", type=positive, default=1, help="seeds in one program; use more on accelerators")
     options = parser.parse_args(words)
-    chosen = [variant for variant in variants if variant.name in options.only]
+    task = getattr(options, "task", next(iter(tasks)))
+    if options.seeds is None:
+        options.seeds = seeds[task]
+    chosen = [variant for variant in of_task[task] if variant.name in options.only]
     try:
-        config = config_of(flags, tasks[getattr(options, "task", next(iter(tasks)))])
+        config = config_of(flags, tasks[task])
         configs = [dataclasses.replace(config, **variant.changes) for variant in chosen]
         for variant, variant_config in zip(chosen, configs, strict=True):
             save_settings(options, variant, variant_config)
@@ -132,16 +132,21 @@ def save_settings(options: argparse.Namespace, variant: Variant, config: Config)
 def collect_rows(names: Sequence[str], seeds: Sequence[int], scores: Iterable[Scores]) -> Rows:
     """Train the runs; print a line, and return a row, for each evaluation of each run.
 
+    The seconds of a row are those since the start, compilation included, divided by the number of runs.
+
     Args:
         names: The name of each run.
         seeds: The seed of each run.
         scores: The iterator of `train_side_by_side`.
     """
     rows: Rows = []
+    started = time.monotonic()
     for frames, returns in scores:
+        seconds = round((time.monotonic() - started) / len(seeds), 1)
         for name, seed, played in zip(names, seeds, returns, strict=True):
             mean, lowest = round(float(played.mean()), 1), float(played.min())
-            rows.append({"variant": name, "seed": seed, "frames": frames, "mean": mean, "min": lowest})
+            row = {"variant": name, "seed": seed, "frames": frames, "mean": mean, "min": lowest, "seconds": seconds}
+            rows.append(row)
             print(f"{name}, seed {seed}, frame {frames:,}: {mean:.1f}, at least {lowest:g}", flush=True)
     return rows
 
@@ -201,47 +206,7 @@ def return_cells(rows: Rows, name: str) -> dict[str, Any]:
     return cells
 
 
-def curves(rows: Rows, name: str) -> dict[int, list[tuple[int, float]]]:
-    """Return frames and means of each seed of a variant."""
-    found: dict[int, list[tuple[int, float]]] = {}
-    for row in rows:
-        if row["variant"] == name:
-            found.setdefault(row["seed"], []).append((row["frames"], row["mean"]))
-    return found
-
-
-def draw(rows: Rows, names: Sequence[str], output: Path) -> None:
-    """Draw a panel for each variant: each seed thin, the interquartile mean bold, with its 95 % bootstrap interval."""
-    from matplotlib.figure import Figure
-
-    columns = min(len(names), 3)
-    rows_of_panels = -(-len(names) // columns)
-    figure = Figure(figsize=(1 + 2.9 * columns, 0.6 + 2.3 * rows_of_panels), dpi=130, layout="constrained")
-    panels = figure.subplots(rows_of_panels, columns, sharex=True, sharey=True, squeeze=False)
-    for index, panel in enumerate(panels.flat):
-        panel.set_visible(index < len(names))
-        panel.tick_params(labelbottom=index + columns >= len(names))  # only the lowest panel of each column
-    for panel, name in zip(panels.flat, names, strict=False):
-        draw_panel(panel, curves(rows, name))
-        panel.set_title(name, fontsize=10)
-    low, high = panels[0, 0].get_ylim()  # of all panels: they share their axes
-    panels[0, 0].set_ylim(low if any(row["mean"] < 0 for row in rows) else 0, max(high, 0))
-    figure.supxlabel("frames", fontsize=10)
-    figure.supylabel("greedy return", fontsize=10)
-    with atomic_write(output) as partial:
-        figure.savefig(partial, format=output.suffix.lstrip("."))
-
-
-def draw_panel(panel: Any, runs: dict[int, list[tuple[int, float]]]) -> None:
-    """Draw one variant."""
-    style: Callable[..., dict[str, Any]] = lambda **rest: {"color": [c / 255 for c in COLOURS[0]], **rest}  # noqa: E731
-    for run in runs.values():
-        panel.plot(*zip(*run, strict=True), **style(lw=0.8, alpha=0.4))
-    frames = sorted(set.intersection(*({frame for frame, _ in run} for run in runs.values())))
-    values = np.array([[dict(run)[frame] for frame in frames] for run in runs.values()])
-    intervals = np.array([bootstrap_interval(column[:, None]) for column in values.T])
-    panel.plot(frames, [interquartile_mean(column) for column in values.T], **style(lw=2))
-    panel.fill_between(frames, *intervals.T, **style(alpha=0.15, lw=0))
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(alpha=0.25)
-    panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
+def seconds_cell(rows: Rows, name: str) -> dict[str, Any]:
+    """Return the median seconds of a variant's runs, or nothing if the rows were written before they had seconds."""
+    last = {row["seed"]: row["seconds"] for row in rows if row["variant"] == name and "seconds" in row}
+    return {"seconds": f"{np.median([float(seconds) for seconds in last.values()]):.0f}"} if last else {}

@@ -50,7 +50,7 @@ def bytes_of(found):
     [
         pytest.param(RAINBOW, {}, marks=pytest.mark.several),
         pytest.param(DEVICE, {}, marks=pytest.mark.long),
-        pytest.param(STORED, {}, marks=pytest.mark.several),
+        pytest.param(STORED, {}, marks=pytest.mark.long),
         pytest.param(dataclasses.replace(VECTORS, loop="device"), {}, marks=pytest.mark.long),
         pytest.param(VECTORS, {}, marks=pytest.mark.long),
         pytest.param(M_IQN, {}, marks=pytest.mark.long),

@@ -69,7 +69,7 @@ def test_optimal_values_of_the_maze_are_those_worked_out_by_hand():
         (on_the_host, {}),
         pytest.param(on_the_host, {"collector": "async"}, marks=pytest.mark.long),
         pytest.param(on_the_host, {"replay_storage": "host", "prioritized": True}, marks=pytest.mark.long),
-        pytest.param(on_the_device, {"loop": "device"}, marks=pytest.mark.several),
+        pytest.param(on_the_device, {"loop": "device"}, marks=pytest.mark.long),
         pytest.param(on_the_device, {"loop": "host"}, marks=pytest.mark.long),
     ],
     ids=["host", "async", "frame store", "device", "functional on the host"],
@@ -88,7 +88,7 @@ def test_a_run_takes_allowed_actions_only_learns_their_values_and_evaluates_with
 
 
 @pytest.mark.several
-@pytest.mark.parametrize("name", ["rainbow", "m-iqn"])
+@pytest.mark.parametrize("name", [pytest.param("rainbow", marks=pytest.mark.long), "m-iqn"])
 def test_noise_and_soft_policies_respect_masks(name):
     config = with_algorithm(dataclasses.replace(CONFIG, loop="device", total_frames=1024), name)
     run = jaxdqn.make_device_run(config, env=functional_env(MAZE))

@@ -113,8 +113,8 @@ def test_the_screen_is_drawn_in_its_own_size_and_colours():
 
 
 RUN = (
-    "--env ALE/Breakout-v5 --frame-size 36 --total-frames 192 --num-envs 4 --frames-per-batch 64 --batch-size 8 "
-    "--updates-per-batch 1 --warmup-frames 64 --evaluate-every 0 --evaluation-episodes 2 --max-episode-steps 20 "
+    "--env ALE/Breakout-v5 --frame-size 36 --total-frames 192 --num-envs 2 --frames-per-batch 64 --batch-size 8 "
+    "--updates-per-batch 1 --warmup-frames 64 --evaluate-every 0 --evaluation-episodes 1 --max-episode-steps 8 "
     "--normalisation-frames 0 --noop-max 30 --fire-reset --sticky-actions 0 --terminal-on-life-loss --clip-rewards"
 )
 
@@ -158,7 +158,7 @@ def test_unknown_games_are_refused_in_one_line(env, says):
 @pytest.mark.parametrize("fire", [False, True])
 def test_frames_without_an_action_are_from_0_to_noop_max(fire):
     games = AtariGames("ALE/Breakout-v5", 8, noop_max=2, fire_reset=fire)
-    frames = np.concatenate([games.reset(seed=first)[1]["episode_frame_number"] for first in (0, 100, 200)])
+    frames = np.concatenate([games.reset(seed=first)[1]["episode_frame_number"] for first in (0, 100)])
     assert set(frames.tolist()) == {fire + count for count in (0, 1, 2)}
 
 

@@ -129,7 +129,7 @@ def test_each_agent_says_how_it_was_made_and_is_small(name):
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_each_agent_plays_within_the_range_that_it_says(name):
     facts = facts_of(name)
-    found = jaxdqn.load_pretrained(name).evaluate(2, seed=0)  # the first two of its hundred episodes
+    found = jaxdqn.load_pretrained(name).evaluate(1, seed=0)  # the first of its hundred episodes
     assert facts["min"] <= found.min <= found.max <= facts["max"]
     assert facts["mean"] >= {"cartpole": 475, "ball": 10}[name]
 

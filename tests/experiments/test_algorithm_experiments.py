@@ -32,6 +32,35 @@ def test_algorithms_trains_each_on_the_same_seeds_and_tables_returns_and_costs(t
     assert stop.value.code == 2
 
 
+def test_minatar_tables_returns_and_seconds_and_repeats_no_run(tmp_path, capsys):
+    tiny = "--total-frames 256 --num-envs 4 --batch-size 8 --capacity 128 --warmup-frames 64 --updates-per-batch 1"
+    words = ["--task", "family", "--only", "breakout, dqn", "--seeds", "0", "1", "--together", "2"]
+    words += ["--every", "128", "--episodes", "1", "--output", str(tmp_path), "--", *tiny.split()]
+    script("minatar_games").main(words)
+    first = capsys.readouterr().out
+    rows = read_rows(tmp_path / "minatar_games_table.csv")
+    assert [(row["game"], row["algorithm"], row["frames"]) for row in rows] == [("breakout", "dqn", "256")]
+    evaluations = read_rows(tmp_path / "minatar_games.csv")
+    assert len(evaluations) == 4  # two seeds, two evaluations
+    assert all(float(row["mean"]) >= 0 < float(row["seconds"]) for row in evaluations)
+    script("minatar_games").main(words)
+    second = capsys.readouterr().out
+    assert "frame 256" in first
+    assert "frame 256" not in second
+    assert first.splitlines()[-3:] == second.splitlines()  # the table
+
+
+def test_minatar_has_each_algorithm_and_game_and_seeds_that_chose_nothing():
+    minatar = script("minatar_games")
+    assert {variant.name.split(", ")[1] for variant in minatar.VARIANTS["family"]} == set(ALGORITHMS)
+    assert {variant.name.split(", ")[0] for variant in minatar.VARIANTS["games"]} == set(minatar.GAMES)
+    for task, variants in minatar.VARIANTS.items():
+        for variant in variants:
+            config = jaxdqn.Config(**{**minatar.TASKS[task].to_dict(), **variant.changes})
+            assert config.frames_per_batch == 4 * config.updates_per_batch
+            assert config.n_steps == (3 if variant.name.endswith("rainbow") else 1)
+
+
 def test_the_cost_of_the_first_config_is_1_and_a_larger_batch_costs_more():
     config = jaxdqn.Config(
         pixels=False, num_envs=2, frames_per_batch=8, capacity=200, total_frames=200, warmup_frames=8

@@ -126,7 +126,7 @@ def test_no_curve_of_a_later_panel_is_cut(scale, tmp_path, monkeypatch):
         for name, size in (("small", 1), ("large", 7))
         for frames in (10, 20)
     ]
-    script("shared.variants").draw(rows, ["small", "large"], tmp_path / "a.png")
+    script("shared.curves").draw(rows, ["small", "large"], tmp_path / "a.png")
     for panel in drawn[0].axes:
         low, high = panel.get_ylim()
         assert low <= min(0, scale * 140) < max(0, scale * 140) <= high
@@ -144,7 +144,9 @@ def test_the_table_of_levers_counts_seeds_that_reach_475(tmp_path):
 
 
 @pytest.mark.several
-@pytest.mark.parametrize("name", ["network without edge columns", "AdamW, decay 1e-2"])
+@pytest.mark.parametrize(
+    "name", ["network without edge columns", pytest.param("AdamW, decay 1e-2", marks=pytest.mark.long)]
+)
 def test_a_lever_may_be_a_network_or_an_optimizer(name, tmp_path, capsys):
     words = ["--only", name, "--seeds", "5", "--episodes", "1", "--output", str(tmp_path)]
     tiny = "--total-frames 96 --batch-size 4 --updates-per-batch 1 --warmup-frames 32 --frame-size 44"

@@ -54,6 +54,11 @@ def test_results_of_cartpole_are_of_seeds_that_show_it(name):
     assert seeds_in(name) <= SHOWN["cartpole"]
 
 
+def test_minatar_shows_its_preset_on_its_seeds():
+    for seeds in script("minatar_games").SEEDS.values():
+        assert set(seeds) <= SHOWN["minatar"]
+
+
 def test_other_environments_show_the_neutral_defaults_on_their_seeds():
     seeds = {seed for task in script("other_environments").TASKS for seed in task.seeds}
     assert seeds <= SHOWN["neutral"]

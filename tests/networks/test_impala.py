@@ -19,7 +19,7 @@ def random(shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-@pytest.mark.parametrize("shape", [(84, 84), (11, 10), (2, 3), (1, 1), (5, 8)])
+@pytest.mark.parametrize("shape", [(12, 11), (2, 3), (1, 1)])
 def test_the_pooling_and_its_gradient_are_those_of_flax(shape):
     x = random((2, *shape, 3))
 
@@ -71,5 +71,5 @@ def test_a_config_names_it_with_its_number_of_parameters():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 1_090_774
     for fields in ({"layer_norm": True}, {"noisy": True}, {"distribution": "c51"}, {"distribution": "iqn"}):
         small = make_network(Config(network="impala", **fields), 3, ObsSpec((10, 10, 4), np.uint8, 1))
-        params = small.init(jax.random.key(0), jnp.zeros((2, 10, 10, 4)))
-        assert small.apply(params, jnp.ones((2, 10, 10, 4))).q_values.shape == (2, 3)
+        shapes, _ = jax.eval_shape(small.init_with_output, jax.random.key(0), jnp.zeros((2, 10, 10, 4)))
+        assert shapes.q_values.shape == (2, 3)

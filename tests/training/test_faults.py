@@ -161,7 +161,9 @@ SAYS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", SAYS)
+@pytest.mark.parametrize(
+    "how", ["is killed", *(pytest.param(how, marks=pytest.mark.long) for how in ("raises", "hangs"))]
+)
 def test_a_failing_worker_is_named_or_rebuilt(how, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxdqn.envs.vector.workers.STEP_TIMEOUT", 3.0)
 

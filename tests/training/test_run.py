@@ -79,7 +79,9 @@ def test_a_trained_agent_returns_actions_and_evaluations(pixel_run):
     assert found.returns != agent.evaluate(episodes=6, seed=2).returns
 
 
-@pytest.mark.parametrize("which", ["online", "target", "average"])
+@pytest.mark.parametrize(
+    "which", ["average", *(pytest.param(which, marks=pytest.mark.long) for which in ("online", "target"))]
+)
 def test_the_last_agent_has_the_params_at_the_end_of_training(which, tmp_path):
     config = dataclasses.replace(VECTORS, output=str(tmp_path / "run"), greedy_params=which)
     *_, end = jaxdqn.train(config)
