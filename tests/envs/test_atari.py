@@ -125,7 +125,7 @@ def test_a_run_trains_evaluates_plays_and_resumes(collector, tmp_path, capsys):
     run = tmp_path / "run"
     assert command("train", *RUN.split(), "--collector", collector, "--output", run) == 0
     assert jaxdqn.load(run).evaluate(1, max_episode_steps=5).cut == 1
-    assert command("play", run, "--output", tmp_path / "game.gif") == 0
+    assert command("play", run, "--output", tmp_path / "game.gif", "--max-episode-steps", 8) == 0
     with Image.open(tmp_path / "game.gif") as picture:
         assert picture.n_frames > 1
     assert command("resume", run, "--total-frames", 256) == 0
