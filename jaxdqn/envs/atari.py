@@ -13,7 +13,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -184,6 +184,22 @@ class AtariGame(gym.Env):
         """End the threads; the game cannot be used any more."""
         for games in self._games:
             games.close()
+
+
+class AtariEnvFn:
+    """Build a game by `build`; `make_vector_env` takes several from `make_many`, which share their threads."""
+
+    def __init__(self, build: Callable[[], gym.Env], env: str, options: Mapping[str, Any]) -> None:
+        """Store what builds one game, its id and the options of `AtariGames`."""
+        self._build, self._env, self._options = build, env, dict(options)
+
+    def __call__(self) -> gym.Env:
+        """Return a new game."""
+        return self._build()
+
+    def make_many(self, num_envs: int) -> AtariGames:
+        """Return several new games."""
+        return AtariGames(self._env, num_envs, **self._options)
 
 
 def _rom_of(env: str) -> str:

@@ -6,15 +6,12 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import jax
 
 from jaxdqn.agent.agent import Agent, AgentState
 from jaxdqn.checkpoints.process_parts import SavedState, read_envs
 from jaxdqn.checkpoints.replay_files import cut_open_episodes
 from jaxdqn.checkpoints.run_state import States
-from jaxdqn.config_fields import is_atari
-from jaxdqn.envs.atari import AtariGames
 from jaxdqn.envs.seeds import Purpose, process_seed, spawn_seeds
 from jaxdqn.envs.vector.collector import Collector
 from jaxdqn.envs.vector.episodes import make_vector_env
@@ -127,12 +124,7 @@ def _on_host(
 ) -> TrainingLoop:
     config, group = context.config, context.control.group
     num_envs = config.num_envs // group.count
-    make: Callable[[], gym.vector.VectorEnv]
-    if context.overrides.env_fn is None and is_atari(config.env):
-        options = {"frame_size": config.frame_size, "colour": config.colour, **config.env_options}
-        make = partial(AtariGames, config.env, num_envs, **options)
-    else:
-        make = partial(make_vector_env, context.build, num_envs, workers=config.collector == "async")
+    make = partial(make_vector_env, context.build, num_envs, workers=config.collector == "async")
     envs = make()
     try:
         collector = Collector(

@@ -14,6 +14,7 @@ import jaxdqn
 from jaxdqn.envs.atari import AtariGame, AtariGames
 from jaxdqn.envs.gymnasium.building import make_env_fn
 from jaxdqn.envs.vector.collector import Collector
+from jaxdqn.envs.vector.episodes import make_vector_env
 
 ale_py = pytest.importorskip("ale_py", reason="extra atari")
 pytest.importorskip("cv2", reason="extra test")
@@ -83,6 +84,16 @@ def test_without_chance_all_seeds_are_the_same_and_options_change_the_frames():
         assert not np.array_equal(frames, first_frames([3, 4], **PLAIN, **options))
     assert first_frames([3, 4], frame_size=64, colour=True).shape == (61, 2, 64, 64, 3)
     assert first_frames(2**32 - 1).shape == frames.shape
+
+
+def test_a_vector_of_games_has_the_options_of_their_builder_and_shares_threads():
+    build = make_env_fn("ALE/Pong-v5", pixels=None, frame_size=44, colour=True, frame_skip=2)
+    for workers in (False, True):
+        games = make_vector_env(build, 3, workers=workers)
+        assert isinstance(games, AtariGames)
+        assert games.reset(seed=0)[0].shape == (3, 44, 44, 3)
+        assert games.step(np.zeros(3, int))[4]["episode_frame_number"].tolist() == [2, 2, 2]
+        games.close()
 
 
 def test_lost_lives_end_windows_and_games_end_episodes():

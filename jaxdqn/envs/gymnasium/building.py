@@ -9,6 +9,7 @@ import gymnasium as gym
 
 from jaxdqn.config import Config
 from jaxdqn.config_fields import is_atari, plain_id
+from jaxdqn.envs.atari import AtariEnvFn
 from jaxdqn.envs.gymnasium.making import make_by_id
 from jaxdqn.envs.gymnasium.spaces import is_image, learns_from_images
 from jaxdqn.envs.gymnasium.wrappers import EnvFn, PixelObservation, VectorObservation, is_stacked, name_of
@@ -42,15 +43,17 @@ def make_env_fn(
 
     Returns:
         A function that raises `ValueError` if the id is unknown, actions are not discrete, or observations are not what
-        `pixels` asks for.
+        `pixels` asks for. `make_vector_env` steps the copies of an Atari game on ale-py's threads.
     """
     env = plain_id(env)
-    if is_atari(env) and env_fn is None:
+    games = is_atari(env) and env_fn is None
+    if games:
         options = {**options, "frame_size": frame_size, "colour": colour}
     elif options:
         raise ValueError(f"{next(iter(options))} needs an Atari game, such as ALE/Pong-v5, and no env_fn: leave it out")
     # A partial can be sent to a worker process.
-    return partial(_build, env, pixels, frame_size, colour, env_fn, render, options)
+    build = partial(_build, env, pixels, frame_size, colour, env_fn, render, options)
+    return AtariEnvFn(build, env, options) if games else build
 
 
 def make_env_fn_of(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from jaxdqn.envs.atari import AtariEnvFn
 from jaxdqn.envs.gymnasium.wrappers import EnvFn
 from jaxdqn.envs.rows import EpisodeEnds
 from jaxdqn.envs.vector.stepper import ACTION_MASK, LIVES, Stepper
@@ -27,11 +28,14 @@ def make_vector_env(env_fn: EnvFn, num_envs: int, *, workers: bool = False) -> g
         env_fn: Builds one environment.
         num_envs: Number of copies.
         workers: Whether each copy has its own process (`WorkerVectorEnv`); otherwise all are stepped in this process.
+            Without effect on Atari games of `make_env_fn`: ale-py steps them on its threads (`AtariGames`).
 
     Raises:
         ValueError: If `env_fn` returns the same environment twice.
         WorkerStartError: If an environment cannot be built in a worker, or a worker cannot be started.
     """
+    if isinstance(env_fn, AtariEnvFn):
+        return env_fn.make_many(num_envs)
     if workers:
         return WorkerVectorEnv(_WithoutInfoFn(env_fn), num_envs)
     mode = gym.vector.AutoresetMode.NEXT_STEP
