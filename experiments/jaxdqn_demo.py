@@ -28,12 +28,22 @@ WARM_UP_BATCHES = 5
 
 def run(frames: int, preset: str, loop: str, collector: str) -> dict[str, float]:
     """Train for some frames; return frames per second after the first batches, and peak memory."""
-    from jaxdqn.distributed.devices import enable_compilation_cache
     from jaxdqn.presets import PRESETS
 
-    enable_compilation_cache()
     fields = {"total_frames": frames, "loop": loop, "collector": collector, "warmup_frames": 0}
-    config = dataclasses.replace(PRESETS[preset], **fields)
+    speed = timed_loop(dataclasses.replace(PRESETS[preset], **fields))
+    return {"frames_per_second": speed, "peak_bytes": peak_bytes()}
+
+
+def timed_loop(config: Config) -> float:
+    """Train, and return frames per second after the first batches.
+
+    Raises:
+        ValueError: If there are no more batches than those.
+    """
+    from jaxdqn.distributed.devices import enable_compilation_cache
+
+    enable_compilation_cache()
     warmed, warm_frames = 0.0, 0
     with contextlib.ExitStack() as cleanup:
         for batch, progress in enumerate(make_loop(config, cleanup)):
@@ -42,11 +52,10 @@ def run(frames: int, preset: str, loop: str, collector: str) -> dict[str, float]
                 warmed, warm_frames = time.monotonic(), progress.frames
         seconds = time.monotonic() - warmed
     if not warmed or progress.frames == warm_frames:
-        raise ValueError(f"--frames {frames} are too few: the first {WARM_UP_BATCHES} batches are not timed")
-    return {
-        "frames_per_second": (progress.frames - warm_frames) / seconds,
-        "peak_bytes": peak_bytes(),
-    }
+        raise ValueError(
+            f"--frames {config.total_frames} are too few: the first {WARM_UP_BATCHES} batches are not timed"
+        )
+    return (progress.frames - warm_frames) / seconds
 
 
 def make_loop(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progress]:
@@ -54,17 +63,25 @@ def make_loop(config: Config, cleanup: contextlib.ExitStack) -> Iterator[Progres
     import jax
 
     import jaxdqn
+    from jaxdqn.envs.gymnasium.building import make_env_fn_of
     from jaxdqn.training.setup import inspect_env, make_setup
 
     if config.loop == "device":
         device_run = jaxdqn.make_device_run(config)
         return jaxdqn.device_loop(device_run, device_run.init(jax.random.key(0)), config)
-    build = jaxdqn.make_env_fn(config.env, pixels=config.pixels, frame_size=config.frame_size, colour=config.colour)
+    build = make_env_fn_of(config)
     envs = jaxdqn.make_vector_env(build, config.num_envs, workers=config.collector == "async")
     cleanup.callback(envs.close)
     with contextlib.closing(build()) as env:
         parts = make_setup(config, env, inspect_env(env, config.frame_stack))
-    collector = jaxdqn.Collector(envs, seed=0, frame_stack=parts.stack, reward_scale=config.reward_scale)
+    collector = jaxdqn.Collector(
+        envs,
+        seed=0,
+        frame_stack=parts.stack,
+        reward_scale=config.reward_scale,
+        clip_rewards=config.clip_rewards,
+        terminal_on_life_loss=config.terminal_on_life_loss,
+    )
     return jaxdqn.host_loop(parts.agent, parts.state, collector, config)
 
 

@@ -29,10 +29,10 @@ from shared.command_line import positive
 from shared.seeds import write_table
 from shared.throughput_convolution import convolution_rows
 from shared.throughput_device import device_rows
+from shared.throughput_envs import environment_rows, game_rows
 from shared.throughput_rows import (
     Row,
     act_rows,
-    environment_rows,
     has,
     needs,
     preprocess_rows,
@@ -84,6 +84,22 @@ def loop_rows(rounds: int) -> Iterator[Row]:
     assert memory is not None
     peer = median("torchrl", "peak_bytes")
     yield Row("peak memory of torchrl-demo, async", memory, peer, "bytes", needs("torchrl") or "TorchRL")
+
+
+def atari_rows(rounds: int) -> Iterator[Row]:
+    """Compare Pong: a step of the environments alone, and of the whole loop with an update every four steps."""
+    if not has("ale_py", "cv2"):
+        return
+    yield from game_rows(rounds)
+    found: dict[str, list[dict[str, float]]] = {"jaxdqn": [], "peer": []}
+    for _ in range(max(rounds // 3, 1)):
+        for name, runs in found.items():
+            if name == "jaxdqn" or has("torch"):
+                runs.append(demo("atari_demo.py", "--of", name, "--steps", str(LOOP_FRAMES)))
+    speeds = {name: statistics.median(run["steps_per_second"] for run in runs) for name, runs in found.items() if runs}
+    peer = 1 / speeds["peer"] if "peer" in speeds else None
+    note = needs("torch") or "PyTorch, CleanRL's protocol"
+    yield Row("step of Pong, preset atari", 1 / speeds["jaxdqn"], peer, "s", note)
 
 
 def seconds_to_first_update(preset: str, cache: str) -> float:
@@ -145,6 +161,7 @@ PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
     "environments": environment_rows,
     "device": device_rows,
     "loop": loop_rows,
+    "atari": atari_rows,
     "start": start_rows,
 }
 

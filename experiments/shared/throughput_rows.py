@@ -226,16 +226,3 @@ def preprocess_rows(rounds: int) -> Iterator[Row]:
     for name in ("pillow", "torch"):
         note = needs("torch") or "PyTorch" if name == "torch" else "Pillow, which rounds grey values before it resizes"
         yield Row("grey and resized frame", found["ours"], found.get(name), "s", note)
-
-
-def environment_rows(rounds: int) -> Iterator[Row]:
-    """Compare a step of eight environments that draw: each in a separate process, and all in this one."""
-    build = jaxdqn.make_env_fn("CartPole-v1", pixels=True, frame_size=64)
-    envs = {name: jaxdqn.make_vector_env(build, NUM_ENVS, workers=name == "ours") for name in ("ours", "peer")}
-    actions = np.arange(NUM_ENVS) % 2
-    for env in envs.values():
-        env.reset(seed=0)
-    found = median_seconds(rounds * 10, **{name: lambda env=env: env.step(actions)[1] for name, env in envs.items()})
-    for env in envs.values():
-        env.close()
-    yield Row("step of 8 environments in processes", found["ours"], found["peer"], "s", "ours in one process")
