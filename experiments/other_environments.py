@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from cartpole_pixels import is_finished, train
+from score_preset import is_finished, train
 from shared.command_line import positive
 from shared.seeds import write_table
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cartpole_pixels import is_finished
+from score_preset import is_finished
 from shared.command_line import positive
 
 import jaxdqn

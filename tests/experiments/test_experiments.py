@@ -40,8 +40,8 @@ def test_other_environments_scores_runs_with_neutral_defaults_and_trains_none_tw
 
 
 @pytest.mark.several
-def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys):
-    main = script("cartpole_pixels").main
+def test_score_preset_scores_each_seed_and_trains_none_twice(tmp_path, capsys):
+    main = script("score_preset").main
     words = ["--seeds", "0", "1", "--episodes", "3", "--output", str(tmp_path)]
     main([*words, "--", *TINY])
     rows = read_rows(tmp_path / "cartpole.csv")
@@ -67,6 +67,9 @@ def test_cartpole_pixels_scores_each_seed_and_trains_none_twice(tmp_path, capsys
     assert (tmp_path / "seed0" / "metrics.csv").stat().st_mtime_ns == trained
     again = read_rows(tmp_path / "cartpole.csv")
     assert again[0]["best_min"] == f"1{rows[0]['best_min']}"  # of the file: no agent is scored twice
+    main([*words, "--solved", "1", "--name", "low", "--", *TINY])
+    assert read_rows(tmp_path / "low_table.csv")[0]["best agent at 1 or more"] == "2 of 2"
+    assert read_rows(tmp_path / "low.csv")[0]["solved_frames"] == evaluations[0]["frames"]
     # An interrupted run is trained from scratch; a run of another config is left unchanged.
     evaluations = tmp_path / "seed1" / "evaluations.csv"
     evaluations.write_text("\n".join(evaluations.read_text().splitlines()[:2]) + "\n")

@@ -43,7 +43,7 @@ def test_no_seed_both_chooses_and_shows_a_preset(name):
 
 
 def test_cartpole_is_chosen_and_shown_on_these_seeds():
-    for name, seeds in (("cartpole_levers", CHOSEN["cartpole"]), ("cartpole_pixels", SHOWN["cartpole"])):
+    for name, seeds in (("cartpole_levers", CHOSEN["cartpole"]), ("score_preset", SHOWN["cartpole"])):
         assert set(script(name).SEEDS) <= seeds
     for name in ("algorithms", "n_step_ends"):
         assert set(script(name).SEEDS) <= SHOWN["cartpole"]

@@ -1,13 +1,15 @@
-"""Reproduce the README's result: train a preset with seeds that chose no setting, and evaluate the agents again.
+"""Train a preset with seeds that chose no setting, and evaluate the agents again: the figures of the README.
 
-    python3 experiments/cartpole_pixels.py --output runs/cartpole-pixels [-- FLAGS]
+    python3 experiments/score_preset.py [-- FLAGS]
+    python3 experiments/score_preset.py --preset der --episodes 30 --solved 18 --seeds 100
 
-Arguments: `--seeds` (100 to 119), `--preset` (cartpole), `--episodes` (100, to score an agent), `--output`, `--name` of
-the tables (cartpole); FLAGS are flags of `jaxdqn train`. Each seed is a separate run under the output folder. A seed
-that is already trained and scored with the same config is not repeated; an interrupted one is trained again from
-scratch. It writes `NAME.csv` (one row for each seed), `NAME_evaluations.csv` (one row for each evaluation of a run),
-`NAME_table.csv` (medians, means, worst seeds, and of five seeds or more interquartile means with 95 % bootstrap
-intervals) and `curves.png`, and prints the first and the last of these tables.
+Arguments: `--seeds` (100 to 119), `--preset` (cartpole), `--episodes` (100, to score an agent), `--solved` (475, the
+mean at which a task counts as solved), `--output` (runs/PRESET-seeds), `--name` of the tables (that of the preset);
+FLAGS are flags of `jaxdqn train`. Each seed is a separate run under the output folder. A seed that is already trained
+and scored with the same config is not repeated; an interrupted one is trained again from scratch. It writes `NAME.csv`
+(one row for each seed), `NAME_evaluations.csv` (one row for each evaluation of a run), `NAME_table.csv` (medians,
+means, worst seeds, and of five seeds or more interquartile means with 95 % bootstrap intervals) and `curves.png`, and
+prints the first and the last of these tables.
 """
 
 from __future__ import annotations
@@ -36,12 +38,8 @@ from jaxdqn.storage.atomic import read_json, write_json
 SEEDS = list(range(100, 120))
 """Seeds that chose no setting of the preset `cartpole`: see `seeds.toml`."""
 
-SCORES = (
-    *("solved_frames", "solved_seconds", "last_evaluation_seconds"),
-    *("best_frames", "best_mean", "best_standard_error", "best_min"),
-    *("last_frames", "last_mean", "last_standard_error", "last_min"),
-)
-"""What is reported about a seed: frames and seconds to the first evaluation at 475, and the agents' fresh episodes."""
+PLAYED = tuple(f"{which}_{what}" for which in ("best", "last") for what in ("frames", "mean", "standard_error", "min"))
+"""What fresh episodes of the best and of the last agent say."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -51,31 +49,33 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--preset", choices=PRESETS, default="cartpole")
     parser.add_argument("--episodes", type=positive, default=100, help="greedy episodes on new seeds to score an agent")
-    parser.add_argument("--output", type=Path, default=Path("runs/cartpole-pixels"))
-    parser.add_argument("--name", default="cartpole", help="name of the tables")
+    parser.add_argument("--solved", type=float, default=SOLVED, help="mean at which a task counts as solved")
+    parser.add_argument("--output", type=Path, help="folder; by default runs/PRESET-seeds")
+    parser.add_argument("--name", help="name of the tables; by default that of the preset")
     options = parser.parse_args(words)
+    name, folder = options.name or options.preset, options.output or Path(f"runs/{options.preset}-seeds")
     try:
         given = config_of(flags, PRESETS[options.preset])
-        runs = {seed: options.output / f"seed{seed}" for seed in options.seeds}
+        runs = {seed: folder / f"seed{seed}" for seed in options.seeds}
         configs = {seed: dataclasses.replace(given, seed=seed, output=str(run)) for seed, run in runs.items()}
         finished = {seed: is_finished(run, configs[seed]) for seed, run in runs.items()}
         rows = []
         for seed, run in runs.items():
             if not finished[seed]:
                 train(configs[seed])
-            rows.append(scored(run, seed, options.episodes))
-            print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
-            write_table(options.output / f"{options.name}.csv", rows)
+            rows.append(scored(run, seed, options.episodes, options.solved))
+            print("  ".join(f"{column} {value}" for column, value in rows[-1].items()), flush=True)
+            write_table(folder / f"{name}.csv", rows)
     except ValueError as error:
         parser.error(str(error))
-    summary = [summary_of(rows)]
-    write_table(options.output / f"{options.name}_table.csv", summary)
+    summary = [summary_of(rows, options.solved)]
+    write_table(folder / f"{name}_table.csv", summary)
     print(markdown(rows), markdown(summary), sep="\n\n")
     evaluations = evaluations_of(runs)
-    write_table(options.output / f"{options.name}_evaluations.csv", evaluations)
+    write_table(folder / f"{name}_evaluations.csv", evaluations)
     title = f"{given.env}, preset {options.preset}"
-    draw([{"variant": title, **row} for row in evaluations], [title], options.output / "curves.png")
-    print(f"saved in {options.output}: {options.name}*.csv, curves.png and a run for each seed")
+    draw([{"variant": title, **row} for row in evaluations], [title], folder / "curves.png")
+    print(f"saved in {folder}: {name}*.csv, curves.png and a run for each seed")
 
 
 def evaluations_of(runs: Mapping[int, Path]) -> list[dict[str, Any]]:
@@ -117,38 +117,43 @@ def train(config: Config) -> None:
             print(f"seed {config.seed} frame {step.progress.frames:,}: {mean:.1f} over {episodes}", flush=True)
 
 
-def scored(run: Path, seed: int, episodes: int) -> dict[str, Any]:
-    """Return the row of a seed; a file in the run's folder keeps it for the next time."""
+def scored(run: Path, seed: int, episodes: int, solved: float = SOLVED) -> dict[str, Any]:
+    """Return the row of a seed; a file in the run's folder keeps what was played for the next time."""
     path = run / f"scores_{episodes}.json"
-    if not path.exists() or read_json(path).keys() != {"seed", *SCORES}:
-        write_json(path, {"seed": seed, **score(run, episodes)})
-    return read_json(path)
+    if not path.exists() or not set(PLAYED) <= read_json(path).keys():
+        write_json(path, play(run, episodes))
+    evaluations, played = read_table(run / "evaluations.csv"), read_json(path)
+    first = next((row for row in evaluations if row["mean"] >= solved), None)
+    return {
+        "seed": seed,
+        "solved_frames": None if first is None else int(first["frames"]),
+        "solved_seconds": None if first is None else round(first["elapsed_seconds"]),
+        "last_evaluation_seconds": round(evaluations[-1]["elapsed_seconds"]),
+        **{name: played[name] for name in PLAYED},
+    }
 
 
-def score(run: Path, episodes: int) -> dict[str, Any]:
-    """Return what the tables report about a seed."""
-    evaluations = read_table(run / "evaluations.csv")
-    solved = [row for row in evaluations if row["mean"] >= SOLVED]
+def play(run: Path, episodes: int) -> dict[str, Any]:
+    """Play fresh episodes with the best and the last agent of a run, and return what the tables report."""
     kept = Checkpoints(run / "checkpoints").index()
     best = jaxdqn.load(run, "best").evaluate(episodes, seed=0)
     last = best if kept["best"] == kept["last"] else jaxdqn.load(run, "last").evaluate(episodes, seed=0)
-    first = (int(solved[0]["frames"]), round(solved[0]["elapsed_seconds"])) if solved else (None, None)
-    values: list[Any] = [*first, round(evaluations[-1]["elapsed_seconds"])]
-    for which, played in (("best", best), ("last", last)):
-        values += [kept[which], round(played.mean, 1), round(played.standard_error, 1), played.min]
-    return dict(zip(SCORES, values, strict=True))
+    values: list[Any] = []
+    for which, found in (("best", best), ("last", last)):
+        values += [kept[which], round(found.mean, 1), round(found.standard_error, 1), found.min]
+    return dict(zip(PLAYED, values, strict=True))
 
 
-def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+def summary_of(rows: Sequence[dict[str, Any]], solved: float = SOLVED) -> dict[str, str]:
     """Return the summary of some seeds: how many hold, the median and the worst, interquartile means."""
     found = {"seeds": f"{len(rows)}"}
-    for column, what, unit in (("solved_frames", "frames to 475", ""), ("solved_seconds", "seconds to 475", " s")):
+    for column, what, unit in (("solved_frames", "frames", ""), ("solved_seconds", "seconds", " s")):
         values = [np.inf if row[column] is None else row[column] for row in rows]
         shown = ["never" if value == np.inf else f"{value:,.0f}{unit}" for value in (np.median(values), max(values))]
-        found[f"{what}: median, worst"] = ", ".join(shown)
+        found[f"{what} to {solved:g}: median, worst"] = ", ".join(shown)
     for which in ("best", "last"):
         means = np.array([[row[f"{which}_mean"]] for row in rows])
-        found[f"{which} agent at 475 or more"] = f"{(means >= SOLVED).sum()} of {len(rows)}"
+        found[f"{which} agent at {solved:g} or more"] = f"{(means >= solved).sum()} of {len(rows)}"
         found[f"{which} agent: mean, worst seed"] = f"{means.mean():.1f}, {means.min():.1f}"
         if len(rows) >= 5:  # of fewer, resampling says little
             found[f"{which} agent: interquartile mean"] = interquartile_text(means)
