@@ -36,17 +36,20 @@ GAMES = {
 SUPPORT = {"v_min": 0.0, "v_max": 30.0}
 """Rewards are 0 or 1, and one in three steps, for ever, is a return of 33: a run warns if its returns lie outside."""
 
+RAINBOW = {"dueling": True, "n_steps": 3}
+"""What Rainbow has beside the pieces of `ALGORITHMS`."""
+
 MINATAR = PRESETS["minatar"]
 TASKS = {"games": MINATAR, "family": dataclasses.replace(MINATAR, total_frames=500_000)}
 SEEDS = {"games": [200, 201, 202, 203, 204], "family": [200, 201, 202]}
 
 
 def variants_of(games: Iterable[str], algorithms: Iterable[str]) -> tuple[Variant, ...]:
-    """Return the runs of some games and algorithms: their pieces, a support, and three steps in Rainbow."""
+    """Return the runs of some games and algorithms: their pieces, and the numbers that belong to them."""
     found = []
     for algorithm in algorithms:
         support = SUPPORT if ALGORITHMS[algorithm]["distribution"] in WITH_SUPPORT else {}
-        settings = {**ALGORITHMS[algorithm], **support, **({"n_steps": 3} if algorithm == "rainbow" else {})}
+        settings = {**ALGORITHMS[algorithm], **support, **(RAINBOW if algorithm == "rainbow" else {})}
         found += [Variant(f"{game}, {algorithm}", {"env": GAMES[game], **settings}) for game in games]
     return tuple(found)
 

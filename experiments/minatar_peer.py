@@ -6,9 +6,9 @@
 Arguments: `--frames`, `--evaluations` (of each run, 20), `--seeds`, `--output`. Ours and rejax's runs alternate. Both
 have eight games, an update of 32 transitions every four steps, the same learning rate, replay, warm-up, schedule of
 epsilon and copies of the target, and ten episodes in each evaluation. The networks differ: ours has a convolution and
-dueling heads, rejax's has two dense layers of 64, its default. rejax takes a time limit for a terminal state. Seconds
-include compilation. It writes `minatar_peer.csv` (one row for each evaluation) and `minatar_peer_table.csv`, and prints
-that table: returns, seconds, and the seconds after which ours first had rejax's last return.
+a dense layer of 128, rejax's has its default, two dense layers of 64. rejax takes a time limit for a terminal state.
+Seconds include compilation. It writes `minatar_peer.csv` (one row for each evaluation) and `minatar_peer_table.csv`,
+and prints that table: returns, seconds, and the seconds after which ours first had rejax's last return.
 """
 
 from __future__ import annotations

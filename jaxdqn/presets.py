@@ -131,6 +131,9 @@ PRESETS: dict[str, Config] = _Presets(
         "minatar": Config(
             env="MinAtar/Breakout-v1",
             loop="device",
+            network="grid",
+            dueling=False,
+            activation="relu",
             total_frames=1_000_000,
             frames_per_batch=32,
             updates_per_batch=8,

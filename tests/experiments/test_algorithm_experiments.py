@@ -58,7 +58,8 @@ def test_minatar_has_each_algorithm_and_game_and_seeds_that_chose_nothing():
         for variant in variants:
             config = jaxdqn.Config(**{**minatar.TASKS[task].to_dict(), **variant.changes})
             assert config.frames_per_batch == 4 * config.updates_per_batch
-            assert config.n_steps == (3 if variant.name.endswith("rainbow") else 1)
+            rainbow = variant.name.endswith("rainbow")
+            assert (config.n_steps, config.dueling) == ((3, True) if rainbow else (1, False))
 
 
 def test_the_cost_of_the_first_config_is_1_and_a_larger_batch_costs_more():
