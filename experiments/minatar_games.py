@@ -9,7 +9,8 @@ Freeway, 500,000 frames), `--only "GAME, ALGORITHM" ...` (`breakout, dqn`), `--s
 `--output`; FLAGS are flags of `jaxdqn train`. All runs are on the device loop; a frame is a step of the game. A run
 that is finished is not repeated. It writes `minatar_games.csv` (one row for each evaluation), `minatar_games.png` and
 `minatar_games_table.csv`, and prints that table: the last return and the mean over all evaluations (interquartile
-means with 95 % bootstrap intervals), and the median seconds of a run.
+means with 95 % bootstrap intervals), and the
+seconds of a program, divided by its seeds.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ GAMES = {
     "freeway": "MinAtar/Freeway-v1",
     "space-invaders": "MinAtar/SpaceInvaders-v1",
 }
-SUPPORT = {"v_min": 0.0, "v_max": 30.0}
-"""Rewards are 0 or 1, and one in three steps, for ever, is a return of 33: a run warns if its returns lie outside."""
+SUPPORT = {"v_min": 0.0, "v_max": 40.0}
+"""Rewards are 0 or 1, and one in three steps, for ever, is a discounted return of 33."""
 
 RAINBOW = {"dueling": True, "n_steps": 3}
-"""What Rainbow has beside the pieces of `ALGORITHMS`."""
+"""What Rainbow has in addition to the pieces of `ALGORITHMS`."""
 
 MINATAR = PRESETS["minatar"]
 TASKS = {"games": MINATAR, "family": dataclasses.replace(MINATAR, total_frames=500_000)}

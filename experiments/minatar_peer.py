@@ -5,10 +5,12 @@
 
 Arguments: `--frames`, `--evaluations` (of each run, 20), `--seeds`, `--output`. Ours and rejax's runs alternate. Both
 have eight games, an update of 32 transitions every four steps, the same learning rate, replay, warm-up, schedule of
-epsilon and copies of the target, and ten episodes in each evaluation. The networks differ: ours has a convolution and
-a dense layer of 128, rejax's has its default, two dense layers of 64. rejax takes a time limit for a terminal state.
-Seconds include compilation. It writes `minatar_peer.csv` (one row for each evaluation) and `minatar_peer_table.csv`,
-and prints that table: returns, seconds, and the seconds after which ours first had rejax's last return.
+epsilon and copies of the target, and ten episodes in each evaluation. These differ: our network has a convolution and a
+dense layer of 128 with ReLU, rejax's has its default, two dense layers of 64 with swish; our loss is Huber's, rejax's
+half the square; rejax takes a time limit for a terminal state, and evaluates with one random action in 200. Seconds
+include compilation. It writes `minatar_peer.csv` (one row for each evaluation) and `minatar_peer_table.csv`, and prints
+that table: the means of the last five evaluations, the seconds, and the seconds after which the running mean of five
+evaluations first was at rejax's last one, for both.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnax
 import jax
 import numpy as np
+from minatar_games import SEEDS
+from rejax import get_algo
+from rejax.evaluate import evaluate
 from shared.command_line import positive
 from shared.curves import Rows
 from shared.seeds import markdown, train_side_by_side, write_table
@@ -63,9 +69,6 @@ def ours(config: Config, seed: int, every: int) -> Iterator[tuple[int, float]]:
 
 def rejax(config: Config, seed: int, every: int) -> Iterator[tuple[int, float]]:
     """Train and yield frames and the mean return of each evaluation; one program trains to the next evaluation."""
-    from rejax import get_algo
-    from rejax.evaluate import evaluate
-
     env, params = gymnax.make("Breakout-MinAtar")
     game = FiveResults(env)
     algorithm = get_algo("dqn").create(
@@ -88,7 +91,7 @@ def rejax(config: Config, seed: int, every: int) -> Iterator[tuple[int, float]]:
         ddqn=config.double,
     )
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=0)
     def advance(state: Any, iterations: Any) -> Any:
         return jax.lax.fori_loop(0, iterations, lambda _, state: algorithm.train_iteration(state), state)
 
@@ -97,7 +100,8 @@ def rejax(config: Config, seed: int, every: int) -> Iterator[tuple[int, float]]:
     ends = [*range(every, config.run_frames, every), config.run_frames]
     for start, frames in itertools.pairwise([0, *ends]):
         state = advance(state, (frames - start) // config.num_envs)
-        yield frames, float(play(state, jax.random.fold_in(jax.random.key(2**31), frames)))
+        if frames > config.warmup_frames:  # as ours
+            yield frames, float(play(state, jax.random.fold_in(jax.random.key(2**31), frames)))
 
 
 SIDES = {"jaxdqn": ours, "rejax": rejax}
@@ -106,10 +110,10 @@ SIDES = {"jaxdqn": ours, "rejax": rejax}
 def collect(config: Config, seeds: Sequence[int], every: int, output: Path) -> Rows:
     """Train all runs in turns; save and return a row for each evaluation."""
     rows: Rows = []
-    for seed in seeds:
-        for name, train in SIDES.items():
+    for index, seed in enumerate(seeds):
+        for name in list(SIDES)[:: 1 if index % 2 == 0 else -1]:  # each goes first in half of the turns
             started = time.monotonic()
-            for frames, mean in train(config, seed, every):
+            for frames, mean in SIDES[name](config, seed, every):
                 seconds = round(time.monotonic() - started, 1)
                 rows.append({"of": name, "seed": seed, "frames": frames, "mean": round(mean, 2), "seconds": seconds})
                 print(f"{name}, seed {seed}, frame {frames:,}: {mean:.1f} after {seconds:.0f} s", flush=True)
@@ -118,24 +122,24 @@ def collect(config: Config, seeds: Sequence[int], every: int, output: Path) -> R
 
 
 def table(rows: Rows, evaluations: int = 5) -> list[dict[str, Any]]:
-    """Return a row for each seed: the mean of the last evaluations of both, their seconds, and when ours had theirs."""
+    """Return a row for each seed: last running means of both, their seconds, and when each was at rejax's last one."""
     lines = []
     for seed in dict.fromkeys(row["seed"] for row in rows):
         runs = {name: [row for row in rows if (row["of"], row["seed"]) == (name, seed)] for name in SIDES}
-        last = {name: float(np.mean([row["mean"] for row in run[-evaluations:]])) for name, run in runs.items()}
-        seconds = {name: run[-1]["seconds"] for name, run in runs.items()}
-        reached = next((row["seconds"] for row in runs["jaxdqn"] if row["mean"] >= last["rejax"]), None)
-        lines.append(
-            {
-                "seed": seed,
-                **{f"return of {name}": f"{value:.1f}" for name, value in last.items()},
-                **{f"seconds of {name}": f"{value:.0f}" for name, value in seconds.items()},
-                "ratio of seconds": f"{seconds['jaxdqn'] / seconds['rejax']:.2f}",
-                "ours has rejax's return after": "never" if reached is None else f"{reached:.0f} s",
-                "of rejax's seconds": "" if reached is None else f"{reached / seconds['rejax']:.2f}",
-            }
-        )
+        smooth = {name: running_means([row["mean"] for row in run], evaluations) for name, run in runs.items()}
+        line = {"seed": seed, **{f"return of {name}": f"{means[-1]:.1f}" for name, means in smooth.items()}}
+        line |= {f"seconds of {name}": f"{run[-1]['seconds']:.0f}" for name, run in runs.items()}
+        for name, run in runs.items():
+            pairs = zip(run, smooth[name], strict=True)
+            first = next((row["seconds"] for row, mean in pairs if mean >= smooth["rejax"][-1]), None)
+            line[f"{name} at rejax's return after"] = "never" if first is None else f"{first:.0f} s"
+        lines.append(line)
     return lines
+
+
+def running_means(values: Sequence[float], count: int) -> list[float]:
+    """Return the mean of each value and those before it, `count` in all; -inf where there are fewer."""
+    return [float(np.mean(values[end - count : end])) if end >= count else -np.inf for end in range(1, len(values) + 1)]
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -143,7 +147,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="DQN on MinAtar's Breakout beside rejax's.")
     parser.add_argument("--frames", type=positive, default=1_000_000)
     parser.add_argument("--evaluations", type=positive, default=20)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[200, 201, 202])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS["family"])
     parser.add_argument("--output", type=Path, default=Path("runs/minatar-peer"))
     options = parser.parse_args(args)
     try:

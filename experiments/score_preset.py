@@ -1,15 +1,15 @@
 """Train a preset with seeds that chose no setting, and evaluate the agents again: the figures of the README.
 
     python3 experiments/score_preset.py [-- FLAGS]
-    python3 experiments/score_preset.py --preset der --episodes 30 --solved 18 --seeds 100
+    python3 experiments/score_preset.py --preset der --solved 18 --episodes 30 --seeds 100 101
 
-Arguments: `--seeds` (100 to 119), `--preset` (cartpole), `--episodes` (100, to score an agent), `--solved` (475, the
-mean at which a task counts as solved), `--output` (runs/PRESET-seeds), `--name` of the tables (that of the preset);
-FLAGS are flags of `jaxdqn train`. Each seed is a separate run under the output folder. A seed that is already trained
-and scored with the same config is not repeated; an interrupted one is trained again from scratch. It writes `NAME.csv`
-(one row for each seed), `NAME_evaluations.csv` (one row for each evaluation of a run), `NAME_table.csv` (medians,
-means, worst seeds, and of five seeds or more interquartile means with 95 % bootstrap intervals) and `curves.png`, and
-prints the first and the last of these tables.
+Arguments: `--preset` (cartpole), `--seeds` (100 to 119 of cartpole), `--solved` (the mean at which a task counts as
+solved: 475 of cartpole), `--episodes` (100, to score an agent), `--output` (runs/PRESET-seeds), `--name` of the tables
+(that of the preset); FLAGS are flags of `jaxdqn train`. Each seed is a separate run under the output folder. A seed
+that is already trained and scored with the same config is not repeated; an interrupted one is trained again from
+scratch. It writes `NAME.csv` (one row for each seed), `NAME_evaluations.csv` (one row for each evaluation of a run),
+`NAME_table.csv` (medians, means, worst seeds, and of five seeds or more interquartile means with 95 % bootstrap
+intervals) and `curves.png`, and prints the first and the last of these tables.
 """
 
 from __future__ import annotations
@@ -46,13 +46,18 @@ def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
     words, flags = split_flags(args)
     parser = argparse.ArgumentParser(description="Train a preset with several seeds and evaluate the agents again.")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--seeds", type=int, nargs="+", help="by default 100 to 119 of the preset cartpole")
     parser.add_argument("--preset", choices=PRESETS, default="cartpole")
     parser.add_argument("--episodes", type=positive, default=100, help="greedy episodes on new seeds to score an agent")
-    parser.add_argument("--solved", type=float, default=SOLVED, help="mean at which a task counts as solved")
+    parser.add_argument("--solved", type=float, help="mean at which a task counts as solved; 475 of cartpole")
     parser.add_argument("--output", type=Path, help="folder; by default runs/PRESET-seeds")
     parser.add_argument("--name", help="name of the tables; by default that of the preset")
     options = parser.parse_args(words)
+    for field, default in (("seeds", SEEDS), ("solved", SOLVED)):
+        if getattr(options, field) is None:
+            if options.preset != "cartpole":
+                parser.error(f"--{field} has no default for the preset {options.preset}: add it")
+            setattr(options, field, default)
     name, folder = options.name or options.preset, options.output or Path(f"runs/{options.preset}-seeds")
     try:
         given = config_of(flags, PRESETS[options.preset])

@@ -41,14 +41,13 @@ _ATARI: dict[str, Any] = {
     "frame_size": 84,
     "frame_skip": 4,
     "frame_stack": 4,
-    "normalisation_frames": 0,  # bytes scaled to 1
+    "normalisation_frames": 0,  # bytes divided by 255
     "network": "nature",
     "activation": "relu",
     "clip_rewards": True,
     "capacity": 1_000_000,
     "batch_size": 32,
     "max_gradient_norm": None,
-    "epsilon_end": 0.01,
     "greedy_params": "online",
     "log_every": 1_000,
     "evaluate_every": 250_000,
@@ -64,6 +63,7 @@ _ATARI_DQN: dict[str, Any] = {
     "n_steps": 1,
     "frames_per_batch": 32,
     "updates_per_batch": 8,
+    "epsilon_end": 0.01,
 }
 
 # Rainbow in Dopamine: the support is that of clipped rewards, and the importance weights are not annealed.
@@ -144,9 +144,10 @@ PRESETS: dict[str, Config] = _Presets(
             learning_rate_end=2.5e-4,
             n_steps=1,
             double=False,
+            max_gradient_norm=None,
             target_period=250,
             epsilon_end=0.1,
-            epsilon_frames=100_000,
+            epsilon_frames=105_000,
             greedy_params="online",
             log_every=1_000,
             evaluate_every=50_000,
@@ -193,8 +194,9 @@ PRESETS: dict[str, Config] = _Presets(
         ),
         # Dopamine's DER.gin: data-efficient Rainbow, van Hasselt et al., 2019, arXiv:1906.05243
         "der": Config(
-            **{**_RAINBOW, "capacity": 100_000, "evaluate_every": 0, "checkpoint_every": 10_000},
+            **{**_RAINBOW, "capacity": 100_000, "evaluate_every": 10_000, "checkpoint_every": 10_000},
             sticky_actions=0.0,
+            noop_max=29,
             terminal_on_life_loss=True,
             total_frames=100_000,
             num_envs=1,
@@ -205,7 +207,6 @@ PRESETS: dict[str, Config] = _Presets(
             learning_rate_end=1e-4,
             n_steps=10,
             target_period=2_000,
-            evaluation_episodes=100,
         ),
     }
 )

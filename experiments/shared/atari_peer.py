@@ -1,4 +1,4 @@
-"""DQN on Atari in eager PyTorch with the protocol of CleanRL's dqn_atari: the peer of the preset `atari`.
+"""DQN on Pong in eager PyTorch with the protocol of CleanRL's dqn_atari: the peer of the preset `atari`.
 
 Our own code for what https://docs.cleanrl.dev/rl-algorithms/dqn/ describes: one game behind gymnasium's wrappers,
 replay of bytes in NumPy with each stack stored once, an update of 32 transitions every four steps, a target network
@@ -32,13 +32,14 @@ class FireReset(gym.Wrapper):
         return self.env.reset(**options) if terminated or truncated else (obs, info)
 
 
-def make_game(name: str) -> gym.Env:
-    """Return a game with the wrappers of the protocol; observations are stacks `[4, 84, 84]` of bytes."""
+def make_game() -> gym.Env:
+    """Return Pong with the wrappers of the protocol; observations are stacks `[4, 84, 84]` of bytes.
+
+    Pong has no lives, so that the protocol's rule for lost lives, which gymnasium does not have, is not needed.
+    """
     gym.register_envs(ale_py)
-    env = gym.make(f"ALE/{name}-v5", frameskip=1, repeat_action_probability=0.0)
-    env = gym.wrappers.AtariPreprocessing(env, noop_max=30, frame_skip=4, terminal_on_life_loss=True)
-    if "FIRE" in env.unwrapped.get_action_meanings():  # type: ignore[attr-defined]
-        env = FireReset(env)
+    env = gym.make("ALE/Pong-v5", frameskip=1, repeat_action_probability=0.0)
+    env = FireReset(gym.wrappers.AtariPreprocessing(env, noop_max=30, frame_skip=4))
     return gym.wrappers.FrameStackObservation(gym.wrappers.TransformReward(env, np.sign), 4)
 
 
@@ -101,9 +102,9 @@ class Learner:
         return loss.detach()
 
 
-def run(name: str, steps: int, capacity: int) -> float:
+def run(steps: int, capacity: int) -> float:
     """Train for some steps, with one action in a hundred at random, and return steps per second after the first."""
-    env, rng = make_game(name), np.random.default_rng(0)
+    env, rng = make_game(), np.random.default_rng(0)
     num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
     learner, replay = Learner(num_actions), Replay(capacity)
     obs, _ = env.reset(seed=0)

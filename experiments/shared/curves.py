@@ -50,7 +50,7 @@ def draw_panel(panel: Any, runs: dict[int, list[tuple[int, float]]]) -> None:
     """Draw one variant."""
     style: Callable[..., dict[str, Any]] = lambda **rest: {"color": [c / 255 for c in COLOURS[0]], **rest}  # noqa: E731
     for run in runs.values():
-        panel.plot(*zip(*run, strict=True), **style(lw=0.8, alpha=0.4))
+        panel.plot(*zip(*run, strict=True), **style(lw=0.8, alpha=0.4, marker="o" if len(run) == 1 else None))
     frames = sorted(set.intersection(*({frame for frame, _ in run} for run in runs.values())))
     values = np.array([[dict(run)[frame] for frame in frames] for run in runs.values()])
     intervals = np.array([bootstrap_interval(column[:, None]) for column in values.T])

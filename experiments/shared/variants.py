@@ -161,7 +161,7 @@ def read_rows(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Rows:
     rows: Rows = []
     for name, seed in itertools.product(names, seeds):
         for row in read_table(csv_path(folder, name, seed)):
-            rows.append({**row, "variant": name, "seed": seed, "frames": int(row["frames"])})
+            rows.append({"seconds": "", **row, "variant": name, "seed": seed, "frames": int(row["frames"])})
     return rows
 
 
@@ -207,6 +207,6 @@ def return_cells(rows: Rows, name: str) -> dict[str, Any]:
 
 
 def seconds_cell(rows: Rows, name: str) -> dict[str, Any]:
-    """Return the median seconds of a variant's runs, or nothing if the rows were written before they had seconds."""
-    last = {row["seed"]: row["seconds"] for row in rows if row["variant"] == name and "seconds" in row}
-    return {"seconds": f"{np.median([float(seconds) for seconds in last.values()]):.0f}"} if last else {}
+    """Return the median of the last seconds of a variant's runs; empty if their rows are older than that column."""
+    last = {row["seed"]: row["seconds"] for row in rows if row["variant"] == name and row["seconds"] != ""}
+    return {"seconds a seed": f"{np.median([float(seconds) for seconds in last.values()]):.0f}" if last else ""}

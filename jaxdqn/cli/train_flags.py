@@ -52,7 +52,7 @@ def parse_config(args: Sequence[str], preset: Config | None = None) -> Config:
 
     Args:
         args: The flags. If they name another environment or change `pixels`, they change `preset.for_env(...)`. If the
-            preset's replay holds its whole run, or one of the given `--total-frames`, it holds the run and no more.
+            preset's replay holds its whole run, so does that of a run with another `--total-frames`.
         preset: What the flags change; None takes `Config()` if they name an environment, else the preset `cartpole`.
 
     Raises:
@@ -78,8 +78,8 @@ def _preset_for(args: Sequence[str], preset: Config | None) -> Config:
     if preset is None:
         preset = PRESETS["cartpole"] if given.env is None else Config(env=given.env)
     preset = preset.for_env(given.env or preset.env, pixels=given.pixels)
-    smallest_run = preset.total_frames if given.total_frames is None else min(preset.total_frames, given.total_frames)
-    if given.total_frames is not None and preset.capacity is not None and preset.capacity >= smallest_run:
+    holds_run = preset.capacity is not None and preset.capacity >= preset.total_frames
+    if given.total_frames is not None and holds_run:
         preset = dataclasses.replace(preset, capacity=None)
     pieces = {} if given.algorithm is None else dict(ALGORITHMS[given.algorithm])
     pieces |= {name: getattr(given, name) for name in PIECES if getattr(given, name) is not None}

@@ -85,7 +85,12 @@ SHORT = (
     meeting.missing_coordinator_is_reported,
     meeting.different_flags_are_refused_by_all,
 )
-MEDIUM = (two_processes_resume_bit_for_bit, faults.killed_process_ends_the_others)
+MEDIUM = (
+    two_processes_resume_bit_for_bit,
+    faults.error_of_one_process_is_raised_on_all,
+    faults.killed_process_ends_the_others,
+    faults.sigterm_to_one_process_ends_all_with_a_state,
+)
 """With `SHORT`, what CI runs."""
 ALL = (
     *SHORT,

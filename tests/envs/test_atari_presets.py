@@ -8,45 +8,74 @@ import pytest
 from running import command
 
 import jaxdqn
+from jaxdqn.envs.gymnasium.building import make_env_fn_of
 from jaxdqn.networks.architectures import make_network
 from jaxdqn.presets import PRESETS
 
+DOPAMINE = {"sticky_actions": 0.25, "noop_max": None, "fire_reset": None, "terminal_on_life_loss": False}
 SOURCES = {
     # CleanRL, cleanrl/dqn_atari.py
-    "atari": {"total": 10_000_000, "sticky": 0, "warm-up": 80_000, "target": 1_000, "every": 4, "n": 1, "rate": 1e-4},
+    "atari": {
+        **{"sticky_actions": 0, "noop_max": 30, "fire_reset": True, "terminal_on_life_loss": True},
+        **{"total_frames": 10_000_000, "warmup_frames": 80_000, "target every": 1_000, "update every": 4, "n_steps": 1},
+        **{"learning_rate": 1e-4, "adam_epsilon": 1e-8, "epsilon_end": 0.01, "epsilon_frames": 1_000_000},
+    },
     # Dopamine, dqn.gin, full_rainbow.gin, DER.gin
     "atari-sticky": {
-        **{"total": 200 * 250_000, "sticky": 0.25, "warm-up": 20_000, "target": 8_000, "every": 4, "n": 1},
-        "rate": 6.25e-5,
+        **DOPAMINE,
+        **{"total_frames": 50_000_000, "warmup_frames": 20_000, "target every": 8_000, "update every": 4, "n_steps": 1},
+        **{"learning_rate": 6.25e-5, "adam_epsilon": 1.5e-4, "epsilon_end": 0.01, "epsilon_frames": 270_000},
     },
     "rainbow-atari": {
-        **{"total": 200 * 250_000, "sticky": 0.25, "warm-up": 20_000, "target": 8_000, "every": 4, "n": 3},
-        "rate": 6.25e-5,
+        **DOPAMINE,
+        **{"total_frames": 50_000_000, "warmup_frames": 20_000, "target every": 8_000, "update every": 4, "n_steps": 3},
+        **{"learning_rate": 6.25e-5, "adam_epsilon": 1.5e-4},
     },
-    "der": {"total": 100_000, "sticky": 0, "warm-up": 1_600, "target": 2_000, "every": 1, "n": 10, "rate": 1e-4},
+    "der": {
+        **{**DOPAMINE, "sticky_actions": 0, "noop_max": 29, "terminal_on_life_loss": True},
+        **{"total_frames": 100_000, "warmup_frames": 1_600, "target every": 2_000, "update every": 1, "n_steps": 10},
+        **{"learning_rate": 1e-4, "adam_epsilon": 1.5e-4},
+    },
+    # Young and Tian, examples/dqn.py, but for the length and the updates
+    "minatar": {
+        **{"total_frames": 1_000_000, "warmup_frames": 5_000, "target every": 1_000, "update every": 4, "n_steps": 1},
+        **{"learning_rate": 2.5e-4, "epsilon_end": 0.1, "epsilon_frames": 105_000, "capacity": 100_000},
+    },
 }
+ATARI = [name for name in SOURCES if name != "minatar"]
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_presets_have_the_numbers_of_their_sources_in_steps(name):
+def test_presets_have_the_numbers_of_their_sources(name):
     config = PRESETS[name]
     every = config.frames_per_batch / config.updates_per_batch
-    assert {
-        "total": config.total_frames,
-        "sticky": config.sticky_actions,
-        "warm-up": config.warmup_frames,
-        "target": config.target_period * every,
-        "every": every,
-        "n": config.n_steps,
-        "rate": config.learning_rate,
-    } == SOURCES[name]
+    found = {**config.to_dict(), "target every": config.target_period * every, "update every": every}
+    assert {field: found[field] for field in SOURCES[name]} == SOURCES[name]
     assert config.learning_rate_end == config.learning_rate
-    assert (config.batch_size, config.frame_size, config.frame_stack, config.frame_skip) == (32, 84, 4, 4)
-    algorithm = "rainbow" if name in ("rainbow-atari", "der") else "dqn"
-    assert jaxdqn.ALGORITHMS[algorithm].items() <= config.to_dict().items()
-    if algorithm == "rainbow":
+    assert (config.batch_size, config.gamma, config.max_gradient_norm) == (32, 0.99, None)
+    rainbow = name in ("rainbow-atari", "der")
+    assert jaxdqn.ALGORITHMS["rainbow" if rainbow else "dqn"].items() <= config.to_dict().items()
+    assert config.dueling == rainbow
+    if name in ATARI:
+        assert config.clip_rewards
+        assert (config.frame_size, config.frame_stack, config.frame_skip) == (84, 4, 4)
+        assert config.planned_capacity == min(1_000_000, config.total_frames)
+    if rainbow:
         assert config.support == (-10, 10)
         assert (config.priority_alpha, config.priority_beta, config.priority_beta_end) == (0.5, 0.5, 0.5)
+        assert config.noisy_sigma == 0.1
+
+
+@pytest.mark.parametrize("name", ATARI)
+def test_games_of_a_preset_differ_from_seed_to_seed(name):
+    pytest.importorskip("ale_py", reason="extra atari")
+    env = make_env_fn_of(PRESETS[name])()
+    games = []
+    for seed in range(3):
+        frames = [env.reset(seed=seed)[0], *(env.step(2 + step % 2)[0] for step in range(60))]
+        games.append(np.array(frames).tobytes())
+    env.close()
+    assert len(set(games)) == 3
 
 
 @pytest.mark.parametrize(
@@ -65,7 +94,7 @@ def test_their_networks_are_natures(name, heads):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "der" else pytest.mark.long) for name in SOURCES]
+    "name", [pytest.param(name, marks=[] if name == "der" else pytest.mark.long) for name in ATARI]
 )
 def test_a_run_of_a_preset_learns_and_plays(name, tmp_path):
     pytest.importorskip("ale_py", reason="extra atari")

@@ -19,11 +19,11 @@ def test_our_demo_prints_its_speed(monkeypatch, capsys):
     monkeypatch.setitem(jaxdqn.PRESETS, "atari", dataclasses.replace(jaxdqn.PRESETS["atari"], **fields))
     script("atari_demo").main(["--steps", "320", "--capacity", "400"])
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"steps_per_second", "peak_bytes"}
+    assert set(found) == {"steps_per_second"}
     assert found["steps_per_second"] > 0
     for words, says in (
         (["--steps", "100"], "--steps 100 must be at least 320"),
-        (["--steps", "320", "--game", "Pongg"], "Did you mean"),
+        (["--steps", "320", "--capacity", "8"], "does not fit capacity 8: lower it"),
     ):
         with pytest.raises(SystemExit) as stop:
             script("atari_demo").main(words)
@@ -65,4 +65,4 @@ def test_the_peer_has_natures_network_and_plays():
     target = reward + 0.99 * values.max(1).values * (1 - done)
     expected = (values[[0, 1], action] - target).square().mean()
     assert torch.allclose(learner.update(stacks, action, reward, done, stacks), expected)
-    assert peer.run("Pong", peer.WARM_UP_STEPS + 8, 100) > 0
+    assert peer.run(peer.WARM_UP_STEPS + 8, 100) > 0
