@@ -9,8 +9,7 @@ Freeway, 500,000 frames), `--only "GAME, ALGORITHM" ...` (`breakout, dqn`), `--s
 `--output`; FLAGS are flags of `jaxdqn train`. All runs are on the device loop; a frame is a step of the game. A run
 that is finished is not repeated. It writes `minatar_games.csv` (one row for each evaluation), `minatar_games.png` and
 `minatar_games_table.csv`, and prints that table: the last return and the mean over all evaluations (interquartile
-means with 95 % bootstrap intervals), and the
-seconds of a program, divided by its seeds.
+means with 95 % bootstrap intervals), and the seconds of a program, divided by its seeds.
 """
 
 from __future__ import annotations
