@@ -153,6 +153,23 @@ PRESETS: dict[str, Config] = _Presets(
             evaluate_every=50_000,
             checkpoint_every=250_000,
         ),
+        # Pong on two cores: frames with a quarter of the usual pixels, and a network that suits them
+        "pong": Config(
+            env="ALE/Pong-v5",
+            frame_size=42,
+            sticky_actions=0.0,
+            noop_max=30,
+            network="cnn",
+            total_frames=600_000,
+            batch_size=32,
+            warmup_frames=5_000,
+            learning_rate=5e-4,
+            epsilon_end=0.01,
+            epsilon_frames=40_000,
+            log_every=1_000,
+            evaluate_every=50_000,
+            checkpoint_every=50_000,
+        ),
         # CleanRL's dqn_atari: https://docs.cleanrl.dev/rl-algorithms/dqn/
         "atari": Config(
             **_ATARI_DQN,
