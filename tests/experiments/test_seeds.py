@@ -54,6 +54,10 @@ def test_results_of_cartpole_are_of_seeds_that_show_it(name):
     assert seeds_in(name) <= SHOWN["cartpole"]
 
 
+def test_the_results_of_the_preset_cartpole_are_of_all_its_seeds():
+    assert seeds_in("cartpole") == set(script("score_preset").SEEDS)
+
+
 def test_minatar_shows_its_preset_on_its_seeds():
     for seeds in script("minatar_games").SEEDS.values():
         assert set(seeds) <= SHOWN["minatar"]
