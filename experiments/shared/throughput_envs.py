@@ -26,16 +26,16 @@ def environment_rows(rounds: int) -> Iterator[Row]:
 
 def game_rows(rounds: int) -> Iterator[Row]:
     """Compare a step of eight games of Pong: on ale-py's threads, and behind gymnasium's wrappers in processes."""
-    import ale_py
-
-    gym.register_envs(ale_py)
 
     def wrapped() -> gym.Env:
+        import ale_py
+
+        gym.register_envs(ale_py)
         env = gym.make("ALE/Pong-v5", frameskip=1, repeat_action_probability=0.0)
         return gym.wrappers.AtariPreprocessing(env)
 
     ours = jaxdqn.make_vector_env(jaxdqn.make_env_fn("ALE/Pong-v5", frame_size=84, sticky_actions=0.0), NUM_ENVS)
-    envs = {"ours": ours, "peer": gym.vector.AsyncVectorEnv([wrapped] * NUM_ENVS)}
+    envs = {"ours": ours, "peer": gym.vector.AsyncVectorEnv([wrapped] * NUM_ENVS, context="spawn")}
     actions = np.arange(NUM_ENVS) % 6
     for env in envs.values():
         env.reset(seed=0)
